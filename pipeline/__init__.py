@@ -1,0 +1,1 @@
+"""The runtime: how frames move between processes. No torch, no cv2."""

@@ -1,0 +1,98 @@
+"""Detections: the one value type for boxes, and Fit: the way from model pixels back to the frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int32]
+TrackIds = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections:
+    """What was found in one frame: parallel arrays of one length N, in any order.
+
+    xyxy: float32 (N, 4), left, top, right, bottom in pixels of the *source* frame, edge coordinates
+        (the whole frame is 0, 0, width, height); finite, x1 <= x2, y1 <= y2.
+    scores: float32 (N,), finite; 0..1 for all our models.
+    labels: int32 (N,), 0-based index into the model's class list.
+    track_ids: int64 (N,), or None where nothing tracks.
+
+    Checked once, on construction; raises ValueError that says what was wanted and what was found.
+
+    >>> found = Detections(np.float32([[0, 0, 4, 2]]), np.float32([0.9]), np.int32([1]))
+    >>> len(found), len(found[found.scores > 0.95])
+    (1, 0)
+    """
+
+    xyxy: Floats
+    scores: Floats
+    labels: Labels
+    track_ids: TrackIds | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.xyxy)
+        _check("xyxy", self.xyxy, np.float32, (n, 4))
+        _check("scores", self.scores, np.float32, (n,))
+        _check("labels", self.labels, np.int32, (n,))
+        if self.track_ids is not None:
+            _check("track_ids", self.track_ids, np.int64, (n,))
+        if not (np.isfinite(self.xyxy).all() and np.isfinite(self.scores).all()):
+            raise ValueError("Detections: boxes and scores must be finite, got nan or infinity")
+        if (self.xyxy[:, 2:] < self.xyxy[:, :2]).any():
+            raise ValueError("Detections: boxes must have x1 <= x2 and y1 <= y2")
+
+    @classmethod
+    def empty(cls) -> Detections:
+        """Nothing was found."""
+        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, index: npt.NDArray[Any] | slice) -> Detections:
+        """The same detections, chosen by a boolean mask, an index array or a slice."""
+        tracks = None if self.track_ids is None else self.track_ids[index]
+        return Detections(self.xyxy[index], self.scores[index], self.labels[index], tracks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """A source picture inside a model's input: input_px = source_px * scale + offset_px.
+
+    Edge coordinates, x and y apart, so that stretching is a Fit, too.
+    """
+
+    scale_x: float
+    scale_y: float
+    offset_x_px: float = 0.0
+    offset_y_px: float = 0.0
+
+    def to_source(self, xyxy: Floats, size_wh_px: tuple[int, int]) -> Floats:
+        """Boxes of the model's input as boxes of the source picture, clipped to it.
+
+        xyxy: float32 (N, 4) in input pixels; size_wh_px: (width, height) of the source picture.
+        Returns float32 (N, 4), new memory.
+        """
+        offset = np.array([self.offset_x_px, self.offset_y_px] * 2, np.float32)  # (4,)
+        scale = np.array([self.scale_x, self.scale_y] * 2, np.float32)  # (4,)
+        limit = np.array([*size_wh_px, *size_wh_px], np.float32)  # (4,)
+        source: Floats = np.clip((xyxy - offset) / scale, 0, limit).astype(np.float32, copy=False)
+        return source
+
+    def to_input(self, xyxy: Floats) -> Floats:
+        """Boxes of the source picture as boxes of the model's input; float32 (N, 4), new memory."""
+        offset = np.array([self.offset_x_px, self.offset_y_px] * 2, np.float32)  # (4,)
+        scale = np.array([self.scale_x, self.scale_y] * 2, np.float32)  # (4,)
+        return xyxy * scale + offset
+
+
+def _check(name: str, array: npt.NDArray[Any], dtype: type, shape: tuple[int, ...]) -> None:
+    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != shape:
+        got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise ValueError(f"Detections.{name}: must be {np.dtype(dtype)} {shape}, got {got}")

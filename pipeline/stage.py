@@ -1,0 +1,196 @@
+"""The whole contract for writing a stage.
+
+A stage is a class with a frozen dataclass as its `config`. The runner of the process it lives in calls
+
+    stage = Blur(config)        nothing heavy: no I/O, no big imports
+    stage.setup()               once, in the stage's own process: load, open, allocate
+    stage.process(item) …       one item at a time, from one thread, until the run drains
+    stage.idle() …              between items, at least ten times a second
+    stage.close()               once, also after an error
+
+What a stage takes and gives is read from the annotations of `process`: Frame → Frame, Frame → Tensor,
+Result → Result, … → None for a sink. `import`s of heavy libraries (cv2, av, torch) belong into
+`setup()`, so that the supervisor can read the annotations without paying for them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.detections import Detections
+from pipeline.messages import Frame, PixelFormat, Tensor
+
+Array = npt.NDArray[Any]
+
+
+class Runtime(Protocol):
+    """What the process around a stage offers to it."""
+
+    cameras: tuple[str, ...]
+
+    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        """Memory for one array of a result: a view of a shared slot, so that nothing is copied later.
+
+        Uninitialised, C-contiguous. To be filled and returned inside a message by the same call of
+        `process`; afterwards it belongs to the readers. Raises FrameError if the slot is too small.
+        """
+
+    def count(self, name: str, camera: str, n: int = 1) -> None:
+        """Add n to one of the counters that the class declared in `counters`."""
+
+    def quit(self) -> None:
+        """Ask for an orderly end of the whole run (a viewer pressed `q`)."""
+
+
+class LocalRuntime:
+    """The runtime of a unit test: plain memory, a Counter, and `quit` that is remembered."""
+
+    def __init__(self, cameras: Sequence[str] = ("test",)) -> None:
+        self.cameras = tuple(cameras)
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self.wants_quit = False
+
+    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        """Fresh memory."""
+        return np.empty(shape, dtype)
+
+    def count(self, name: str, camera: str, n: int = 1) -> None:
+        """Kept in `counts[name, camera]`."""
+        self.counts[name, camera] += n
+
+    def quit(self) -> None:
+        """Kept in `wants_quit`."""
+        self.wants_quit = True
+
+
+class _Part:
+    """What sources and stages have in common."""
+
+    Config: ClassVar[type]
+    """A frozen dataclass; each field commented with unit and range. Sent to the process as JSON."""
+
+    turn_s: float = 1.0
+    """Longest time that one call may take, in seconds; a process over it counts as hung and is
+    replaced. `setup()` may raise it after measuring."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+        self.runtime: Runtime = LocalRuntime()
+
+    @classmethod
+    def check(cls, config: Any) -> None:
+        """Called in the supervisor before any process starts; cheap; raises ConfigError."""
+
+    @classmethod
+    def slot_bytes(cls, config: Any, frame_bytes: int) -> int:
+        """Bytes of one result in shared memory; 0: results carry no pixels.
+
+        frame_bytes: the largest frame that any camera of the run can deliver.
+        """
+        return 0
+
+    @classmethod
+    def counters(cls, config: Any) -> tuple[str, ...]:
+        """Names of counters per camera, served as metrics; they survive a restart of the stage."""
+        return ()
+
+    def setup(self) -> None:
+        """Load, open, allocate. May block for up to two minutes. Raises ConfigError to end the run."""
+
+    def close(self) -> None:
+        """Flush and close; called once, also after an error; must return within a second."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """What a source wrote into the buffer it was given.
+
+    bgr24: uint8 (height, width, 3); i420: uint8 (height * 3 // 2, width), planes Y, U, V in a row,
+    width and height even. Both start at the first byte of the buffer, without padding.
+    """
+
+    width: int
+    height: int
+    format: PixelFormat
+    matrix: str = "bt601"  # bt601 | bt709: how YUV was made of RGB
+    full_range: bool = False  # luma 0..255 and not 16..235
+    pts_ns: int | None = None  # the source's own clock
+    corrupt: bool = False  # the decoder concealed damage
+    keyframe: bool = False
+    truth: Detections | None = None  # known boxes of a rendered scene
+    name: str | None = None  # file name of a picture
+
+
+class Source(_Part):
+    """A camera. `open`, `read` and `skip` are called from one thread of the camera's own process."""
+
+    live: bool = True
+    """A live source is reopened for ever; one that is not ends the camera with EndOfStream."""
+
+    def open(self) -> None:
+        """Connect. May block for up to 5 s. Raises SourceError; is called again later."""
+
+    def read(self, buffer: npt.NDArray[np.uint8]) -> Picture | None:
+        """Wait for the next frame and write its pixels into `buffer`: uint8 (slot_bytes,).
+
+        Blocks until there is a frame, at most about 2 s, and paces itself (a file in real time).
+        Returns None if none came yet and asking again is right. Raises SourceError when the camera is
+        lost (a mute one within 2 s), FrameError when this one frame is unusable, EndOfStream after the
+        last. A frame larger than the buffer is scaled down.
+        """
+        raise NotImplementedError
+
+    def skip(self) -> bool:
+        """Like read, but the pixels are not wanted: spend as little as possible. True: one passed."""
+        raise NotImplementedError
+
+
+class Stage(_Part):
+    """One item in, at most one out. None drops the item on purpose (reason `filtered`)."""
+
+    def process(self, item: Any) -> Any:
+        """Called once per item, in frame order within a camera.
+
+        Arrays of the item are read-only views of shared memory, valid until `process` returns: copy
+        what is kept. Raises FrameError when this item is unusable (counted, the run goes on); anything
+        else ends the process, which is replaced.
+        """
+        raise NotImplementedError
+
+    def idle(self) -> None:
+        """Called between items, at least ten times a second; must not block."""
+
+
+class JoinStage(Stage):
+    """Pictures and what was found in them. `detections` is None where nothing is known (yet)."""
+
+    def process(self, frame: Frame, detections: Detections | None) -> Frame | None:  # type: ignore[override]
+        """Called once per frame of the view path, in order within a camera."""
+        raise NotImplementedError
+
+
+class BatchStage(_Part):
+    """Many items at once, of many cameras."""
+
+    def process_batch(self, items: Sequence[Tensor]) -> Sequence[Any]:
+        """One result per item, in the same order. None drops that item. `release` may be called early.
+
+        Raises as `Stage.process`; DeviceLost ends the process with 70.
+        """
+        raise NotImplementedError
+
+    def idle(self) -> None:
+        """Called between batches, at least ten times a second; must not block."""
+
+
+class Sink(Stage):
+    """A stage at the end: takes Result or Frame, gives nothing."""
+
+    max_hz: float | None = None
+    """Most items a second and camera that are wanted; None: all. Read after __init__."""

@@ -1,0 +1,1 @@
+"""What training and the online stages share of models: facts, layouts, NMS, engines."""

@@ -1,0 +1,1 @@
+"""Where results go: events, video, snapshots, a window, nowhere."""

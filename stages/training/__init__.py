@@ -1,0 +1,1 @@
+"""The offline stage: from labelled pictures to a model bundle."""
