@@ -1,0 +1,336 @@
+"""Cameras and files through FFmpeg: rtsp, rtsps, http, https and video files, as planar YUV.
+
+    demux (2 s for every packet) → decode → wait until due (files) → planes into the slot, once
+
+The decoder's planes are copied as they are, line by line, so no picture is converted at full size. What
+is not yuv420p, or has more pixels than a slot has room for, goes through swscale first. The last column
+or row of an odd size is left out. Rotation flags of files are not applied.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import ConfigError, EndOfStream, FrameError, SourceError
+from pipeline.stage import Picture, Source
+from stages.capture.credentials import load, refuse_secrets, shown
+from stages.capture.sizes import fit_even
+
+# What FFmpeg may open, by scheme: a playlist or a redirect can't leave this list (CVE-2016-1897).
+PROTOCOLS = {
+    "rtsp": "rtsp,rtp,rtcp,udp,tcp",
+    "rtsps": "rtsps,rtsp,rtp,rtcp,srtp,udp,tcp,tls",
+    "http": "http,https,tcp,tls",
+    "https": "https,tcp,tls",
+    "file": "file",
+}
+PLANAR = ("yuv420p", "yuvj420p")
+FIRST_PICTURE_S = 12.0  # a camera may send its next keyframe as late as this
+MAX_LAG_S = (
+    1.0  # behind its clock by more than this, a file goes on from here and catches up nothing
+)
+MAX_WAIT_S = 2.0  # a jump of the file's own clock by more than this is not waited for
+MAX_PIXELS = 1 << 26  # of one decoded picture; a forged header asks for more memory than a host has
+
+# AVColorSpace (ITU-T H.273): how YUV was made of RGB. 2 is "not said", and then everybody takes bt601.
+BT709, BT601 = (1,), (2, 5, 6)
+FULL_RANGE = 2  # AVColorRange
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Where the pictures come from and how long to wait for them."""
+
+    url: (
+        str  # rtsp://, rtsps://, http://, https:// without user and password, or the path of a file
+    )
+    credentials: str | None = None  # NAME: see stages/capture/credentials.py
+    transport: Literal["tcp", "udp"] = "tcp"  # of RTP; udp loses packets, tcp does not
+    max_size: tuple[int, int] = (1920, 1080)  # px; a picture with more pixels is scaled down
+    open_timeout_s: float = 5.0
+    read_timeout_s: float = 2.0  # without a picture for so long, a camera is lost
+    loop: bool = False  # files: begin again at the end
+    realtime: bool = False  # files: at the rate of their own clock; False: as fast as asked
+
+
+class AvSource(Source):
+    """One stream. A camera is live and for ever; a file ends, unless it loops."""
+
+    Config = Config
+    config: Config
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.live = _scheme(config.url) != "file"
+        # FFmpeg may use the time for opening twice: to connect, and to look at the stream.
+        self.turn_s = 2 * config.open_timeout_s + config.read_timeout_s + 1.0
+        self._name = shown(config.url)
+        self._container: Any = None
+        self._clock = _Clock()
+
+    @classmethod
+    def check(cls, config: Config) -> None:
+        """Refuse other schemes, passwords in the URL, credentials that are not there."""
+        scheme = _scheme(config.url)
+        if scheme not in PROTOCOLS:
+            raise ConfigError(
+                f"source {scheme}:…: wanted rtsp://, rtsps://, http://, https:// or the path of a file"
+            )
+        if scheme != "file":
+            refuse_secrets(config.url)
+        if config.credentials is not None:
+            if scheme == "file":
+                raise ConfigError(
+                    f"source {config.url}: a file takes no credentials; remove the key"
+                )
+            load(config.credentials)
+        if config.transport not in ("tcp", "udp"):
+            raise ConfigError(f"transport must be 'tcp' or 'udp', got {config.transport!r}")
+        width, height = config.max_size
+        if width < 2 or height < 2:
+            raise ConfigError(f"max_size must be at least 2×2 px, got {width}×{height}")
+        if config.open_timeout_s <= 0 or config.read_timeout_s <= 0:
+            raise ConfigError("open_timeout_s and read_timeout_s must be above 0 seconds")
+
+    @classmethod
+    def slot_bytes(cls, config: Config, frame_bytes: int) -> int:
+        """Room for an i420 picture of `max_size`."""
+        width, height = config.max_size
+        return width * height * 3 // 2
+
+    @classmethod
+    def counters(cls, config: Config) -> tuple[str, ...]:
+        """`scaled`: pictures that were too large for a slot."""
+        return ("scaled",)
+
+    def open(self) -> None:
+        """Connect and find the video stream; see Source.open."""
+        self.close()
+        self._clock = _Clock()
+        self._connect()
+
+    def read(self, buffer: npt.NDArray[np.uint8]) -> Picture | None:
+        """The next picture as i420; see Source.read."""
+        frame = self._next_frame()
+        if frame is None:
+            return None
+        planar = self._planar(frame, buffer.size)
+        width, height = planar.width // 2 * 2, planar.height // 2 * 2
+        _copy_planes(planar, width, height, buffer)
+        full = planar.format.name == "yuvj420p" or planar.color_range == FULL_RANGE
+        return Picture(
+            width=width,
+            height=height,
+            format="i420",
+            matrix="bt709" if planar.colorspace in BT709 else "bt601",
+            full_range=full,
+            pts_ns=self._clock.pts_ns,
+            corrupt=bool(frame.is_corrupt),
+            keyframe=bool(frame.key_frame),
+        )
+
+    def skip(self) -> bool:
+        """Decode one picture and leave it; later pictures need it."""
+        return self._next_frame() is not None
+
+    def close(self) -> None:
+        """Let go of the connection; does not wait for the camera to agree."""
+        container, self._container = self._container, None
+        self._packets: Iterator[Any] = iter(())
+        self._decoded: deque[Any] = deque()
+        if container is not None:
+            container.close()
+
+    def _connect(self) -> None:
+        import av
+
+        scheme = _scheme(self.config.url)
+        url = f"file:{self.config.url}" if scheme == "file" else self.config.url
+        secrets = None
+        try:
+            if self.config.credentials is not None:
+                secrets = load(self.config.credentials)
+                url = secrets.join(url)
+            self._container = av.open(
+                url,
+                options=self._options(scheme),
+                timeout=(self.config.open_timeout_s, self.config.read_timeout_s),
+            )
+            self._stream = self._container.streams.video[0]
+        except ConfigError as error:
+            raise SourceError(f"source {self._name}: {error}") from None
+        except IndexError:
+            self.close()
+            raise SourceError(
+                f"source {self._name}: has no video; wanted one video stream"
+            ) from None
+        except (av.FFmpegError, OSError, ValueError) as error:
+            # `from None`: the original holds the whole URL, and a traceback would print it.
+            reason = _reason(error, f"no answer in {self.config.open_timeout_s:g} s")
+            reason = secrets.scrub(reason) if secrets else reason
+            raise SourceError(f"source {self._name}: can't be opened: {reason}") from None
+        codec = self._stream.codec_context
+        codec.thread_type, codec.thread_count = (
+            "SLICE",
+            1,
+        )  # frame threads add a frame of delay each
+        self._packets = self._container.demux()
+        self._clock.start_lap(self._stream)
+        self._t_opened_s = time.monotonic()
+        self._pictures = 0
+
+    def _options(self, scheme: str) -> dict[str, str]:
+        options = {"protocol_whitelist": PROTOCOLS[scheme], "max_pixels": str(MAX_PIXELS)}
+        if scheme in ("rtsp", "rtsps"):
+            options |= {
+                "rtsp_transport": self.config.transport,
+                "allowed_media_types": "video",
+                # The SDP tells what FFmpeg would otherwise watch the stream for a second for.
+                "analyzeduration": "200000",
+                "probesize": "65536",
+            }
+        return options
+
+    def _next_frame(self) -> Any:
+        """The next decoded frame, when it is due; None: packets come, but no picture yet."""
+        if self._container is None:
+            raise SourceError(f"source {self._name}: is not open")
+        deadline = time.monotonic() + self.config.read_timeout_s
+        while not self._decoded:
+            if time.monotonic() > deadline:
+                return self._no_picture()
+            self._decode_packet()
+        frame = self._decoded.popleft()
+        self._pictures += 1
+        due_s = self._clock.tick(frame)
+        if self.config.realtime and not self.live:
+            time.sleep(max(0.0, due_s - time.monotonic()))
+        return frame
+
+    def _no_picture(self) -> None:
+        waited_s = time.monotonic() - self._t_opened_s
+        if self._pictures == 0 and waited_s < FIRST_PICTURE_S:
+            return  # no keyframe yet
+        raise SourceError(
+            f"source {self._name}: packets, but no picture for {self.config.read_timeout_s:g} s"
+        )
+
+    def _decode_packet(self) -> None:
+        import av
+
+        try:
+            packet = next(self._packets)
+        except StopIteration:
+            self._at_end()
+            return
+        except (av.FFmpegError, OSError) as error:
+            reason = _reason(error, f"sent nothing for {self.config.read_timeout_s:g} s")
+            raise SourceError(f"source {self._name}: lost: {reason}") from None
+        if packet.stream is not self._stream:
+            return
+        try:
+            self._decoded.extend(packet.decode())
+        except av.FFmpegError as error:
+            reason = _reason(error, "stopped")
+            raise FrameError(f"source {self._name}: a packet can't be decoded: {reason}") from None
+
+    def _at_end(self) -> None:
+        if self.live:
+            raise SourceError(f"source {self._name}: lost: the stream ended")
+        if self._pictures == 0:
+            raise SourceError(f"source {self._name}: not one picture could be decoded")
+        if not self.config.loop:
+            raise EndOfStream(f"source {self._name}: end of the file")
+        self.close()
+        self._connect()
+
+    def _planar(self, frame: Any, room_bytes: int) -> Any:
+        """`frame` as yuv420p in bt601 or bt709, small enough; the same object where it is all that."""
+        width, height = fit_even(frame.width, frame.height, room_bytes * 2 // 3)
+        fits = (width, height) == (frame.width // 2 * 2, frame.height // 2 * 2)
+        if not fits:
+            self.runtime.count("scaled", self.runtime.cameras[0])
+        if fits and frame.format.name in PLANAR and frame.colorspace in (*BT601, *BT709):
+            return frame
+        wide = frame.colorspace not in (
+            *BT601,
+            0,
+            4,
+        )  # bt709, and what is nearer to it than to bt601
+        return frame.reformat(
+            width=frame.width if fits else width,
+            height=frame.height if fits else height,
+            format="yuv420p",
+            dst_colorspace="ITU709" if wide else "ITU601",
+            dst_color_range="MPEG",
+            interpolation="AREA",
+        )
+
+
+class _Clock:
+    """The time of a file's pictures: grows over laps, and tells when each is due.
+
+    Each due time is counted from one anchor, so that late sleeps never add up.
+    """
+
+    def __init__(self) -> None:
+        self.pts_ns: int | None = None
+        self._anchor: tuple[float, int] | None = None  # monotonic s, pts ns
+        self._lap_ns = 0  # added to every pts of this lap
+        self._step_ns = 40_000_000
+
+    def start_lap(self, stream: Any) -> None:
+        """The stream was opened, again or for the first time."""
+        if stream.average_rate:
+            self._step_ns = round(1e9 / stream.average_rate)
+        self._base: float | None = None
+        self._lap_ns = 0 if self.pts_ns is None else self.pts_ns + self._step_ns
+
+    def tick(self, frame: Any) -> float:
+        """Take over the clock of `frame`; the monotonic time in seconds at which it is due."""
+        now_s = time.monotonic()
+        if frame.pts is None or frame.time_base is None:
+            self.pts_ns = self._lap_ns if self.pts_ns is None else self.pts_ns + self._step_ns
+        else:
+            own_ns = round(frame.pts * frame.time_base * 1_000_000_000)
+            if self._base is None:
+                self._base = own_ns
+            self.pts_ns = own_ns - self._base + self._lap_ns
+        if self._anchor is not None:
+            due_s = self._anchor[0] + (self.pts_ns - self._anchor[1]) / 1e9
+            if now_s - MAX_LAG_S <= due_s <= now_s + MAX_WAIT_S:
+                return due_s
+        self._anchor = (now_s, self.pts_ns)
+        return now_s
+
+
+def _scheme(url: str) -> str:
+    head, mark, _ = url.partition("://")
+    return head.lower() if mark else "file"
+
+
+def _reason(error: Exception, on_timeout: str) -> str:
+    """FFmpeg's own words for an error, without the URL that PyAV appends to them."""
+    if type(error).__name__ in ("ExitError", "TimeoutError"):
+        return on_timeout
+    return str(getattr(error, "strerror", None) or type(error).__name__)
+
+
+def _copy_planes(frame: Any, width: int, height: int, buffer: npt.NDArray[np.uint8]) -> None:
+    """Planes Y, U, V of a yuv420p frame, less their padding, to the start of `buffer`."""
+    start = 0
+    for plane, shrink in zip(frame.planes, (1, 2, 2), strict=True):
+        rows, columns, stride = height // shrink, width // shrink, plane.line_size
+        if stride < columns:
+            raise FrameError(f"a decoded plane with lines of {stride} bytes, wanted {columns}")
+        lines = np.frombuffer(plane, np.uint8)[: rows * stride].reshape(rows, stride)
+        target = buffer[start : start + rows * columns].reshape(rows, columns)
+        np.copyto(target, lines[:, :columns])
+        start += rows * columns
