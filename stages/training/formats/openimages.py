@@ -1,0 +1,118 @@
+"""Open Images CSV: a row a box, corners in 0..1, classes by machine id, their names elsewhere."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.errors import DataError
+from stages.training.formats import (
+    Problem,
+    Raw,
+    RawBox,
+    RawPicture,
+    choose,
+    number,
+    pictures_below,
+)
+
+_CORNERS = ("XMin", "YMin", "XMax", "YMax")
+_COLUMNS = {"ImageID", "LabelName", *_CORNERS}
+
+
+def find(path: Path) -> bool:
+    """A CSV with Open Images' columns, or a folder that holds one (itself or in annotations/)."""
+    return bool(_files(path))
+
+
+def read(path: Path, split: str | None, problems: list[Problem]) -> Raw:
+    """Parse one file of boxes; in a folder, the one that `split` names."""
+    file = path if path.is_file() else choose(_files(path), split, "Open Images")
+    root = path if path.is_dir() else file.parent
+    names = _names(root)
+    found = {picture.stem: picture for picture in reversed(_folders(root, split, file))}
+    pictures: dict[str, RawPicture] = {}
+    for key in _listed(root, file):
+        _picture(key, pictures, found, root, file)
+    for line, row in _rows(file):
+        picture = _picture(row["ImageID"], pictures, found, root, file)
+        x1, y1, x2, y2 = (number(row.get(corner)) for corner in _CORNERS)
+        if x1 is None or y1 is None or x2 is None or y2 is None:
+            got = ", ".join(repr(row.get(corner)) for corner in _CORNERS)
+            text = f"wanted four finite corners, got {got}; the box is dropped"
+            problems.append(Problem(kind="box", file=file, line=line, text=text))
+            continue
+        name = names.get(row["LabelName"], row["LabelName"])
+        crowd = row.get("IsGroupOf") == "1"
+        picture.boxes.append(RawBox(xyxy=(x1, y1, x2, y2), name=name, crowd=crowd, line=line))
+    for key, path_ in found.items():
+        if key not in pictures:
+            text = f"no row of {file.name} names this picture; it is left out"
+            problems.append(Problem(kind="unlisted", file=path_, line=None, text=text))
+    # All that is described, so that every split numbers its classes alike.
+    classes = tuple(dict.fromkeys(names.values())) or None
+    if classes and any(
+        box.name not in names.values() for p in pictures.values() for box in p.boxes
+    ):
+        classes = None
+    return Raw(root=root, pictures=[pictures[key] for key in sorted(pictures)], classes=classes)
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path] if path.suffix == ".csv" and set(_header(path)) >= _COLUMNS else []
+    files = [*path.glob("*.csv"), *path.glob("annotations/*.csv")]
+    return sorted(file for file in files if set(_header(file)) >= _COLUMNS)
+
+
+def _header(file: Path) -> list[str]:
+    with file.open("rb") as opened:
+        return opened.readline(4096).decode("utf-8-sig", "replace").strip().split(",")
+
+
+def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as opened:
+            reader = csv.DictReader(opened)
+            for row in reader:
+                yield reader.line_num, row
+    except (csv.Error, UnicodeDecodeError, OSError) as error:
+        raise DataError(f"{file}: no readable CSV: {error}") from error
+
+
+def _names(root: Path) -> dict[str, str]:
+    """Machine ids (/m/0k4j) to names (Car), of class-descriptions*.csv, with a header or not."""
+    for file in sorted(
+        [*root.glob("*class*descriptions*.csv"), *root.glob("*/*class*descriptions*.csv")]
+    ):
+        with file.open(newline="", encoding="utf-8-sig") as opened:
+            rows = [row for row in csv.reader(opened) if len(row) >= 2]
+        return {row[0]: row[1] for row in rows if row[0] != "LabelName"}
+    return {}
+
+
+def _listed(root: Path, boxes: Path) -> Iterator[str]:
+    """Ids of a list of pictures beside the boxes, so that pictures without objects are known."""
+    split = boxes.stem.split("-annotations")[0]
+    for file in sorted(boxes.parent.glob(f"{split}-images*.csv")):
+        if "ImageID" in _header(file):
+            yield from (row["ImageID"] for _, row in _rows(file))
+
+
+def _folders(root: Path, split: str | None, file: Path) -> list[Path]:
+    word = file.stem.split("-")[0]
+    for name in (split, word):
+        for base in (root / "images", root):
+            if name and (base / name).is_dir():
+                return pictures_below(base / name)
+    return pictures_below(root)
+
+
+def _picture(
+    key: str, pictures: dict[str, RawPicture], found: dict[str, Path], root: Path, file: Path
+) -> RawPicture:
+    if key not in pictures:
+        path = found.get(key, root / f"{key}.jpg")
+        pictures[key] = RawPicture(path=path, annotation=file, normalised=True)
+    return pictures[key]
