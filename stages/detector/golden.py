@@ -2,35 +2,27 @@
 
 `facts.golden` is written at export and checked after each load: it notices changed weights, a class
 list in another order, wrong colours, scale or letterbox, and a device that computes wrongly. It holds
-two inputs: a tensor pattern, fed as it is, and a picture that goes through the letterbox and the
-colour order of the facts, as a frame would. Expected labels are names, not numbers.
+two kinds of input: a tensor pattern, fed as it is, and a picture that goes through the letterbox and
+the colour order of the facts, as a frame would. Expected labels are names, not numbers.
 
-    {"generator": "v1", "batch": 2,
-     "pattern": [[detection, …], …],      # per picture of the batch, the best first
-     "picture": [detection, …]}           # detection: {"label", "score", "xyxy": px of the input}
+    {"generator": "v1",
+     "pattern": [[detection, …], …],  # per picture of the batch, the best first
+     "picture": [detection, …]}       # detection: {"label", "score", "xyxy": px of the input}
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ModelError
+from stages.detector import layouts
 from stages.detector.bundle import Facts
 
 Array = npt.NDArray[Any]
-Candidates = tuple[
-    Array, Array, Array
-]  # xyxy (N, 4) px of the input, scores (N,), labels (N,) 0-based
-Prepare = Callable[
-    [Array], Array
-]  # uint8 (H, W, 3) BGR -> the model's input of one picture (3, h, w)
-Detect = Callable[
-    [Array], list[Candidates]
-]  # inputs (B, 3, h, w) -> candidates of each, before NMS
+Image = npt.NDArray[np.uint8]
 
 BATCH = 2
 KEPT = 20  # detections a picture; more would not notice more
@@ -38,18 +30,81 @@ BOX_TOLERANCE_PX = {"fp32": 0.1, "fp16": 2.0, "bf16": 8.0}
 SCORE_TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 1e-1}
 
 
-def pattern(batch: int, height: int, width: int) -> npt.NDArray[np.uint8]:
-    """Integer arithmetic only, so the same bytes everywhere: uint8 (batch, 3, height, width)."""
-    k, c, y, x = np.ogrid[:batch, :3, :height, :width]
+class Runs(Protocol):
+    """The part of an engine that is needed here: `stages.detector.engines.Engine` has it."""
+
+    precision: str
+
+    def infer(self, batch: Image) -> list[tuple[Array, ...]]:
+        """uint8 (B, H, W, 3) in the colour order of the facts -> the arrays of each picture."""
+
+
+def record(facts: Facts, engine: Runs) -> dict[str, Any]:
+    """What the model finds now, to be kept in `facts.golden`."""
+    *of_pattern, of_picture = [
+        [_detection(facts, row) for row in _best(found)] for found in _find(facts, engine)
+    ]
+    return {"generator": "v1", "pattern": of_pattern, "picture": of_picture}
+
+
+def check(facts: Facts, engine: Runs) -> None:
+    """Raise ModelError unless the model finds what `facts.golden` says; nothing without a record.
+
+    Two inferences, of 2 and of 1 picture: for one engine, in its thread, after loading.
+    """
+    if facts.golden is None:
+        return
+    generator = facts.golden.get("generator")
+    if generator != "v1":
+        raise ModelError(
+            f"model '{facts.name}': its golden test is of generator {generator!r}, this build knows "
+            "'v1'; export the model again"
+        )
+    try:
+        wanted_of = [*facts.golden["pattern"], facts.golden["picture"]]
+        for i, (wanted, found) in enumerate(zip(wanted_of, _find(facts, engine), strict=True)):
+            for detection in wanted:
+                if problem := _missing(facts, detection, found, engine.precision):
+                    on = f"pattern {i}" if i < BATCH else "picture"
+                    raise ModelError(
+                        f"model '{facts.name}' fails its golden test on the {on}: {problem}; the "
+                        "file, its facts or this device is wrong: export it again"
+                    )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"model '{facts.name}': its golden record is damaged ({error!r}); export it again"
+        ) from None
+
+
+def _find(facts: Facts, engine: Runs) -> list[layouts.Candidates]:
+    from stages.imaging.letterbox import prepare  # cv2
+
+    size = facts.input
+    drawn, _ = prepare(picture(size.width, size.height), size, facts.resize)
+    outputs = [
+        *engine.infer(pattern(BATCH, size.height, size.width)),
+        *engine.infer(drawn[None]),
+    ]
+    found = []
+    for arrays in outputs:
+        layouts.check(arrays, facts, f"model '{facts.name}'")
+        found.append(layouts.candidates([a.copy() for a in arrays], facts, 0.0))
+    return found
+
+
+def pattern(batch: int, height: int, width: int) -> Image:
+    """Integer arithmetic only, so the same bytes everywhere: uint8 (batch, height, width, 3)."""
+    k, y, x, c = np.ogrid[:batch, :height, :width, :3]
     ramp = 7 * x + 13 * y + 53 * c + 29 * k
-    return ((ramp ^ (31 * (x // 16) * (y // 16))) & 255).astype(np.uint8)
+    out: Image = ((ramp ^ (31 * (x // 16) * (y // 16))) & 255).astype(np.uint8)
+    return out
 
 
-def picture(width: int, height: int) -> npt.NDArray[np.uint8]:
+def picture(width: int, height: int) -> Image:
     """A street of coloured shapes for a canvas of that size: uint8 (H, W, 3) BGR.
 
-    A third wider than the canvas, so that a letterbox has bars, and half as large again, so that the
-    interpolation is seen. Red, green and blue differ everywhere, so that their order is seen.
+    Twice as wide and half as high again: a letterbox has bars, and the interpolation matters. Red,
+    green and blue differ everywhere, so that their order is seen.
     """
     wide, high = width * 2, height * 3 // 2
     y, x = np.mgrid[:high, :wide]
@@ -57,106 +112,52 @@ def picture(width: int, height: int) -> npt.NDArray[np.uint8]:
     state = 12345
     for number in range(14):
         draws = []
-        for _ in range(7):  # the generator of ANSI C's rand: integers only
+        for _ in range(6):  # the generator of ANSI C's rand: integers only
             state = (1103515245 * state + 12345) % 2**31
             draws.append(state >> 16)
         cx, cy = draws[0] % wide, high // 3 + draws[1] % (high // 2)
         size = high // 12 + draws[2] % (high // 6)
-        colour = np.array([draws[3] % 256, draws[4] % 256, draws[5] % 256])
-        half_w, half_h = ((size, size // 2), (size // 3 + 1, size), (size // 2, size // 2))[
-            number % 3
-        ]
+        colour = np.array([value % 256 for value in draws[3:]])
         dx, dy = abs(x - cx), abs(y - cy)
         if number % 3 == 2:
-            out[dx * dx + dy * dy <= half_w * half_w] = colour
-        else:
+            out[dx * dx + dy * dy <= size * size // 4] = colour
+        else:  # lying or standing, with a window
+            half_w, half_h = ((size, size // 2), (size // 3 + 1, size))[number % 3]
             out[(dx <= half_w) & (dy <= half_h)] = colour
             out[(dx <= half_w // 2) & (abs(dy - half_h // 2) <= half_h // 4)] = 255 - colour
     return out.astype(np.uint8)
 
 
-def record(facts: Facts, prepare: Prepare, detect: Detect) -> dict[str, Any]:
-    """What `detect` finds now, to be kept in `facts.golden`."""
-    size = facts.input
-    of_pattern = detect(_as_input(facts, pattern(BATCH, size.height, size.width)))
-    [of_picture] = detect(prepare(picture(size.width, size.height))[None])
+def _best(found: layouts.Candidates) -> list[tuple[Array, float, int]]:
+    order = np.argsort(-found.scores, kind="stable")[:KEPT]
+    return [(found.xyxy[i], float(found.scores[i]), int(found.labels[i])) for i in order]
+
+
+def _detection(facts: Facts, row: tuple[Array, float, int]) -> dict[str, Any]:
+    xyxy, score, label = row
     return {
-        "generator": "v1",
-        "batch": BATCH,
-        "pattern": [_best(facts, found) for found in of_pattern],
-        "picture": _best(facts, of_picture),
+        "label": facts.classes[label],
+        "score": score,
+        "xyxy": [round(float(v), 3) for v in xyxy],
     }
 
 
-def check(facts: Facts, prepare: Prepare, detect: Detect, *, precision: str = "fp32") -> None:
-    """Raise ModelError unless the model finds what `facts.golden` says; nothing without a record.
-
-    Args:
-        facts: of the bundle.
-        prepare: the letterbox and colour order of these facts, for one picture.
-        detect: runs the loaded model and decodes its output.
-        precision: what the model computes in here: "fp32", "fp16" or "bf16".
-    """
-    if facts.golden is None:
-        return
-    if facts.golden.get("generator") != "v1":
-        raise ModelError(
-            f"model '{facts.name}': its golden test is of generator {facts.golden.get('generator')!r}, "
-            "this build knows 'v1'; export the model again"
-        )
-    size = facts.input
-    batch = int(facts.golden["batch"])
-    of_pattern = detect(_as_input(facts, pattern(batch, size.height, size.width)))
-    [of_picture] = detect(prepare(picture(size.width, size.height))[None])
-    wanted_of = [*facts.golden["pattern"], facts.golden["picture"]]
-    names = [f"pattern {number}" for number in range(batch)] + ["picture"]
-    for name, wanted, found in zip(names, wanted_of, [*of_pattern, of_picture], strict=True):
-        for detection in wanted:
-            if problem := _missing(facts, detection, found, precision):
-                raise ModelError(
-                    f"model '{facts.name}' fails its golden test on the {name}: {problem}; the file, its "
-                    "facts or this device is wrong: export the model again or try another device"
-                )
-
-
-def _as_input(facts: Facts, pixels: npt.NDArray[np.uint8]) -> Array:
-    if facts.input.dtype == "uint8":
-        return pixels
-    scaled = pixels.astype(np.float32) * np.float32(facts.input.scale)
-    mean = np.array(facts.input.mean or (0, 0, 0), np.float32).reshape(3, 1, 1)
-    std = np.array(facts.input.std or (1, 1, 1), np.float32).reshape(3, 1, 1)
-    return np.asarray((scaled - mean) / std)
-
-
-def _best(facts: Facts, found: Candidates) -> list[dict[str, Any]]:
-    boxes, scores, labels = found
-    order = np.argsort(-scores, kind="stable")[:KEPT]
-    return [
-        {
-            "label": facts.classes[int(labels[i])],
-            "score": float(scores[i]),
-            "xyxy": [round(float(v), 3) for v in boxes[i]],
-        }
-        for i in order
-        if scores[i] > 0
-    ]
-
-
-def _missing(facts: Facts, wanted: dict[str, Any], found: Candidates, precision: str) -> str | None:
+def _missing(
+    facts: Facts, wanted: dict[str, Any], found: layouts.Candidates, precision: str
+) -> str | None:
     """Say how the nearest candidate differs from a wanted detection; None where one agrees.
 
-    Scores agree within the tolerance, and small ones within a hundredth of themselves at fp32 (near
-    0, a difference of logits shows as a ratio of scores).
+    Small scores have to agree within a hundredth of themselves (in fp32): near 0 a difference of
+    logits shows as a ratio of scores.
     """
-    boxes, scores, labels = found
     tolerance = SCORE_TOLERANCE[precision]
     allowed = min(tolerance, 1e-5 + 10 * tolerance * wanted["score"])
     if wanted["label"] not in facts.classes:
         return f"it finds '{wanted['label']}', which is no class of the model"
-    same = np.flatnonzero(labels == facts.classes.index(wanted["label"]))
-    away = np.abs(boxes[same] - np.asarray(wanted["xyxy"])).max(axis=1, initial=0.0)
+    same = np.flatnonzero(found.labels == facts.classes.index(wanted["label"]))
+    away = np.abs(found.xyxy[same] - np.asarray(wanted["xyxy"])).max(axis=1, initial=0.0)
     near = same[away <= BOX_TOLERANCE_PX[precision]]
-    if len(near) and np.abs(scores[near] - wanted["score"]).min() <= allowed:
+    if len(near) and np.abs(found.scores[near] - wanted["score"]).min() <= allowed:
         return None
-    got = f"scores {np.round(scores[near], 4).tolist()}" if len(near) else "no such box"
+    got = f"scores {np.round(found.scores[near], 4).tolist()}" if len(near) else "no such box"
     return f"wanted '{wanted['label']}' {wanted['score']:.4f} at {wanted['xyxy']}, got {got}"
