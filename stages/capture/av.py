@@ -2,9 +2,9 @@
 
     demux (2 s for every packet) → decode → wait until due (files) → planes into the slot, once
 
-The decoder's planes are copied as they are, line by line, so no picture is converted at full size. What
-is not yuv420p, or has more pixels than a slot has room for, goes through swscale first. The last column
-or row of an odd size is left out. Rotation flags of files are not applied.
+The decoder's planes are copied as they are, line by line, so no picture is converted at full size.
+What is not yuv420p, or has more pixels than a slot has room for, goes through swscale first. The
+last column or row of an odd size is left out. Rotation flags of files are not applied.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import numpy.typing as npt
 
 from pipeline.errors import ConfigError, EndOfStream, FrameError, SourceError
 from pipeline.stage import Picture, Source
+from stages.capture.clock import RecordingClock
 from stages.capture.credentials import load, refuse_secrets, shown
-from stages.capture.sizes import fit_even
+from stages.capture.sizes import check_max_size, fit_size
 
 # What FFmpeg may open, by scheme: a playlist or a redirect can't leave this list (CVE-2016-1897).
 PROTOCOLS = {
@@ -39,13 +40,13 @@ MAX_LAG_S = (
 MAX_WAIT_S = 2.0  # a jump of the file's own clock by more than this is not waited for
 MAX_PIXELS = 1 << 26  # of one decoded picture; a forged header asks for more memory than a host has
 
-# AVColorSpace (ITU-T H.273): how YUV was made of RGB. 2 is "not said", and then everybody takes bt601.
+# AVColorSpace (ITU-T H.273): how YUV was made of RGB. 2 is "not said": then everybody takes bt601.
 BT709, BT601 = (1,), (2, 5, 6)
 FULL_RANGE = 2  # AVColorRange
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class AvConfig:
     """Where the pictures come from and how long to wait for them."""
 
     url: (
@@ -63,25 +64,25 @@ class Config:
 class AvSource(Source):
     """One stream. A camera is live and for ever; a file ends, unless it loops."""
 
-    Config = Config
-    config: Config
+    Config = AvConfig
+    config: AvConfig
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: AvConfig) -> None:
         super().__init__(config)
         self.live = _scheme(config.url) != "file"
         # FFmpeg may use the time for opening twice: to connect, and to look at the stream.
         self.turn_s = 2 * config.open_timeout_s + config.read_timeout_s + 1.0
         self._name = shown(config.url)
         self._container: Any = None
-        self._clock = _Clock()
+        self._clock = RecordingClock()
 
     @classmethod
-    def check(cls, config: Config) -> None:
+    def check(cls, config: AvConfig) -> None:
         """Refuse other schemes, passwords in the URL, credentials that are not there."""
         scheme = _scheme(config.url)
         if scheme not in PROTOCOLS:
             raise ConfigError(
-                f"source {scheme}:…: wanted rtsp://, rtsps://, http://, https:// or the path of a file"
+                f"source {scheme}://…: wanted rtsp://, rtsps://, http://, https:// or a file's path"
             )
         if scheme != "file":
             refuse_secrets(config.url)
@@ -93,27 +94,25 @@ class AvSource(Source):
             load(config.credentials)
         if config.transport not in ("tcp", "udp"):
             raise ConfigError(f"transport must be 'tcp' or 'udp', got {config.transport!r}")
-        width, height = config.max_size
-        if width < 2 or height < 2:
-            raise ConfigError(f"max_size must be at least 2×2 px, got {width}×{height}")
+        check_max_size(config.max_size)
         if config.open_timeout_s <= 0 or config.read_timeout_s <= 0:
             raise ConfigError("open_timeout_s and read_timeout_s must be above 0 seconds")
 
     @classmethod
-    def slot_bytes(cls, config: Config, frame_bytes: int) -> int:
+    def slot_bytes(cls, config: AvConfig, frame_bytes: int) -> int:
         """Room for an i420 picture of `max_size`."""
         width, height = config.max_size
         return width * height * 3 // 2
 
     @classmethod
-    def counters(cls, config: Config) -> tuple[str, ...]:
+    def counters(cls, config: AvConfig) -> tuple[str, ...]:
         """`scaled`: pictures that were too large for a slot."""
         return ("scaled",)
 
     def open(self) -> None:
         """Connect and find the video stream; see Source.open."""
         self.close()
-        self._clock = _Clock()
+        self._clock = RecordingClock()
         self._connect()
 
     def read(self, buffer: npt.NDArray[np.uint8]) -> Picture | None:
@@ -182,9 +181,10 @@ class AvSource(Source):
             1,
         )  # frame threads add a frame of delay each
         self._packets = self._container.demux()
-        self._clock.start_lap(self._stream)
-        self._t_opened_s = time.monotonic()
+        rate_hz = self._stream.average_rate
+        self._clock.start_lap(step_ns=round(1e9 / rate_hz) if rate_hz else 40_000_000)
         self._pictures = 0
+        self._barren_s = 0.0  # spent in reads since the last picture
 
     def _options(self, scheme: str) -> dict[str, str]:
         options = {"protocol_whitelist": PROTOCOLS[scheme], "max_pixels": str(MAX_PIXELS)}
@@ -202,25 +202,28 @@ class AvSource(Source):
         """The next decoded frame, when it is due; None: packets come, but no picture yet."""
         if self._container is None:
             raise SourceError(f"source {self._name}: is not open")
-        deadline = time.monotonic() + self.config.read_timeout_s
-        while not self._decoded:
-            if time.monotonic() > deadline:
-                return self._no_picture()
-            self._decode_packet()
+        begun_s = time.monotonic()
+        try:
+            while not self._decoded:
+                waited_s = time.monotonic() - begun_s
+                patience_s = self.config.read_timeout_s if self._pictures else FIRST_PICTURE_S
+                if self._barren_s + waited_s > patience_s:
+                    raise SourceError(
+                        f"source {self._name}: lost: packets, but no picture for {patience_s:g} s"
+                    )
+                if waited_s > self.config.read_timeout_s:
+                    return None
+                self._decode_packet()
+        finally:  # the time between two reads is not the camera's
+            self._barren_s = 0 if self._decoded else self._barren_s + time.monotonic() - begun_s
         frame = self._decoded.popleft()
         self._pictures += 1
-        due_s = self._clock.tick(frame)
+        pts_ns = None if frame.pts is None else round(frame.pts * frame.time_base * 1_000_000_000)
         if self.config.realtime and not self.live:
-            time.sleep(max(0.0, due_s - time.monotonic()))
+            self._clock.wait(pts_ns)
+        else:
+            self._clock.tick(pts_ns)
         return frame
-
-    def _no_picture(self) -> None:
-        waited_s = time.monotonic() - self._t_opened_s
-        if self._pictures == 0 and waited_s < FIRST_PICTURE_S:
-            return  # no keyframe yet
-        raise SourceError(
-            f"source {self._name}: packets, but no picture for {self.config.read_timeout_s:g} s"
-        )
 
     def _decode_packet(self) -> None:
         import av
@@ -238,6 +241,8 @@ class AvSource(Source):
         try:
             self._decoded.extend(packet.decode())
         except av.FFmpegError as error:
+            if self._pictures == 0:
+                return  # nothing can be decoded before the first keyframe
             reason = _reason(error, "stopped")
             raise FrameError(f"source {self._name}: a packet can't be decoded: {reason}") from None
 
@@ -252,8 +257,8 @@ class AvSource(Source):
         self._connect()
 
     def _planar(self, frame: Any, room_bytes: int) -> Any:
-        """`frame` as yuv420p in bt601 or bt709, small enough; the same object where it is all that."""
-        width, height = fit_even(frame.width, frame.height, room_bytes * 2 // 3)
+        """`frame` as yuv420p, bt601 or bt709, small enough; the same object if it is all that."""
+        width, height = fit_size(frame.width, frame.height, room_bytes * 2 // 3, even=True)
         fits = (width, height) == (frame.width // 2 * 2, frame.height // 2 * 2)
         if not fits:
             self.runtime.count("scaled", self.runtime.cameras[0])
@@ -272,43 +277,6 @@ class AvSource(Source):
             dst_color_range="MPEG",
             interpolation="AREA",
         )
-
-
-class _Clock:
-    """The time of a file's pictures: grows over laps, and tells when each is due.
-
-    Each due time is counted from one anchor, so that late sleeps never add up.
-    """
-
-    def __init__(self) -> None:
-        self.pts_ns: int | None = None
-        self._anchor: tuple[float, int] | None = None  # monotonic s, pts ns
-        self._lap_ns = 0  # added to every pts of this lap
-        self._step_ns = 40_000_000
-
-    def start_lap(self, stream: Any) -> None:
-        """The stream was opened, again or for the first time."""
-        if stream.average_rate:
-            self._step_ns = round(1e9 / stream.average_rate)
-        self._base: float | None = None
-        self._lap_ns = 0 if self.pts_ns is None else self.pts_ns + self._step_ns
-
-    def tick(self, frame: Any) -> float:
-        """Take over the clock of `frame`; the monotonic time in seconds at which it is due."""
-        now_s = time.monotonic()
-        if frame.pts is None or frame.time_base is None:
-            self.pts_ns = self._lap_ns if self.pts_ns is None else self.pts_ns + self._step_ns
-        else:
-            own_ns = round(frame.pts * frame.time_base * 1_000_000_000)
-            if self._base is None:
-                self._base = own_ns
-            self.pts_ns = own_ns - self._base + self._lap_ns
-        if self._anchor is not None:
-            due_s = self._anchor[0] + (self.pts_ns - self._anchor[1]) / 1e9
-            if now_s - MAX_LAG_S <= due_s <= now_s + MAX_WAIT_S:
-                return due_s
-        self._anchor = (now_s, self.pts_ns)
-        return now_s
 
 
 def _scheme(url: str) -> str:

@@ -1,8 +1,8 @@
-"""Passwords of cameras: named in the configuration, kept in the environment, joined to a URL at open.
+"""Passwords of cameras: named in the configuration, kept in the environment, joined at open.
 
 `credentials = "GATE"` means GATE_USER and GATE_PASSWORD, or GATE_FILE: a file of mode 0600 with the
-user in its first line and the password in its second. Where the camera wants them inside the path or
-the query, the URL says so with {user} and {password}; everywhere else they go before the host.
+user in its first line and the password in its second. Where the camera wants them inside the path
+or the query, the URL has {user} and {password} there; otherwise they go before the host.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Credentials:
         return f"{scheme}://{user}:{password}@{rest}"
 
     def scrub(self, text: str) -> str:
-        """`text` with `***` wherever user or password stand, plain or in an encoding of URLs or HTTP."""
+        """`text` with `***` for user and password, plain or in an encoding of URLs or HTTP."""
         pair = f"{self.user}:{self.password}".encode()
         shapes = {base64.b64encode(pair).decode()}
         for secret in (self.password, self.user):
@@ -51,7 +51,7 @@ class Credentials:
 
 
 def load(name: str, environ: Mapping[str, str] = os.environ) -> Credentials:
-    """The credentials that the configuration calls `name`. Raises ConfigError, without any secret."""
+    """The credentials of this name. Raises ConfigError, never with a secret in it."""
     path = environ.get(f"{name}_FILE")
     if path is not None:
         found = _from_file(name, Path(path))
@@ -82,7 +82,7 @@ def _from_file(name: str, path: Path) -> Credentials:
         ) from None
     if mode & 0o077:
         raise ConfigError(
-            f"credentials '{name}': {path} has mode {mode & 0o777:04o}, so that others may read it; "
+            f"credentials '{name}': {path} has mode {mode & 0o777:04o}, so others may read it; "
             f"run chmod 600 {path}"
         )
     if len(lines) != 2:
@@ -96,17 +96,17 @@ def refuse_secrets(url: str) -> None:
     """Raise ConfigError if `url` itself carries a user or a password; the text repeats neither."""
     try:
         parts = urlsplit(url)
-        # urlsplit reads the port lazily: a password with a '/' in it looks like a port that is none.
+        # A password with a '/' in it looks like a port that is no number.
         clean = "@" not in parts.netloc and (parts.port or True)
     except ValueError:
         clean = False
     query = re.search(r"(?i)[?&/;](user(name)?|pass(word|wd)?|pwd|usr)=(?!\{)", url)
     if not clean or query:
         raise ConfigError(
-            f"source {url.split(':', 1)[0]}://…: a user or a password (or a port that is no number) "
+            f"source {url.split(':', 1)[0]}://…: a user, a password or a port that is no number "
             'inside the URL; take them out and write credentials = "NAME", with NAME_USER and '
-            "NAME_PASSWORD in the environment (where the camera wants them in its path or query, "
-            "write {user} and {password} there)"
+            "NAME_PASSWORD in the environment (a camera that wants them in its path or query gets "
+            "them where the URL has {user} and {password})"
         )
 
 

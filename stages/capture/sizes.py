@@ -4,26 +4,39 @@ from __future__ import annotations
 
 import math
 
-from pipeline.errors import FrameError
+from pipeline.errors import ConfigError, FrameError
 
 
-def fit_even(width: int, height: int, max_px: int) -> tuple[int, int]:
-    """The largest even size of at most `max_px` pixels with the aspect of (width, height).
+def fit_size(width: int, height: int, max_px: int, *, even: bool = False) -> tuple[int, int]:
+    """The largest size of at most `max_px` pixels with the aspect of (width, height), in px.
 
-    A picture that fits keeps its size, less the last column or row where that is odd.
+    A picture that fits keeps its size; with `even`, less the last column or row of an odd size.
 
-    >>> fit_even(1920, 1080, 1920 * 1080), fit_even(97, 61, 10_000), fit_even(3840, 2160, 1920 * 1080)
-    ((1920, 1080), (96, 60), (1920, 1080))
+    >>> fit_size(97, 61, 10_000), fit_size(97, 61, 10_000, even=True)
+    ((97, 61), (96, 60))
+    >>> fit_size(3840, 2160, 1920 * 1080)
+    (1920, 1080)
     """
-    if width < 2 or height < 2 or max_px < 4:
+    step = 2 if even else 1
+    if width < step or height < step or max_px < step * step:
         raise FrameError(
-            f"a picture of {width}×{height} px: wanted at least 2×2 px and room for it"
+            f"a picture of {width}×{height} px for {max_px} px of memory: "
+            f"wanted at least {step}×{step} px of both"
         )
     scale = min(1.0, math.sqrt(max_px / (width * height)))
-    out_w = max(2, math.floor(width * scale + 1e-6) // 2 * 2)
-    out_h = max(2, min(math.floor(height * scale + 1e-6), max_px // out_w) // 2 * 2)
-    if out_w * out_h > max_px:
-        raise FrameError(
-            f"a picture of {width}×{height} px does not fit into {max_px} px; raise max_size"
-        )
+    # 1e-6: sqrt may come out a hair below the exact ratio, and 1919.999 means 1920.
+    out_w = max(step, math.floor(width * scale + 1e-6) // step * step)
+    out_h = max(step, math.floor(height * scale + 1e-6) // step * step)
+    # A line much longer than high ends at the smallest height and gives way in its length.
+    out_w = min(out_w, max_px // out_h // step * step)
+    out_h = min(out_h, max_px // out_w // step * step)
     return out_w, out_h
+
+
+def check_max_size(max_size: tuple[int, int]) -> None:
+    """Raise ConfigError unless a picture of this size can exist."""
+    width, height = max_size
+    if not (2 <= width <= 1 << 15 and 2 <= height <= 1 << 15):
+        raise ConfigError(
+            f"max_size must be [width, height] in px, each 2..32768, got {width}×{height}"
+        )

@@ -1,0 +1,194 @@
+"""Webcams, and files on request, through OpenCV: bgr24, decoded in place into the slot."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import ConfigError, EndOfStream, FrameError, SourceError
+from pipeline.stage import Picture, Source
+from stages.capture.clock import RecordingClock
+from stages.capture.sizes import check_max_size, fit_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenCvConfig:
+    """Which device, and what to ask of it."""
+
+    device: int | str  # index of a webcam, "/dev/videoN", or the path of a file
+    max_size: tuple[int, int] = (
+        1920,
+        1080,
+    )  # px; asked of a webcam; larger pictures are scaled down
+    fps: float | None = None  # Hz, asked of a webcam; None: what it likes
+    fourcc: str | None = None  # asked of a webcam, "MJPG" for high rates over USB
+    loop: bool = False  # files: begin again at the end
+    realtime: bool = False  # files: at the rate of their own clock; False: as fast as asked
+
+
+class OpenCvSource(Source):
+    """One device. A webcam is live and for ever; a file ends, unless it loops.
+
+    OpenCV can't tell a file's end from its damage: both are EndOfStream after the first picture. A
+    hostile file may abort the process; this reader is for devices, AvSource is for files.
+    """
+
+    Config = OpenCvConfig
+    config: OpenCvConfig
+
+    def __init__(self, config: OpenCvConfig) -> None:
+        super().__init__(config)
+        self.live = is_webcam(config.device)
+        self.turn_s = 10.0  # a webcam may take seconds to start its sensor
+        self._capture: Any = None
+        self._clock = RecordingClock()
+        self._size: tuple[int, int] = (0, 0)  # px, of the picture before
+        self._pictures = 0
+
+    @classmethod
+    def check(cls, config: OpenCvConfig) -> None:
+        """Refuse URLs and sizes that can't be."""
+        check_max_size(config.max_size)
+        if isinstance(config.device, str) and "://" in config.device:
+            raise ConfigError(
+                f"source {config.device.split(':', 1)[0]}://…: the opencv reader takes webcams and "
+                'files; remove reader = "opencv"'
+            )
+        if config.fourcc is not None and len(config.fourcc) != 4:
+            raise ConfigError(f"fourcc must have four characters, got {config.fourcc!r}")
+
+    @classmethod
+    def slot_bytes(cls, config: OpenCvConfig, frame_bytes: int) -> int:
+        """Room for a bgr24 picture of `max_size`."""
+        width, height = config.max_size
+        return width * height * 3
+
+    @classmethod
+    def counters(cls, config: OpenCvConfig) -> tuple[str, ...]:
+        """`scaled`: too large for a slot; `copied`: OpenCV did not decode into the slot."""
+        return ("scaled", "copied")
+
+    def setup(self) -> None:
+        """Import OpenCV, with deadlines and limits that it reads only now."""
+        os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "2")  # s; 10 without it
+        os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+        import cv2  # noqa: F401
+
+    def open(self) -> None:
+        """Open the device; see Source.open."""
+        self._clock = RecordingClock()
+        self._pictures = 0
+        self._start()
+
+    def read(self, buffer: npt.NDArray[np.uint8]) -> Picture | None:
+        """The next picture as bgr24; see Source.read."""
+        if not self._grab():
+            return None
+        width, height = self._size
+        place = buffer[: width * height * 3]
+        # A picture that does not fit gets memory of its own from OpenCV.
+        view = place.reshape(height, width, 3) if place.size == width * height * 3 else None
+        ok, image = self._capture.retrieve() if view is None else self._capture.retrieve(view)
+        if not ok:
+            raise FrameError(f"source {self.config.device}: a picture can't be decoded")
+        if image is not view:
+            image = self._move(image, buffer)
+        return Picture(
+            width=image.shape[1],
+            height=image.shape[0],
+            format="bgr24",
+            pts_ns=None if self.live else self._clock.pts_ns,
+        )
+
+    def skip(self) -> bool:
+        """Take one picture from the device and leave it."""
+        return self._grab()
+
+    def close(self) -> None:
+        """Let go of the device."""
+        capture, self._capture = self._capture, None
+        if capture is not None:
+            capture.release()
+
+    def _start(self) -> None:
+        import cv2
+
+        self.close()
+        device = self.config.device
+        if self.live:
+            capture = cv2.VideoCapture(device, cv2.CAP_V4L2)
+            width, height = self.config.max_size
+            if self.config.fourcc:
+                capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*self.config.fourcc))
+            capture.set(cv2.CAP_PROP_FRAME_WIDTH, width)
+            capture.set(cv2.CAP_PROP_FRAME_HEIGHT, height)
+            if self.config.fps:
+                capture.set(cv2.CAP_PROP_FPS, self.config.fps)
+            capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the newest picture, not the oldest of four
+        else:
+            capture = cv2.VideoCapture(str(device))
+        if not capture.isOpened():
+            capture.release()
+            wanted = "a webcam that no other program uses" if self.live else "a video file"
+            raise SourceError(f"source {device}: OpenCV can't open it; wanted {wanted}")
+        self._capture = capture
+        self._size = (
+            int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
+            int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
+        )
+        rate_hz = capture.get(cv2.CAP_PROP_FPS)
+        self._clock.start_lap(step_ns=round(1e9 / rate_hz) if rate_hz > 0 else 40_000_000)
+
+    def _grab(self) -> bool:
+        if self._capture is None:
+            raise SourceError(f"source {self.config.device}: is not open")
+        if not self._capture.grab():
+            self._at_end()
+            return False
+        self._pictures += 1
+        if not self.live:
+            # The rate in the header, and not CAP_PROP_POS_MSEC, which some files have not.
+            if self.config.realtime:
+                self._clock.wait(None)
+            else:
+                self._clock.tick(None)
+        return True
+
+    def _at_end(self) -> None:
+        if self.live:
+            raise SourceError(f"source {self.config.device}: lost: gave no picture")
+        if self._pictures == 0:
+            raise SourceError(f"source {self.config.device}: not one picture could be decoded")
+        if not self.config.loop:
+            raise EndOfStream(f"source {self.config.device}: end of the file")
+        self._start()
+
+    def _move(self, image: npt.NDArray[np.uint8], buffer: npt.NDArray[np.uint8]) -> Any:
+        """A picture of another size than announced, or too large: into the slot by copy."""
+        import cv2
+
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise FrameError(
+                f"source {self.config.device}: wanted uint8 (H, W, 3), "
+                f"got {image.dtype} {image.shape}"
+            )
+        height, width = image.shape[:2]
+        self._size = (width, height)
+        out_w, out_h = fit_size(width, height, buffer.size // 3)
+        target = buffer[: out_w * out_h * 3].reshape(out_h, out_w, 3)
+        if (out_w, out_h) == (width, height):
+            self.runtime.count("copied", self.runtime.cameras[0])
+            np.copyto(target, image)
+        else:
+            self.runtime.count("scaled", self.runtime.cameras[0])
+            cv2.resize(image, (out_w, out_h), dst=target, interpolation=cv2.INTER_AREA)
+        return target
+
+
+def is_webcam(device: int | str) -> bool:
+    """Whether this names a device and not a file."""
+    return isinstance(device, int) or device.startswith("/dev/video")
