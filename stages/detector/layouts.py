@@ -1,0 +1,141 @@
+"""What models return, in a few lines each: from the arrays of one picture to candidates.
+
+    layout       arrays of one picture                                        NMS after
+    candidates   boxes (K,4) xyxy, scores (K,) with 0 as padding, labels (K,)   yes
+    yolox        (N, 5+C): cx, cy, w, h, objectness, class scores               yes
+    yolox-raw    the same before the grid: c = (p + cell) * stride, wh = exp(p) * stride   yes
+    ultralytics  (4+C, N): cx, cy, w, h, class scores                           yes
+                 (N, 6): x1, y1, x2, y2, score, label                           no
+    torchvision  boxes (N,4) xyxy, scores (N,), labels (N,), of a list of dicts no
+
+All in pixels of the model's input. A dense prediction counts for its best class alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.detections import Floats
+from pipeline.errors import ModelError
+from stages.detector.bundle import Facts, InputFacts
+
+Array = npt.NDArray[Any]
+STRIDES_PX = (8, 16, 32)  # of the YOLOX heads, in the order of their predictions
+
+
+class Candidates(NamedTuple):
+    """Boxes that may become detections: parallel arrays of one length, in any order."""
+
+    xyxy: Floats  # (N, 4) in pixels of the model's input
+    scores: Floats  # (N,)
+    labels: npt.NDArray[np.int64]  # (N,) 0-based into the classes; may lie outside for a bad model
+    final: bool = False  # True: the model has already done NMS
+
+
+def candidates(arrays: Sequence[Array], facts: Facts, above: float) -> Candidates:
+    """The candidates of one picture with a score above `above`; `check` has accepted the arrays."""
+    return _LAYOUTS[facts.layout](arrays, facts, above)
+
+
+def check(arrays: Sequence[Array], facts: Facts, where: str) -> None:
+    """Raise ModelError if these arrays of one picture are not what the layout says."""
+    n_classes = len(facts.classes) + facts.label_offset
+    got = ", ".join(f"{array.dtype} {array.shape}" for array in arrays)
+    shapes = [array.shape for array in arrays]
+    wanted = ""
+    if facts.layout in ("candidates", "torchvision"):
+        k = shapes[0][0] if shapes and shapes[0] else 0
+        if shapes != [(k, 4), (k,), (k,)]:
+            wanted = "boxes (K, 4), scores (K,) and labels (K,)"
+    elif facts.layout in ("yolox", "yolox-raw"):
+        if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][1] != 5 + n_classes:
+            wanted = f"one array (N, {5 + n_classes}) for {n_classes} classes"
+        elif facts.layout == "yolox-raw" and shapes[0][0] != len(_grid(facts.input)):
+            wanted = f"{len(_grid(facts.input))} rows for {facts.input.width}x{facts.input.height}"
+    elif len(shapes) != 1 or len(shapes[0]) != 2 or not (
+        shapes[0][0] == 4 + n_classes or shapes[0][1] == 6
+    ):
+        wanted = f"one array ({4 + n_classes}, N) for {n_classes} classes, or (N, 6)"
+    if wanted:
+        raise ModelError(
+            f"{where}: layout {facts.layout!r} needs {wanted} per picture, got {got or 'nothing'}; "
+            "declare the layout, the classes and the size that the model really has"
+        )
+    # exp() is never negative, so a decoded size is not, either
+    if facts.layout == "yolox" and (arrays[0][:, 2:4] < 0).any():
+        raise ModelError(
+            f"{where}: layout 'yolox' needs widths and heights in pixels, got negative ones: its boxes "
+            "are not decoded; import it with --layout yolox-raw"
+        )
+
+
+def _candidates(arrays: Sequence[Array], facts: Facts, above: float) -> Candidates:
+    xyxy, scores, labels = arrays
+    keep = scores > above
+    return Candidates(
+        xyxy[keep].astype(np.float32, copy=False),
+        scores[keep].astype(np.float32, copy=False),
+        labels[keep].astype(np.int64, copy=False) - facts.label_offset,
+    )
+
+
+def _torchvision(arrays: Sequence[Array], facts: Facts, above: float) -> Candidates:
+    return _candidates(arrays, facts, above)._replace(final=True)
+
+
+def _yolox(arrays: Sequence[Array], facts: Facts, above: float) -> Candidates:
+    rows: Array = arrays[0]  # (N, 5+C)
+    rows = rows[rows[:, 4] > above].astype(np.float32, copy=False)  # a class score is at most 1
+    return _dense(rows[:, :4], rows[:, 5:] * rows[:, 4:5], facts, above)
+
+
+def _yolox_raw(arrays: Sequence[Array], facts: Facts, above: float) -> Candidates:
+    rows: Array = arrays[0]  # (N, 5+C)
+    keep = rows[:, 4] > above
+    rows = rows[keep].astype(np.float32, copy=False)
+    grid = _grid(facts.input)[keep]  # (n, 3): cell x, cell y, stride
+    with np.errstate(over="ignore"):
+        sizes = np.exp(rows[:, 2:4]) * grid[:, 2:]
+    cxcywh = np.concatenate(((rows[:, :2] + grid[:, :2]) * grid[:, 2:], sizes), axis=1)
+    return _dense(cxcywh, rows[:, 5:] * rows[:, 4:5], facts, above)
+
+
+def _ultralytics(arrays: Sequence[Array], facts: Facts, above: float) -> Candidates:
+    table: Array = arrays[0]
+    if table.shape[0] != 4 + len(facts.classes) + facts.label_offset:  # (N, 6): after NMS
+        columns = (table[:, :4], table[:, 4], table[:, 5].astype(np.int64))
+        return _candidates(columns, facts, above)._replace(final=True)
+    best = table[4:].max(axis=0)  # (N,)
+    rows = table[:, best > above].T.astype(np.float32, copy=False)  # (n, 4+C)
+    return _dense(rows[:, :4], rows[:, 4:], facts, above)
+
+
+def _dense(cxcywh: Floats, scores: Floats, facts: Facts, above: float) -> Candidates:
+    """Boxes (N, 4) and class scores (N, C), each box for its best class."""
+    half = cxcywh[:, 2:] / 2
+    xyxy = np.concatenate((cxcywh[:, :2] - half, cxcywh[:, :2] + half), axis=1)
+    labels = scores.argmax(axis=1)
+    best = np.take_along_axis(scores, labels[:, None], axis=1)[:, 0]
+    return _candidates((xyxy, best, labels), facts, above)
+
+
+def _grid(size: InputFacts) -> Floats:
+    """float32 (N, 3): cell x, cell y and stride of every YOLOX prediction."""
+    levels = []
+    for stride in STRIDES_PX:
+        y, x = np.mgrid[: size.height // stride, : size.width // stride]
+        levels.append(np.stack((x, y, np.full_like(x, stride)), axis=-1).reshape(-1, 3))
+    return np.concatenate(levels).astype(np.float32)
+
+
+_LAYOUTS: dict[str, Callable[[Sequence[Array], Facts, float], Candidates]] = {
+    "candidates": _candidates,
+    "yolox": _yolox,
+    "yolox-raw": _yolox_raw,
+    "ultralytics": _ultralytics,
+    "torchvision": _torchvision,
+}

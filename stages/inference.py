@@ -1,0 +1,159 @@
+"""Inference: a batch of pictures of many cameras through one model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import ConfigError, DeviceLost, ModelError
+from pipeline.messages import MAX_ARRAYS, Output, Tensor
+from pipeline.stage import BatchStage
+from stages.detector import archive, bundle
+from stages.detector.bundle import Facts
+
+log = logging.getLogger(__name__)
+
+ALIGN_BYTES = 64  # a cache line; each array of a slot starts on one
+
+
+@dataclass(frozen=True)
+class InferenceConfig:
+    """Which model, and what runs it."""
+
+    model: str = ""  # path of the bundle; not needed by the engine "stub"
+    facts: str = ""  # JSON, `Facts.to_json`; empty: as the bundle says
+    engine: str = "auto"  # auto | torchscript | onnx | stub
+    device: str = "auto"  # auto | cpu | cuda | cuda:N
+    precision: str = "auto"  # auto | fp32 | fp16 | bf16; auto: fp16 on CUDA
+    threads: int = 1  # of one inference on the CPU; 0: the library's choice
+    max_batch: int = 0  # pictures; 0: the largest batch size of the bundle
+    sha256: str = ""  # 64 hex digits; refuses any other file
+    stub_alpha_ms: float = 1.0  # engine "stub": a batch of b takes alpha + beta * b
+    stub_beta_ms: float = 1.0
+    stub_burn: bool = False  # engine "stub": keep the core busy, and not sleep
+
+
+def facts_of(config: InferenceConfig) -> Facts:
+    """The facts that the configuration states, or those of its bundle. Raises ModelError."""
+    if config.facts:
+        return Facts.from_json(config.facts)
+    return bundle.read_facts(config.model)
+
+
+class Inference(BatchStage):
+    """Owns the device. Restarted as a whole when the device is lost."""
+
+    Config = InferenceConfig
+    config: InferenceConfig
+
+    @classmethod
+    def check(cls, config: InferenceConfig) -> None:
+        """Refuses a missing or foreign model and impossible numbers, without loading any of it."""
+        facts = facts_of(config)
+        if config.engine not in ("auto", "torchscript", "onnx", "stub"):
+            raise ConfigError(
+                f"inference: engine must be auto, torchscript, onnx or stub, got {config.engine!r}"
+            )
+        if config.threads < 0 or config.max_batch < 0:
+            raise ConfigError("inference: threads and max_batch must be 0 (automatic) or more")
+        if config.engine == "stub":
+            return
+        kind = archive.kind_of(config.model)
+        if config.engine not in ("auto", kind):
+            raise ModelError(
+                f"{config.model}: engine {config.engine!r} cannot run a {kind} file; "
+                "write engine = 'auto'"
+            )
+        if facts.output_bytes_per_image == 0:
+            raise ModelError(
+                f"{config.model}: its facts do not say output_bytes_per_image; import it again with "
+                "`manyeyes model import`"
+            )
+        _check_hash(config)
+
+    @classmethod
+    def slot_bytes(cls, config: InferenceConfig, frame_bytes: int) -> int:
+        """All arrays of one picture, each on its own cache line."""
+        return max(facts_of(config).output_bytes_per_image, 64) + MAX_ARRAYS * ALIGN_BYTES
+
+    def setup(self) -> None:
+        """Loads the model, runs its golden test, warms up each batch size. Takes seconds."""
+        from stages.detector import engines, golden
+
+        config = self.config
+        _check_hash(config)
+        self._out_of_memory: type[Exception] = engines.OutOfMemory
+        self._facts = facts_of(config)
+        self._model_id = bundle.model_id(config.model) if config.engine != "stub" else "stub"
+        largest = max(self._facts.batch_sizes)
+        self._limit = min(config.max_batch or largest, largest)
+        self._engine = engines.load(
+            config.model,
+            self._facts,
+            engine=config.engine,
+            device=config.device,
+            precision=config.precision,
+            threads=config.threads,
+            max_batch=self._limit,
+            stub=engines.StubTiming(
+                alpha_ms=config.stub_alpha_ms, beta_ms=config.stub_beta_ms, burn=config.stub_burn
+            ),
+        )
+        golden.check(self._facts, self._engine)
+        slowest_s = self._engine.warm_up(range(1, self._limit + 1))
+        self.turn_s = max(1.0, 5 * slowest_s)
+
+    def process_batch(self, items: Sequence[Tensor]) -> list[Output]:
+        """Blocks until the device is done. Any number of items; runs them in batches that fit."""
+        outputs: list[Output] = []
+        while len(outputs) < len(items):
+            part = items[len(outputs) : len(outputs) + self._limit]
+            try:
+                outputs += self._infer(part)
+            except self._out_of_memory as error:
+                if len(part) == 1:
+                    raise DeviceLost(
+                        f"inference: {self._engine.device} has no memory for a single picture: {error}"
+                    ) from error
+                self._limit = len(part) // 2
+                log.warning("%s: batches of at most %d from now on", error, self._limit)
+        return outputs
+
+    def _infer(self, items: Sequence[Tensor]) -> list[Output]:
+        batch = self._engine.buffer(len(items))
+        for pixels, item in zip(batch, items, strict=True):
+            pixels[:] = item.pixels
+        results = self._engine.infer(batch)
+        return [
+            Output(info=item.info, fit=item.fit, model_id=self._model_id, arrays=self._packed(arrays))
+            for item, arrays in zip(items, results, strict=True)
+        ]
+
+    def _packed(self, arrays: Sequence[npt.NDArray[Any]]) -> tuple[npt.NDArray[Any], ...]:
+        """Copies of the arrays in one piece of memory of the runtime, each on its own cache line."""
+        starts, end = [], 0
+        for array in arrays:
+            starts.append(end)
+            end += -(-array.nbytes // ALIGN_BYTES) * ALIGN_BYTES
+        slot = self.runtime.empty((end,), np.uint8)
+        views = []
+        for start, array in zip(starts, arrays, strict=True):
+            view = slot[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+            view[...] = array
+            views.append(view)
+        return tuple(views)
+
+
+def _check_hash(config: InferenceConfig) -> None:
+    if config.sha256 and config.engine != "stub":
+        got = archive.sha256(config.model)
+        if got != config.sha256.lower():
+            raise ModelError(
+                f"{config.model}: wanted the file with sha256 {config.sha256}, got {got}; "
+                "restore the file, or state the new hash if the change was meant"
+            )

@@ -1,0 +1,62 @@
+"""Preprocess: a frame becomes the model's input, resized and in its colour order, uint8."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.messages import Frame, Tensor
+from pipeline.stage import Stage
+from stages.detector.bundle import Facts
+
+
+@dataclass(frozen=True)
+class PreprocessConfig:
+    """What preprocess has to know of the model."""
+
+    facts: str  # JSON, `Facts.to_json`: input size, colour order, how to resize
+
+
+class Preprocess(Stage):
+    """Resizes and letterboxes straight into the slot that inference reads."""
+
+    Config = PreprocessConfig
+    config: PreprocessConfig
+
+    def __init__(self, config: PreprocessConfig) -> None:
+        super().__init__(config)
+        self._facts = Facts.from_json(config.facts)
+
+    @classmethod
+    def check(cls, config: PreprocessConfig) -> None:
+        """Raises ModelError if the facts are not valid."""
+        Facts.from_json(config.facts)
+
+    @classmethod
+    def slot_bytes(cls, config: PreprocessConfig, frame_bytes: int) -> int:
+        """One picture of the model's input."""
+        size = Facts.from_json(config.facts).input
+        return size.width * size.height * 3
+
+    def setup(self) -> None:
+        """Loads OpenCV."""
+        import cv2
+
+        from stages.imaging import letterbox
+
+        cv2.setNumThreads(1)  # one picture is small: threads would wait for each other
+        self._letterbox: Any = letterbox
+
+    def process(self, frame: Frame) -> Tensor:
+        """Never waits. An i420 frame is resized plane by plane and converted when it is small."""
+        size, resize = self._facts.input, self._facts.resize
+        out = self.runtime.empty((size.height, size.width, 3), np.uint8)
+        if frame.format == "i420":
+            pixels, fit = self._letterbox.prepare_i420(
+                frame.planes, frame.matrix, frame.full_range, size, resize, out
+            )
+        else:
+            pixels, fit = self._letterbox.prepare(frame.image, size, resize, out)
+        return Tensor(info=frame.info, fit=fit, pixels=pixels)
