@@ -1,0 +1,151 @@
+"""Weights for a detector: torchvision's by name, or a file; rows of the head are kept by class name."""
+
+from __future__ import annotations
+
+import re
+import urllib.error
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models.detection import SSD300_VGG16_Weights
+
+from pipeline.errors import ConfigError
+from stages.training.backbones import did_you_mean, read_state
+
+COCO = tuple(SSD300_VGG16_Weights.COCO_V1.meta["categories"])  # 91 rows, "__background__" the first
+_EPS_0 = ("fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn")  # whose COCO_V1 was trained so
+_PER_CLASS = (  # tensors with rows for each class, and how many
+    (re.compile(r"classification_head\.(cls_logits|module_list\.\d+(\.1)?)\.(weight|bias)$"), 1),
+    (re.compile(r"box_predictor\.cls_score\.(weight|bias)$"), 1),
+    (re.compile(r"box_predictor\.bbox_pred\.(weight|bias)$"), 4),
+)
+_COUNTER = "num_batches_tracked"  # of a batch norm; frozen ones have none
+
+
+def load(model: nn.Module, architecture: str, names: Sequence[str], weights: str | Path) -> None:
+    """Fill `model`, whose head's rows stand for `names`; raises ConfigError where that can't be.
+
+    weights: a file, or the name of torchvision's weights for this architecture.
+    """
+    path = Path(weights)
+    if path.suffix or path.is_file():
+        state, old = read_state(path), _names_in(path)
+        if old is not None and names[0] == COCO[0]:
+            old = (COCO[0], *old)
+    else:
+        state, old = _download(architecture, str(weights)), COCO
+        if architecture in _EPS_0 and str(weights) == "COCO_V1":
+            # Their norms have eps 0 and ours 1e-5: the same sum under the root, and no flag to keep.
+            state = {k: v - 1e-5 if k.endswith("running_var") else v for k, v in state.items()}
+    own = model.state_dict()
+    ready: dict[str, Tensor] = {}
+    for key in (k for k in state if k in own):
+        repeats = next((n for pattern, n in _PER_CLASS if pattern.search(key)), None)
+        if repeats and (own[key].shape != state[key].shape or old not in (None, tuple(names))):
+            where = f"{weights}: {key}"
+            ready[key] = _by_name(own[key], state[key], names, old, repeats, where)
+        else:
+            ready[key] = state[key]
+    _fit(model, ready, state, str(weights))
+
+
+def load_backbone(model: nn.Module, architecture: str, path: Path) -> None:
+    """Fill the backbone of a torchvision detector from weights of the classifier that it is."""
+    state = read_state(path)
+    own = model.backbone.state_dict()
+    fits: dict[str, Tensor] = {}
+    for key, value in state.items():
+        for name in (key, f"body.{key}", f"body.{key.removeprefix('features.')}"):
+            if name in own and own[name].shape == value.shape:
+                fits[name] = value
+    inner = [
+        k for k, _ in model.backbone.named_parameters() if k.startswith(("body.", "features."))
+    ]
+    missing = [key for key in inner if key not in fits]
+    if missing:
+        raise ConfigError(
+            f"{path}: does not fit the backbone of '{architecture}': {len(missing)} of {len(inner)} "
+            f"tensors are missing or of another shape, the first {missing[0]}; pass weights of that "
+            "network, or build 'ssd', 'ssdlite' or 'fasterrcnn' on a backbone of your choice"
+        )
+    model.backbone.load_state_dict(fits, strict=False)
+
+
+def _by_name(
+    new: Tensor,
+    old: Tensor,
+    names: Sequence[str],
+    old_names: Sequence[str] | None,
+    repeats: int,
+    where: str,
+) -> Tensor:
+    """`new` (anchors x classes x repeats rows) with the rows of classes that `old` knows, too."""
+    anchors = new.shape[0] // (len(names) * repeats)
+    count = old.shape[0] // (anchors * repeats)
+    if old_names is None and count == len(COCO):
+        old_names = COCO
+    if old_names is None or len(old_names) != count or new.shape[1:] != old.shape[1:]:
+        raise ConfigError(
+            f"{where} has rows for {count} classes, the model has {len(names)}, and the file does not "
+            "say which; pass a checkpoint of `manyeyes train`, or weights of the same classes"
+        )
+    out = new.clone().view(anchors, len(names), repeats, *new.shape[1:])
+    rows = old.reshape(anchors, count, repeats, *old.shape[1:])
+    for i, name in enumerate(names):
+        if name in old_names:
+            out[:, i] = rows[:, list(old_names).index(name)]
+    return out.view(new.shape)
+
+
+def _fit(model: nn.Module, ready: dict[str, Tensor], state: dict[str, Tensor], where: str) -> None:
+    own = model.state_dict()
+    wrong = [k for k, v in ready.items() if own[k].shape != v.shape]
+    if wrong:
+        raise ConfigError(
+            f"{where}: {wrong[0]} must have the shape {tuple(own[wrong[0]].shape)}, got "
+            f"{tuple(ready[wrong[0]].shape)}: these weights are of another architecture or size"
+        )
+    missing = [k for k in own if k not in ready and not k.endswith(_COUNTER)]
+    foreign = [k for k in state if k not in own and not k.endswith(_COUNTER)]
+    if missing or foreign:
+        raise ConfigError(
+            f"{where}: these weights are of another architecture: {len(missing)} tensors are missing "
+            f"({', '.join(missing[:2])}), {len(foreign)} unknown ({', '.join(foreign[:2])})"
+        )
+    model.load_state_dict(ready, strict=False)
+
+
+def _download(architecture: str, name: str) -> dict[str, Any]:
+    try:
+        known = torchvision.models.get_model_weights(architecture)
+    except ValueError as error:
+        raise ConfigError(
+            f"weights '{name}': torchvision has none for '{architecture}'; pass a file, or weights of "
+            "the backbone alone"
+        ) from error
+    offered = [*known.__members__, "DEFAULT"]
+    if name not in offered:
+        raise ConfigError(
+            f"weights '{name}' of '{architecture}': wanted none, a file or one of "
+            f"{', '.join(offered)}{did_you_mean(name, offered)}"
+        )
+    entry = known[name] if name != "DEFAULT" else known.DEFAULT
+    try:
+        state: dict[str, Any] = entry.get_state_dict(progress=True, check_hash=True)
+    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        raise ConfigError(
+            f"weights '{name}': {entry.url} could not be fetched ({error}); fetch it elsewhere and "
+            "pass the file, or train with weights none"
+        ) from error
+    return state
+
+
+def _names_in(path: Path) -> tuple[str, ...] | None:
+    whole = torch.load(path, map_location="cpu", weights_only=True)
+    config = whole.get("config")
+    classes = config.get("classes") if isinstance(config, dict) else None
+    return tuple(classes) if classes else None
