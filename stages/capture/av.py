@@ -21,7 +21,7 @@ import numpy.typing as npt
 from pipeline.errors import ConfigError, EndOfStream, FrameError, SourceError
 from pipeline.stage import Picture, Source
 from stages.capture.clock import RecordingClock
-from stages.capture.credentials import load, refuse_secrets, shown
+from stages.capture.credentials import Credentials, load, refuse_secrets, shown
 from stages.capture.sizes import check_max_size, fit_size
 
 # What FFmpeg may open, by scheme: a playlist or a redirect can't leave this list (CVE-2016-1897).
@@ -148,43 +148,46 @@ class AvSource(Source):
             container.close()
 
     def _connect(self) -> None:
-        import av
-
-        scheme = _scheme(self.config.url)
-        url = f"file:{self.config.url}" if scheme == "file" else self.config.url
-        secrets = None
+        secrets, problem = None, ""
         try:
             if self.config.credentials is not None:
                 secrets = load(self.config.credentials)
-                url = secrets.join(url)
-            self._container = av.open(
-                url,
-                options=self._options(scheme),
-                timeout=(self.config.open_timeout_s, self.config.read_timeout_s),
-            )
-            self._stream = self._container.streams.video[0]
+            problem = self._try_to_open(secrets)
         except ConfigError as error:
-            raise SourceError(f"source {self._name}: {error}") from None
-        except IndexError:
+            problem = str(error)
+        if problem:
             self.close()
-            raise SourceError(
-                f"source {self._name}: has no video; wanted one video stream"
-            ) from None
-        except (av.FFmpegError, OSError, ValueError) as error:
-            # `from None`: the original holds the whole URL, and a traceback would print it.
-            reason = _reason(error, f"no answer in {self.config.open_timeout_s:g} s")
-            reason = secrets.scrub(reason) if secrets else reason
-            raise SourceError(f"source {self._name}: can't be opened: {reason}") from None
+            # Raised here, where no local and no __context__ holds the whole URL.
+            raise SourceError(f"source {self._name}: can't be opened: {problem}")
+        self._stream = self._container.streams.video[0]
         codec = self._stream.codec_context
-        codec.thread_type, codec.thread_count = (
-            "SLICE",
-            1,
-        )  # frame threads add a frame of delay each
+        codec.thread_type, codec.thread_count = "SLICE", 1  # frame threads: a frame of delay each
         self._packets = self._container.demux()
         rate_hz = self._stream.average_rate
         self._clock.start_lap(step_ns=round(1e9 / rate_hz) if rate_hz else 40_000_000)
         self._pictures = 0
         self._barren_s = 0.0  # spent in reads since the last picture
+
+    def _try_to_open(self, secrets: Credentials | None) -> str:
+        """Open the container; returns what went wrong, or nothing."""
+        import av
+
+        begun_s = time.monotonic()
+        limit_s = self.config.open_timeout_s
+        scheme = _scheme(self.config.url)
+        url = f"file:{self.config.url}" if scheme == "file" else self.config.url
+        try:
+            self._container = av.open(
+                secrets.join(url) if secrets else url,
+                options=self._options(scheme),
+                timeout=(limit_s, self.config.read_timeout_s),
+            )
+        except (av.FFmpegError, OSError, ValueError) as error:
+            # An interrupted RTSP handshake calls itself "Invalid data".
+            late = time.monotonic() - begun_s >= limit_s
+            reason = f"no answer in {limit_s:g} s" if late else _reason(error)
+            return secrets.scrub(reason) if secrets else reason
+        return "" if self._container.streams.video else "has no video; wanted a video stream"
 
     def _options(self, scheme: str) -> dict[str, str]:
         options = {"protocol_whitelist": PROTOCOLS[scheme], "max_pixels": str(MAX_PIXELS)}
@@ -234,7 +237,10 @@ class AvSource(Source):
             self._at_end()
             return
         except (av.FFmpegError, OSError) as error:
-            reason = _reason(error, f"sent nothing for {self.config.read_timeout_s:g} s")
+            late = isinstance(error, av.error.ExitError)
+            reason = (
+                f"sent nothing for {self.config.read_timeout_s:g} s" if late else _reason(error)
+            )
             raise SourceError(f"source {self._name}: lost: {reason}") from None
         if packet.stream is not self._stream:
             return
@@ -243,8 +249,9 @@ class AvSource(Source):
         except av.FFmpegError as error:
             if self._pictures == 0:
                 return  # nothing can be decoded before the first keyframe
-            reason = _reason(error, "stopped")
-            raise FrameError(f"source {self._name}: a packet can't be decoded: {reason}") from None
+            raise FrameError(
+                f"source {self._name}: a packet can't be decoded: {_reason(error)}"
+            ) from None
 
     def _at_end(self) -> None:
         if self.live:
@@ -284,10 +291,8 @@ def _scheme(url: str) -> str:
     return head.lower() if mark else "file"
 
 
-def _reason(error: Exception, on_timeout: str) -> str:
+def _reason(error: Exception) -> str:
     """FFmpeg's own words for an error, without the URL that PyAV appends to them."""
-    if type(error).__name__ in ("ExitError", "TimeoutError"):
-        return on_timeout
     return str(getattr(error, "strerror", None) or type(error).__name__)
 
 
