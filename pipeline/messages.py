@@ -84,7 +84,9 @@ class Frame:
     def planes(self) -> tuple[Image, Image, Image]:
         """Y (H, W), U and V (H/2, W/2) of an i420 frame: views, nothing is converted."""
         if self.format != "i420":
-            raise FrameError(f"Frame.planes: wanted an i420 frame, got {self.format}; use frame.image")
+            raise FrameError(
+                f"Frame.planes: wanted an i420 frame, got {self.format}; use frame.image"
+            )
         height, width = self.info.height, self.info.width
         flat = self.pixels.reshape(-1)
         luma, chroma = height * width, (height // 2) * (width // 2)
@@ -166,6 +168,7 @@ class Envelope:
     facts: dict[str, Any]
     ref: SlotRef | None
     specs: tuple[ArraySpec, ...]
+    t_offered_ns: int = 0  # monotonic: when its writer had it ready
 
     @property
     def info(self) -> FrameInfo:
@@ -173,7 +176,9 @@ class Envelope:
         info: FrameInfo = self.facts["info"]
         return info
 
-    def open(self, arrays: Sequence[Array], to_bgr: Callable[[Frame], Image] | None = None) -> Message:
+    def open(
+        self, arrays: Sequence[Array], to_bgr: Callable[[Frame], Image] | None = None
+    ) -> Message:
         """The message with its arrays, one for each spec, in order."""
         if self.kind is Frame:
             return Frame(**self.facts, pixels=arrays[0], to_bgr=to_bgr)
@@ -200,9 +205,14 @@ _LIMITS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def encode(message: Message, ref: SlotRef | None = None, specs: Sequence[ArraySpec] = ()) -> bytes:
+def encode(
+    message: Message,
+    ref: SlotRef | None = None,
+    specs: Sequence[ArraySpec] = (),
+    t_offered_ns: int = 0,
+) -> bytes:
     """The wire form of a message whose arrays lie in slot `ref` at `specs`."""
-    return _pack(_KINDS.index(type(message)), *_body(message, ref, specs))
+    return _pack(_KINDS.index(type(message)), *_body(message, ref, specs), t_offered_ns)
 
 
 def encode_batch(parts: Sequence[bytes]) -> bytes:
@@ -287,7 +297,7 @@ def _body(message: Message, ref: SlotRef | None, specs: Sequence[ArraySpec]) -> 
 
 
 def _envelope(kind: type[Message], body: list[Any]) -> Envelope:
-    info, slot, layout, extra = body[:4]  # trailing fields of a later build are ignored
+    info, slot, layout, extra, t_offered_ns = body[:5]  # fields of a later build are ignored
     facts: dict[str, Any] = {"info": _info(info)}
     if kind is Frame:
         pixel_format, matrix, full_range = extra[:3]
@@ -309,7 +319,8 @@ def _envelope(kind: type[Message], body: list[Any]) -> Envelope:
         raise ValueError("arrays without a slot")
     if kind is Frame:
         _check_frame_shape(facts, specs[0])
-    return Envelope(kind=kind, facts=facts, ref=ref, specs=specs)
+    t_offered_ns = _number(t_offered_ns)
+    return Envelope(kind=kind, facts=facts, ref=ref, specs=specs, t_offered_ns=t_offered_ns)
 
 
 def _check_frame_shape(facts: dict[str, Any], spec: ArraySpec) -> None:
@@ -330,7 +341,9 @@ def _pack_info(info: FrameInfo) -> list[Any]:
 
 
 def _info(row: list[Any]) -> FrameInfo:
-    camera, frame_id, t_capture, t_wall, width, height, epoch, pts, corrupt, key, name, truth = row[:12]
+    camera, frame_id, t_capture, t_wall, width, height, epoch, pts, corrupt, key, name, truth = row[
+        :12
+    ]
     return FrameInfo(
         camera=_text(camera),
         frame_id=_number(frame_id),

@@ -1,0 +1,131 @@
+"""The batcher: a small process between preprocess and the workers of one model.
+
+It holds one descriptor a camera (schedule.py says which go next), touches no pixels, and has no timer:
+it acts when a frame arrives or a worker is free.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from pipeline.control import Control
+from pipeline.errors import Full
+from pipeline.ledger import DETECT
+from pipeline.messages import decode_done, encode_batch
+from pipeline.process import IDLE_MS, Process
+from pipeline.reader import Delivery
+from pipeline.schedule import Batcher
+from pipeline.transport import Outbox
+
+Batch = list[tuple[str, Delivery]]
+
+
+class _Worker:
+    def __init__(self, outbox: Outbox, code: int) -> None:
+        self.outbox = outbox
+        self.code = code
+        self.batch: Batch = []
+        self.under_way = 0  # items of the batch that are not DONE
+
+
+class BatcherProcess(Process):
+    """Feeds every worker that is free."""
+
+    def __init__(self, control: Control, start: dict[str, Any], fds: list[int]) -> None:
+        super().__init__(control, start, fds)
+        options = self.spec.options
+        self._batcher: Batcher[Delivery] = Batcher(
+            self.spec.cameras,
+            max_batch=options["max_batch"],
+            policy=options["policy"],
+            depth=options["depth"],
+        )
+        self._workers: dict[str, _Worker] = {}
+        self._again: deque[Batch] = deque()  # batches of dead workers, policy `every`
+        self._tried: set[tuple[str, int]] = set()  # (camera, frame_id) that a worker died with
+
+    def run(self) -> None:
+        """Until drained."""
+        self.ready(turn_s=1.0)
+        while True:
+            self.turn(IDLE_MS)
+            self._take_in()
+            self._take_back()
+            self._feed()
+            self.reader.flush()
+            held = self._again or any(worker.batch for worker in self._workers.values())
+            if self.draining and not held and not self.reader.waiting and self._batcher.idle:
+                return
+
+    def on_connect(self, consumer: str, endpoint: str, code: int) -> None:
+        """A worker is ready."""
+        if consumer in self._workers:
+            self.on_gone(consumer)
+        outbox = Outbox(self.context, endpoint, f"{self.spec.name}.{self.code}".encode())
+        self._workers[consumer] = _Worker(outbox, code)
+        self._poller = self._new_poller()
+
+    def on_gone(self, consumer: str) -> None:
+        """A worker died. Its frames are lost (newest) or go to another worker, once (every)."""
+        worker = self._workers.pop(consumer, None)
+        if worker is None:
+            return
+        worker.outbox.close()
+        self._poller = self._new_poller()
+        again: Batch = []
+        self._batcher.lost(consumer)
+        for camera, delivery in worker.batch:
+            key = (camera, delivery.frame_id)
+            if self.policy == "every" and key not in self._tried:
+                self._tried.add(key)
+                self._hold(delivery, self.code)
+                again.append((camera, delivery))
+            else:
+                self._hold(delivery, worker.code)  # the supervisor buries it with its worker
+                self.reader.done(delivery)
+        if again:
+            self._again.append(again)
+
+    def extra_fds(self) -> list[Any]:
+        """The workers' channels."""
+        return [worker.outbox.socket for worker in getattr(self, "_workers", {}).values()]
+
+    def _take_in(self) -> None:
+        for _ in range(len(self.reader.batches)):
+            waiting: list[Delivery] = []
+            for delivery in self.reader.batches.popleft():
+                try:
+                    superseded = self._batcher.offer(delivery.camera, delivery)
+                except Full:  # every: it keeps its place here, and its credit
+                    waiting.append(delivery)
+                    continue
+                if superseded is not None:
+                    camera = self.ledger.camera_index[superseded.camera]
+                    self.ledger.drop(camera, DETECT, superseded.frame_id, "superseded")
+                    self.reader.done(superseded)
+            if waiting:
+                self.reader.batches.append(waiting)
+
+    def _take_back(self) -> None:
+        for name, worker in self._workers.items():
+            for data in worker.outbox.receive():
+                worker.under_way -= len(decode_done(data))
+            if worker.batch and worker.under_way == 0:
+                for _, delivery in worker.batch:
+                    self.reader.done(delivery)
+                worker.batch = []
+                self._batcher.finished(name)
+
+    def _feed(self) -> None:
+        for name, worker in self._workers.items():
+            if worker.batch:
+                continue
+            worker.batch = self._again.popleft() if self._again else self._batcher.take(name)
+            if worker.batch:
+                worker.under_way = len(worker.batch)
+                worker.outbox.send(encode_batch([delivery.data for _, delivery in worker.batch]))
+
+    def _hold(self, delivery: Delivery, code: int) -> None:
+        camera = self.ledger.camera_index[delivery.camera]
+        self.ledger.hold(camera, DETECT, delivery.frame_id, code)

@@ -1,0 +1,239 @@
+"""A source in a process of its own: one thread reads the camera, the main loop feeds the consumers.
+
+Two threads, because a frame that waits must leave the moment a consumer is free, and not when the
+camera delivers the next one. They share the pool's accounts (locked) and a queue with a wake-up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import threading
+import time
+from collections import deque
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.control import Control
+from pipeline.errors import EndOfStream, FrameError, ManyeyesError, SourceError
+from pipeline.ledger import DETECT, VIEW
+from pipeline.messages import Frame, FrameInfo
+from pipeline.process import IDLE_MS, Process
+from pipeline.runner import StageRuntime, build
+from pipeline.stage import Picture, Source
+
+log = logging.getLogger("manyeyes")
+
+_PTS_JUMP_NS = 1_000_000_000
+
+
+class CameraProcess(Process):
+    """Reads one source for ever, or until it ends."""
+
+    def __init__(self, control: Control, start: dict[str, Any], fds: list[int]) -> None:
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        super().__init__(control, start, fds)
+        (self._name,) = self.spec.cameras
+        self._camera = self.ledger.camera_index[self._name]
+        self._frames: deque[Frame] = deque()  # from the reading thread to the main loop
+        self._stop = threading.Event()
+        self._room = threading.Event()  # something was DONE, so there may be room again
+        self._ended = False
+        self._failure: ManyeyesError | None = None
+        self._epoch = int(self.ledger["stream_epoch"][self._camera])
+        self._last: Picture | None = None
+        max_fps = self.spec.options.get("max_fps")
+        self._period_ns = int(1e9 / max_fps) if max_fps else 0
+        self._due_ns = 0
+
+    def extra_fds(self) -> list[Any]:
+        """The reading thread's wake-up."""
+        return [self._wake]
+
+    def run(self) -> None:
+        """Until the source ended or the run drains, and everything was delivered."""
+        self.source: Source = build(self.spec.run, self.spec.config)
+        self.source.runtime = StageRuntime(self)
+        self.source.setup()
+        self.ready(turn_s=1.0)
+        reader = threading.Thread(target=self._read_guarded, daemon=True)
+        started = False
+        while True:
+            self.turn(IDLE_MS)
+            if self.going and not started and not self.draining:
+                started = True
+                reader.start()
+            self._forward()
+            if self._failure is not None:
+                raise self._failure
+            if self.draining:
+                self._stop.set()
+                self._room.set()
+            over = self._ended or (self.draining and (not started or not reader.is_alive()))
+            if over and not self._frames and self.writer.idle:
+                return
+
+    def _forward(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake)
+        while self._frames:
+            self.writer.publish(self._frames[0])
+            self._frames.popleft()  # only now: the reading thread must see that it takes up room
+            self.ledger["processed"][self.index, self._camera] += np.uint64(1)
+        self.writer.flush()
+        self.writer.report()
+        self._room.set()
+
+    # -- the reading thread ------------------------------------------------------------------------
+
+    def _read_guarded(self) -> None:
+        try:
+            self._read_for_ever()
+        except ManyeyesError as error:
+            self._failure = error
+        except (
+            Exception
+        ) as error:  # any bug of a source ends this process alone, with its traceback
+            log.exception("camera %r", self._name)
+            self._failure = SourceError(f"camera {self._name!r}: {error!r}")
+        finally:
+            self._ended = True
+            os.eventfd_write(self._wake, 1)
+
+    def _read_for_ever(self) -> None:
+        lost_at = time.monotonic()
+        delay_s = 0.0
+        opened_before = False
+        while not self._stop.is_set():
+            self.beat(1)
+            try:
+                self.source.open()
+                self._epoch += 1
+                self._last = None
+                opened_before = True
+                while not self._stop.is_set():
+                    self.beat(1)
+                    if self._read_one():
+                        delay_s = 0.0
+                        lost_at = time.monotonic()
+            except EndOfStream:
+                return
+            except SourceError as error:
+                if self.spec.options.get("strict") and not opened_before:
+                    raise
+                self.ledger["camera_up"][self._camera] = 0
+                delay_s = _next_delay(delay_s, time.monotonic() - lost_at)
+                log.warning("camera %r: %s; trying again in %.1f s", self._name, error, delay_s)
+            finally:
+                self.source.close()
+            self._stop.wait(delay_s)
+
+    def _read_one(self) -> bool:
+        """True: a frame came."""
+        buffer = self._buffer()
+        if buffer is None:
+            return self.policy == "newest" and self._skip()
+        try:
+            picture = self.source.read(buffer)
+        except FrameError as error:
+            log.warning("camera %r: %s", self._name, error)
+            frame_id = self._count()
+            self._drop(frame_id, "error")
+            self.writer.discard([buffer])
+            return True
+        except BaseException:
+            self.writer.discard([buffer])
+            raise
+        if picture is None:
+            self.writer.discard([buffer])
+            return False
+        self._frames.append(self._frame(picture, buffer))
+        os.eventfd_write(self._wake, 1)
+        return True
+
+    def _buffer(self) -> npt.NDArray[np.uint8] | None:
+        """A slot for the next frame; None if the next one is not to be read (newest) or not yet."""
+        if self.policy == "every":
+            self._room.clear()
+            # what the main loop has not yet offered takes up room, too
+            if self._frames or not self.writer.has_room(self._name) or not self.writer.free_slots:
+                self._room.wait(0.05)
+                return None
+            return self.writer.take()
+        self._skip_reason = "unwanted"
+        now_ns = time.monotonic_ns()
+        if now_ns < self._due_ns or not self.writer.wanted(self._name):
+            return None
+        buffer = self.writer.take()
+        if buffer is None:
+            self._skip_reason = "no_slot"
+        return buffer
+
+    def _skip(self) -> bool:
+        if not self.source.skip():
+            return False
+        self._drop(self._count(), self._skip_reason)
+        return True
+
+    def _count(self) -> int:
+        self.ledger["camera_up"][self._camera] = 1
+        self.ledger["last_frame_ns"][self._camera] = time.monotonic_ns()
+        return self.ledger.capture(self._camera, self.code)
+
+    def _drop(self, frame_id: int, reason: str) -> None:
+        for path in (DETECT, VIEW):
+            self.ledger.drop(self._camera, path, frame_id, reason)
+
+    def _frame(self, picture: Picture, buffer: npt.NDArray[np.uint8]) -> Frame:
+        now_ns = time.monotonic_ns()
+        if self._period_ns:
+            self._due_ns = max(self._due_ns + self._period_ns, now_ns - self._period_ns)
+        if self._is_new_stream(picture):
+            self._epoch += 1
+        self._last = picture
+        self.ledger["stream_epoch"][self._camera] = self._epoch
+        info = FrameInfo(
+            camera=self._name,
+            frame_id=self._count(),
+            t_capture_ns=now_ns,
+            t_wall_ns=time.time_ns(),
+            width=picture.width,
+            height=picture.height,
+            stream_epoch=self._epoch,
+            pts_ns=picture.pts_ns,
+            corrupt=picture.corrupt,
+            keyframe=picture.keyframe,
+            name=picture.name,
+            truth=picture.truth,
+        )
+        width, height = picture.width, picture.height
+        shape = (height, width, 3) if picture.format == "bgr24" else (height * 3 // 2, width)
+        return Frame(
+            info=info,
+            format=picture.format,
+            pixels=buffer[: int(np.prod(shape))].reshape(shape),
+            matrix=picture.matrix,
+            full_range=picture.full_range,
+        )
+
+    def _is_new_stream(self, picture: Picture) -> bool:
+        last = self._last
+        if last is None:
+            return False
+        looks = (picture.width, picture.height, picture.format)
+        if looks != (last.width, last.height, last.format):
+            return True
+        if picture.pts_ns is None or last.pts_ns is None:
+            return False
+        return not 0 <= picture.pts_ns - last.pts_ns <= _PTS_JUMP_NS
+
+
+def _next_delay(delay_s: float, lost_for_s: float) -> float:
+    """0.25 → 2 s, doubling; 5 s once the camera has been away for ten minutes; ±25 % so that many
+    cameras behind one switch do not come back in step."""
+    base = 5.0 if lost_for_s > 600 else min(2.0, max(0.25, 2 * delay_s / 1.0))
+    return base * random.uniform(0.75, 1.25)

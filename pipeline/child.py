@@ -1,0 +1,180 @@
+"""What the supervisor knows of one process, over all its incarnations."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from pipeline import memory
+from pipeline.control import Control
+from pipeline.errors import PeerGone
+from pipeline.ledger import Ledger, holder_code
+from pipeline.restart import Restarts
+from pipeline.wiring import ProcessSpec
+
+State = Literal["waiting", "starting", "ready", "ended"]
+_START_S = 120.0  # torch, a large model and its warm-up on a busy machine
+_READ_S = 15.0  # a camera's open (5 s) and read (2 s) time out by themselves long before
+_ABORT_S = 0.2  # for faulthandler to print the stacks
+
+
+class Child:
+    """One row of the plan: its process, its pool, its history."""
+
+    def __init__(self, spec: ProcessSpec, ledger: Ledger) -> None:
+        self.spec = spec
+        self.state: State = "waiting"
+        self.restarts = Restarts()
+        self.restart_at = 0.0
+        self.incarnation = -1
+        self.pool_epoch = 0
+        self.pool_fd: int | None = None
+        self.drained = False
+        self.failure: tuple[int, str] | None = None
+        self.pidfd = -1
+        self._ledger = ledger
+        self._index = ledger.process_index[spec.name]
+        self._control: Control | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_at = 0.0
+        self._turn_s = 1.0
+        self._kill_at: float | None = None
+        self._processed_before = 0
+
+    @property
+    def name(self) -> str:
+        """Of the process."""
+        return self.spec.name
+
+    @property
+    def code(self) -> int:
+        """What this incarnation writes into the ledger's `holder`."""
+        return holder_code(self._index, self.incarnation)
+
+    @property
+    def alive(self) -> bool:
+        """It has a process that was not seen dead."""
+        return self._process is not None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process that lives now."""
+        return self._process.pid if self._process else None
+
+    @property
+    def worked(self) -> bool:
+        """It has processed a frame since it was started."""
+        return self._processed() > self._processed_before
+
+    def _processed(self) -> int:
+        # the batcher processes nothing itself
+        cells = "turns" if self.spec.role == "batcher" else "processed"
+        return int(self._ledger[cells][self._index].sum())
+
+    def allocate(self, pool_epoch: int) -> None:
+        """A new pool for the next incarnation. Raises ResourceError."""
+        self.release()
+        self.pool_epoch = pool_epoch
+        if self.spec.slots:
+            size = memory.pool_bytes(self.spec.slots, self.spec.slot_bytes)
+            self.pool_fd = memory.create(self.name, size)
+
+    def release(self) -> None:
+        """Let go of the pool; it lives on while a reader maps it."""
+        if self.pool_fd is not None:
+            os.close(self.pool_fd)
+            self.pool_fd = None
+
+    def start(self, first: dict[str, Any], fds: Sequence[int]) -> None:
+        """A fresh interpreter; `first` is its first command, with the memory it needs."""
+        self.incarnation += 1
+        self._control, theirs = Control.pair()
+        arguments = [self.name, str(theirs.fileno()), str(os.getpid())]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.runner", *arguments],
+            pass_fds=[theirs.fileno()],
+            env={**os.environ, **self.spec.environment},
+            stdin=subprocess.DEVNULL,
+        )
+        theirs.close()
+        self.pidfd = os.pidfd_open(self._process.pid)
+        self.state, self.failure, self.drained, self._kill_at = "starting", None, False, None
+        self._started_at = time.monotonic()
+        self._processed_before = self._processed()
+        self.send("start", fds, incarnation=self.incarnation, pool_epoch=self.pool_epoch, **first)
+
+    def send(self, command: str, fds: Sequence[int] = (), **fields: Any) -> None:
+        """To a process that may be dead: then it does not matter."""
+        if self._control is not None:
+            with contextlib.suppress(PeerGone):
+                self._control.send(command, fds, **fields)
+
+    def fds(self) -> list[int]:
+        """What to poll: the control channel, and the process itself."""
+        return [self._control.fileno(), self.pidfd] if self._control and self.alive else []
+
+    def receive(self) -> list[dict[str, Any]]:
+        """What it says."""
+        try:
+            return [command for command, _ in self._control.receive()] if self._control else []
+        except PeerGone:
+            return []  # its pidfd tells the same
+
+    def ready(self, turn_s: float) -> None:
+        """It has said so."""
+        self.state, self._turn_s = "ready", turn_s
+        if self.pool_fd is not None:
+            memory.seal(self.pool_fd)
+
+    def reap(self) -> int | None:
+        """The exit status if it died (negative: the signal), and forget the process; else None."""
+        status = self._process.poll() if self._process else None
+        if status is None:
+            return None
+        for command in self.receive():  # its last words
+            if command["command"] == "failed":
+                self.failure = command["exit_code"], command["text"]
+        os.close(self.pidfd)
+        if self._control is not None:
+            self._control.close()
+        self._control = self._process = None
+        self.pidfd = -1
+        return status
+
+    def overdue(self, now: float, lateness_s: float) -> str | None:
+        """Why it counts as hung, or None. lateness_s: how late the supervisor itself is."""
+        if not self.alive or self._kill_at is not None:
+            return None
+        if self.state == "starting":
+            late = now - self._started_at > _START_S + lateness_s
+            return f"not ready after {_START_S:.0f} s" if late else None
+        turned, read = self._ledger["beat_ns"][self._index].astype(np.int64) / 1e9
+        if now - turned > self._turn_s + lateness_s:
+            return f"no turn for {now - turned:.1f} s, wanted one each {self._turn_s:.1f} s"
+        if self.spec.role == "source" and now - read > _READ_S + lateness_s:
+            return f"its reading thread hangs for {now - read:.1f} s"
+        return None
+
+    def abort(self, now: float) -> None:
+        """Let it print its stacks, then kill it (`kill_if_due`)."""
+        self.signal(signal.SIGABRT)
+        self._kill_at = now + _ABORT_S
+
+    def kill_if_due(self, now: float) -> None:
+        """The second step of `abort`."""
+        if self._kill_at is not None and now >= self._kill_at:
+            self.signal(signal.SIGKILL)
+
+    def signal(self, number: int) -> None:
+        """To the process, if it lives."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)

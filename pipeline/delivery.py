@@ -1,0 +1,111 @@
+"""The writer's side of one edge: what waits for a consumer, what is under way to it. No I/O.
+
+Credits are per camera: so many messages may be under way (sent and not DONE). What finds no credit
+waits here, at the source, in a queue of `depth`; when that is full, either the oldest is dropped
+(depth 1 is the newest-frame mailbox) or the writer has to wait. ZeroMQ never is the one that drops.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Overflow = Literal["drop", "wait"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parcel:
+    """An encoded message on its way, with what its writer has to remember of it."""
+
+    camera: str
+    frame_id: int
+    data: bytes
+    slot: int | None = None  # None: the message carries no pixels
+    generation: int = 0
+    retries: int = 0
+
+
+class Edge:
+    """The accounts of one edge."""
+
+    def __init__(
+        self, *, credits: int, depth: int, overflow: Overflow, max_hz: float | None = None
+    ) -> None:
+        self._credits = credits
+        self._depth = depth
+        self._overflow = overflow
+        self._period_ns = 0 if max_hz is None else int(1e9 / max_hz)
+        self._due_ns: dict[str, int] = {}
+        self._waiting: dict[str, deque[Parcel]] = {}
+        self._sent: dict[str, list[Parcel]] = {}
+
+    def wants(self, camera: str, now_ns: int) -> bool:
+        """Whether the consumer asked for a frame at this time at all (`max_hz`)."""
+        return now_ns >= self._due_ns.get(camera, 0)
+
+    def has_room(self, camera: str) -> bool:
+        """Whether `offer` keeps what it is given without dropping something that waits."""
+        if self._overflow == "drop":
+            return True
+        return len(self._waiting.get(camera, ())) < self._depth
+
+    def offer(self, parcel: Parcel, now_ns: int) -> Parcel | None:
+        """Put a parcel at the end of its camera's queue; returns the one that had to go for it."""
+        if self._period_ns:
+            # from the last due time and not from now, so that the rate does not sag by the jitter
+            due = self._due_ns.get(parcel.camera, 0) + self._period_ns
+            self._due_ns[parcel.camera] = max(due, now_ns - self._period_ns)
+        queue = self._waiting.setdefault(parcel.camera, deque())
+        oldest = queue.popleft() if len(queue) >= self._depth else None
+        queue.append(parcel)
+        return oldest
+
+    def sendable(self) -> Iterator[Parcel]:
+        """Take out, camera by camera, what has a credit; it counts as sent from then on."""
+        for camera, queue in self._waiting.items():
+            sent = self._sent.setdefault(camera, [])
+            while queue and len(sent) < self._credits:
+                sent.append(queue.popleft())
+                yield sent[-1]
+
+    def unsend(self, parcel: Parcel) -> None:
+        """The channel did not take it: first in the queue again."""
+        self._sent[parcel.camera].remove(parcel)
+        self._waiting[parcel.camera].appendleft(parcel)
+
+    def done(self, camera: str, slot: int | None, generation: int) -> Parcel | None:
+        """The consumer is through with a parcel: its credit is back. None: it was not under way."""
+        for parcel in self._sent.get(camera, ()):
+            if (parcel.slot, parcel.generation) == (slot, generation):
+                self._sent[camera].remove(parcel)
+                return parcel
+        return None
+
+    def consumer_died(self, *, resend: bool) -> tuple[list[Parcel], list[Parcel]]:
+        """All credits are back. Returns what was under way: (lost, queued again).
+
+        With `resend` a parcel is queued again once: one that was under way at two deaths may have
+        been their cause.
+        """
+        lost, again = [], []
+        for camera, sent in self._sent.items():
+            retried = [replace(p, retries=p.retries + 1) for p in sent if resend and p.retries == 0]
+            lost += [p for p in sent if not resend or p.retries]
+            again += retried
+            self._waiting[camera].extendleft(reversed(retried))
+            sent.clear()
+        return lost, again
+
+    def abandon(self) -> list[Parcel]:
+        """Give up everything that waits or is under way, and return it."""
+        everything = [p for queue in (*self._sent.values(), *self._waiting.values()) for p in queue]
+        self._sent.clear()
+        self._waiting.clear()
+        return everything
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits and nothing is under way."""
+        return not any(self._sent.values()) and not any(self._waiting.values())

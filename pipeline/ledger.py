@@ -1,0 +1,290 @@
+"""The counters of a run, in memory that survives every stage. One writer a cell, no locks.
+
+For each camera and path (detect, view) the ledger knows the fate of every frame:
+
+    captured = delivered + Σ dropped{reason} + in flight        at any time, across kill -9
+
+`captured` is one number a camera. Who ends a frame marks it in a ring of the last frames, at
+frame_id mod RING: delivered in one array, the reason of a drop in another. So marking twice changes
+nothing, and a delivery overrides a verdict that the frame was lost with a dead process. What is in
+flight is counted (no mark yet), never computed as a remainder. Only the supervisor adds up (`Tally`).
+
+`holder` says which process had the frame last (its incarnation, too), so that the supervisor can tell
+what a dead process took with it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from mmap import mmap
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+RING = 4096  # frames a camera and path; far more than can be in flight
+PATHS = ("detect", "view")
+DETECT, VIEW = 0, 1
+
+REASONS = (
+    "none",
+    "superseded",  # a newer frame of the camera took its place in a mailbox
+    "unwanted",  # nobody asked for it: above max_fps, or above the rate of all viewers
+    "no_slot",  # its readers still held all slots of the camera
+    "filtered",  # a stage returned None for it
+    "error",  # it was unusable, or a stage raised FrameError
+    "torn",  # its slot was written while it was read (must stay 0)
+    "stage_died",  # it was lost with a process
+    "stopped",  # the run ended first
+)
+REASON = {name: code for code, name in enumerate(REASONS)}
+
+# Upper limits of histogram cells, in seconds: 0.1 ms to 100 s, 12 a decade (ratio 1.21)
+EDGES_S = np.logspace(-4, 2, 73)
+MAX_BATCH = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """What the ledger of a run has room for; the same in every process."""
+
+    cameras: tuple[str, ...]
+    processes: tuple[str, ...]
+    counters: tuple[tuple[str, str, str], ...] = ()  # (process, name, camera), in order of cells
+    has_view: bool = True
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Layout:
+        """Back from `dataclasses.asdict` and JSON, which knows no tuples."""
+        cameras, processes = tuple(fields["cameras"]), tuple(fields["processes"])
+        counters = tuple((process, name, camera) for process, name, camera in fields["counters"])
+        return cls(
+            cameras=cameras, processes=processes, counters=counters, has_view=fields["has_view"]
+        )
+
+    def fields(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+        """Name → dtype and shape of every array."""
+        c, p, cells = len(self.cameras), len(self.processes), len(EDGES_S) + 1
+        u1, u4, u8, f8 = (np.dtype(kind) for kind in ("u1", "u4", "u8", "f8"))
+        return {
+            "captured": (u8, (c,)),  # by the camera's process
+            "camera_up": (u1, (c,)),
+            "stream_epoch": (u8, (c,)),
+            "last_frame_ns": (u8, (c,)),
+            "delivered": (u1, (c, 2, RING)),  # by who delivers on that path
+            "dropped": (u1, (c, 2, RING)),  # by whoever ends a frame: idempotent
+            "holder": (u4, (c, 2, RING)),  # by whoever has it
+            "beat_ns": (u8, (p, 2)),  # last turn of the main loop, of the camera's reader thread
+            "turns": (u8, (p,)),
+            "processed": (u8, (p, c)),
+            "torn": (u8, (p,)),
+            "garbage": (u8, (p,)),
+            "stage_seconds": (u8, (p, cells)),
+            "stage_seconds_sum": (f8, (p,)),
+            "wait_seconds": (u8, (p, cells)),
+            "wait_seconds_sum": (f8, (p,)),
+            "batch_size": (u8, (p, MAX_BATCH + 1)),
+            "latency_seconds": (u8, (c, cells)),  # by postprocess
+            "latency_seconds_sum": (f8, (c,)),
+            "slots": (u8, (p, 2)),  # free, leased
+            "counters": (u8, (max(1, len(self.counters)),)),
+        }
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that a ledger of this layout takes."""
+        return sum(_padded(dtype, shape) for dtype, shape in self.fields().values())
+
+
+def _padded(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
+    return -(-int(np.prod(shape)) * dtype.itemsize // 64) * 64
+
+
+class Ledger:
+    """The arrays of a layout over shared memory, and the few ways to write them."""
+
+    def __init__(self, fd: int, layout: Layout) -> None:
+        self.layout = layout
+        memory = np.frombuffer(mmap(fd, layout.nbytes), np.uint8)  # read and write
+        self._arrays: dict[str, npt.NDArray[Any]] = {}
+        offset = 0
+        for name, (dtype, shape) in layout.fields().items():
+            count = int(np.prod(shape))
+            raw = memory[offset : offset + count * dtype.itemsize]
+            self._arrays[name] = raw.view(dtype).reshape(shape)
+            offset += _padded(dtype, shape)
+        self.camera_index = {camera: i for i, camera in enumerate(layout.cameras)}
+        self.process_index = {process: i for i, process in enumerate(layout.processes)}
+        self._settled_below: dict[tuple[int, int], int] = {}
+        self.counter_index = {key: i for i, key in enumerate(layout.counters)}
+
+    @classmethod
+    def local(cls, layout: Layout) -> Ledger:
+        """A ledger in memory of its own."""
+        fd = os.memfd_create("manyeyes-ledger", os.MFD_CLOEXEC)
+        os.ftruncate(fd, layout.nbytes)
+        ledger = cls(fd, layout)
+        os.close(fd)
+        return ledger
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        return self._arrays[name]
+
+    def capture(self, camera: int, holder: int) -> int:
+        """A frame came from the source: its id, in flight on all paths. The camera's process only."""
+        frame_id = int(self["captured"][camera])
+        place = frame_id % RING
+        self["delivered"][camera, :, place] = 0
+        self["dropped"][camera, :, place] = 0
+        self["holder"][camera, :, place] = holder
+        self["captured"][camera] = frame_id + 1
+        return frame_id
+
+    def deliver(self, camera: int, path: int, frame_id: int) -> None:
+        """The frame reached the end of its path."""
+        if self._recent(camera, frame_id):
+            self["delivered"][camera, path, frame_id % RING] = 1
+
+    def drop(self, camera: int, path: int, frame_id: int, reason: str) -> None:
+        """The frame ended before the end of its path."""
+        if self._recent(camera, frame_id):
+            self["dropped"][camera, path, frame_id % RING] = REASON[reason]
+
+    def hold(self, camera: int, path: int, frame_id: int, holder: int) -> None:
+        """This process (`holder_code`) has the frame now."""
+        if self._recent(camera, frame_id):
+            self["holder"][camera, path, frame_id % RING] = holder
+
+    def settled(self, camera: int, path: int, frame_id: int) -> bool:
+        """Whether the frame has met its fate."""
+        place = frame_id % RING
+        return bool(self["delivered"][camera, path, place] or self["dropped"][camera, path, place])
+
+    def dropped(self, camera: int, path: int, frame_id: int) -> bool:
+        """Whether the frame was dropped, so that no result of it will come."""
+        place = frame_id % RING
+        return bool(
+            self["dropped"][camera, path, place] and not self["delivered"][camera, path, place]
+        )
+
+    def oldest_unsettled(self, camera: int, path: int, below: int) -> int:
+        """The smallest id of a frame that is in flight, or `below` if that is smaller."""
+        low = self._settled_below.get((camera, path), max(0, below - RING // 2))
+        while low < below and self.settled(camera, path, low):
+            low += 1
+        self._settled_below[camera, path] = low
+        return low
+
+    def count(self, process: str, name: str, camera: str, n: int = 1) -> None:
+        """Add to a counter that the layout knows."""
+        self["counters"][self.counter_index[process, name, camera]] += np.uint64(n)
+
+    def observe(self, name: str, row: int, seconds: float) -> None:
+        """Put a duration into the histogram `name` of a process or camera."""
+        self[name][row, int(np.searchsorted(EDGES_S, seconds))] += np.uint64(1)
+        self[name + "_sum"][row] += seconds
+
+    def _recent(self, camera: int, frame_id: int) -> bool:
+        # a process that was stopped for a minute must not mark a newer frame with an old one's fate
+        return int(self["captured"][camera]) - frame_id < RING
+
+
+def holder_code(process: int, incarnation: int) -> int:
+    """What a process writes into `holder`; another one after each restart."""
+    return (process + 1) << 16 | incarnation & 0xFFFF
+
+
+@dataclass
+class Tally:
+    """The totals of one camera and path. Only the supervisor adds up.
+
+    Frames older than half a ring are final; the rest is counted anew each time.
+    """
+
+    ledger: Ledger
+    camera: int
+    path: int
+    final_below: int = 0  # frame ids below are in `final`
+    final: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(REASONS), np.int64))
+    final_delivered: int = 0
+
+    def totals(self) -> Totals:
+        """The sum as of now; never waits."""
+        captured = int(self.ledger["captured"][self.camera])
+        keep_from = max(self.final_below, captured - RING // 2)
+        reasons, delivered, lost = self._count(self.final_below, keep_from)
+        self.final += reasons
+        self.final[REASON["none"]] += lost  # in flight for half a ring: nobody has it, a bug
+        self.final_delivered += delivered
+        self.final_below = keep_from
+        reasons, delivered, in_flight = self._count(keep_from, captured)
+        dropped = self.final + reasons
+        return Totals(
+            captured=captured,
+            delivered=self.final_delivered + delivered,
+            dropped={name: int(dropped[code]) for name, code in REASON.items() if code},
+            in_flight=in_flight,
+        )
+
+    def unsettled(self) -> npt.NDArray[np.int64]:
+        """The ids of the frames that are in flight now."""
+        ids = np.arange(self.final_below, int(self.ledger["captured"][self.camera]))
+        place = ids % RING
+        rows = (
+            self.ledger["delivered"][self.camera, self.path],
+            self.ledger["dropped"][self.camera, self.path],
+        )
+        in_flight: npt.NDArray[np.int64] = ids[(rows[0][place] | rows[1][place]) == 0]
+        return in_flight
+
+    def bury(self, holders: Sequence[int], reason: str = "stage_died") -> int:
+        """Drop what is in flight in the hands of these dead processes; returns how many frames."""
+        ids = self.unsettled()
+        held = self.ledger["holder"][self.camera, self.path, ids % RING]
+        lost = ids[np.isin(held, holders)]
+        for frame_id in lost:
+            self.ledger.drop(self.camera, self.path, int(frame_id), reason)
+        return len(lost)
+
+    def _count(self, low: int, high: int) -> tuple[npt.NDArray[np.int64], int, int]:
+        place = np.arange(low, high) % RING
+        delivered = self.ledger["delivered"][self.camera, self.path][place] != 0
+        dropped = self.ledger["dropped"][self.camera, self.path][place]
+        counts = np.bincount(dropped[~delivered], minlength=len(REASONS)).astype(np.int64)
+        in_flight = int(counts[0])
+        counts[0] = 0
+        return counts, int(delivered.sum()), in_flight
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """One line of the ledger."""
+
+    captured: int
+    delivered: int
+    dropped: dict[str, int]
+    in_flight: int
+
+    @property
+    def error(self) -> int:
+        """captured − (delivered + dropped + in flight): 0, or frames are lost without a reason."""
+        return self.captured - self.delivered - sum(self.dropped.values()) - self.in_flight
+
+
+def quantile_s(cells: npt.NDArray[Any], q: float) -> float | None:
+    """The q-quantile (0..1) of a histogram of EDGES_S in seconds; None if it is empty.
+
+    Interpolated inside the cell, so within 10 % of the exact value.
+    """
+    total = int(cells.sum())
+    if total == 0:
+        return None
+    cumulative = np.cumsum(cells)
+    cell = int(np.searchsorted(cumulative, q * total, side="left"))
+    high = float(EDGES_S[min(cell, len(EDGES_S) - 1)])
+    low = float(EDGES_S[cell - 1]) if 0 < cell <= len(EDGES_S) else 0.0
+    below = float(cumulative[cell - 1]) if cell else 0.0
+    share = (q * total - below) / max(1.0, float(cells[cell]))
+    return low + (high - low) * min(1.0, max(0.0, share))

@@ -1,0 +1,143 @@
+"""What every child process of a run does, whatever it runs: obey the supervisor, beat, poll."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from typing import Any
+
+import numpy as np
+import zmq
+
+from pipeline import transport
+from pipeline.control import Command, Control
+from pipeline.errors import PeerGone
+from pipeline.ledger import Layout, Ledger, holder_code
+from pipeline.memory import PoolWriter
+from pipeline.reader import Reader
+from pipeline.wiring import Policy, ProcessSpec, load
+from pipeline.writer import Writer
+
+IDLE_MS = 100  # a process without work turns ten times a second, to show that it lives
+
+
+class Process:
+    """The frame of a child process. Subclasses say what one turn does."""
+
+    def __init__(self, control: Control, start: dict[str, Any], fds: list[int]) -> None:
+        """start: the supervisor's first command; fds: of the ledger and of our own pool, if any."""
+        self.control = control
+        self.spec = ProcessSpec.from_json(start["spec"])
+        self.policy: Policy = start["policy"]
+        self.ledger = Ledger(fds[0], Layout.from_json(start["layout"]))
+        self.index = self.ledger.process_index[self.spec.name]
+        self.code = holder_code(self.index, start["incarnation"])
+        self.draining = False
+        self.going = False  # everything that has to be ready at the start of the run is
+        pool = None
+        if self.spec.slots:
+            pool = PoolWriter(fds[1], self.spec.slots, self.spec.slot_bytes)
+        for fd in fds:
+            os.close(fd)
+        context = transport.context()
+        self.writer = Writer(
+            self.spec,
+            self.ledger,
+            context,
+            incarnation=start["incarnation"],
+            pool=pool,
+            pool_epoch=start["pool_epoch"],
+            resend=self.policy == "every",
+        )
+        self.reader = Reader(
+            self.spec,
+            self.ledger,
+            context,
+            endpoint=start["endpoint"],
+            code=self.code,
+            to_bgr=load(start["to_bgr"]) if start.get("to_bgr") else None,
+        )
+        self.context = context
+        self._poller = self._new_poller()
+
+    # -- the supervisor's commands -----------------------------------------------------------------
+
+    def obey(self) -> None:
+        """Do what the supervisor said since the last call. Raises PeerGone if it is dead."""
+        self.obey_now(self.control.receive())
+
+    def obey_now(self, commands: list[Command]) -> None:
+        """Do what these commands say."""
+        for command, fds in commands:
+            getattr(self, f"on_{command.pop('command')}")(*fds, **command)
+            for fd in fds:
+                os.close(fd)
+
+    def on_pool(self, fd: int, epoch: int, slots: int, slot_bytes: int) -> None:
+        """A producer is ready to write."""
+        self.reader.attach(epoch, fd, slots, slot_bytes)
+
+    def on_forget(self, epoch: int) -> None:
+        """A producer died; its pool is not needed any more once our queue is empty of it."""
+        self.reader.forget(epoch)
+
+    def on_connect(self, consumer: str, endpoint: str, code: int) -> None:
+        """A consumer is ready to read."""
+        self.writer.connect(consumer, endpoint, code)
+        self._poller = self._new_poller()
+
+    def on_gone(self, consumer: str) -> None:
+        """A consumer died."""
+        self.writer.consumer_died(consumer)
+        self._poller = self._new_poller()
+
+    def on_go(self) -> None:
+        """The whole run is ready; a source may start to read."""
+        self.going = True
+
+    def on_drain(self) -> None:
+        """All our producers have ended: finish what is here, then end. A source stops reading."""
+        self.draining = True
+
+    # -- a turn ------------------------------------------------------------------------------------
+
+    def beat(self, thread: int = 0) -> None:
+        """Tell the supervisor that this thread (0: main loop, 1: reader of a camera) lives."""
+        self.ledger["beat_ns"][self.index, thread] = time.monotonic_ns()
+
+    def turn(self, timeout_ms: int) -> None:
+        """Wait for anything to do, then take in commands, messages and DONEs, and send."""
+        self._poller.poll(timeout_ms)
+        self.ledger["turns"][self.index] += np.uint64(1)
+        self.beat()
+        self.obey()
+        self.reader.receive(self.obey)
+        self.writer.receive()
+        self.writer.flush()
+
+    def run(self) -> None:
+        """Until drained."""
+        raise NotImplementedError
+
+    def ready(self, turn_s: float) -> None:
+        """Setup is over; turn_s: how long a turn may take before it counts as hung."""
+        self.beat()
+        self.beat(1)
+        self.control.send("ready", turn_s=turn_s)
+
+    def quit_run(self) -> None:
+        """Ask the supervisor for an orderly end."""
+        with contextlib.suppress(PeerGone):  # then it ends anyway
+            self.control.send("quit")
+
+    def extra_fds(self) -> list[Any]:
+        """What else to poll."""
+        return []
+
+    def _new_poller(self) -> zmq.Poller:
+        poller = zmq.Poller()
+        sockets = [self.control.fileno(), self.reader.socket, *self.writer.sockets()]
+        for socket in [*sockets, *self.extra_fds()]:
+            poller.register(socket, zmq.POLLIN)
+        return poller

@@ -1,0 +1,206 @@
+"""The input side of a process: its inbox, the pools of its producers, what waits to be processed."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import zmq
+
+from pipeline.errors import FrameError, MessageError
+from pipeline.ledger import Ledger
+from pipeline.memory import PoolReader
+from pipeline.messages import (
+    Envelope,
+    Frame,
+    Image,
+    Message,
+    Result,
+    SlotRef,
+    decode,
+    encode_done,
+)
+from pipeline.transport import Inbox
+from pipeline.wiring import ProcessSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message that arrived and is not DONE."""
+
+    sender: bytes
+    envelope: Envelope
+    data: bytes = b""  # as it came, to be forwarded; empty for a part of a batch
+
+    @property
+    def camera(self) -> str:
+        """Whose frame it is."""
+        return self.envelope.info.camera
+
+    @property
+    def frame_id(self) -> int:
+        """Which frame it is."""
+        return self.envelope.info.frame_id
+
+    @property
+    def wait_s(self) -> float:
+        """Time since its producer had it ready: in a mailbox, in the socket, here."""
+        return max(0, time.monotonic_ns() - self.envelope.t_offered_ns) / 1e9
+
+
+class Reader:
+    """Receives, sorts by camera, opens, and says DONE for every single descriptor."""
+
+    def __init__(
+        self,
+        spec: ProcessSpec,
+        ledger: Ledger,
+        context: zmq.Context[zmq.Socket[bytes]],
+        *,
+        endpoint: str,
+        code: int,
+        to_bgr: Callable[[Frame], Image] | None,
+    ) -> None:
+        self._spec, self._ledger, self._code, self._to_bgr = spec, ledger, code, to_bgr
+        self._index = ledger.process_index[spec.name]
+        self._inbox = Inbox(context, endpoint)
+        self.socket = self._inbox.socket
+        self._pools: dict[int, PoolReader] = {}
+        self._queues: dict[str, deque[Delivery]] = {camera: deque() for camera in spec.cameras}
+        self.batches: deque[list[Delivery]] = deque()
+        self.results: deque[Delivery] = deque()  # of a join: not frames, but what was found in them
+        self._turns = dict.fromkeys(spec.cameras, 0)  # when a camera was last served
+        self._turn = 0
+        self._done: dict[bytes, list[Delivery]] = {}
+
+    def attach(self, pool_epoch: int, fd: int, slots: int, slot_bytes: int) -> None:
+        """A producer's pool; the descriptor may be closed afterwards."""
+        self._pools[pool_epoch] = PoolReader(fd, slots, slot_bytes)
+
+    def forget(self, pool_epoch: int) -> None:
+        """Its writer is dead: what is still queued of it is lost; the memory goes."""
+        self._pools.pop(pool_epoch, None)
+
+    def receive(self, expect_pools: Callable[[], None]) -> None:
+        """Take in all messages that are here; never waits.
+
+        expect_pools: called for a descriptor of an unknown pool, whose announcement is then waiting in
+        the control channel, since it was sent before the writer could send anything.
+        """
+        for sender, data in self._inbox.receive():
+            try:
+                envelopes = decode(data)
+            except MessageError:
+                self._ledger["garbage"][self._index] += np.uint64(1)
+                continue
+            raw = data if len(envelopes) == 1 else b""
+            deliveries = [Delivery(sender, envelope, raw) for envelope in envelopes]
+            refs = [e.ref for e in envelopes if e.ref is not None]
+            if any(ref.pool_epoch not in self._pools for ref in refs):
+                expect_pools()
+            known = [d for d in deliveries if d.camera in self._queues]
+            self._ledger["garbage"][self._index] += np.uint64(len(deliveries) - len(known))
+            for delivery in known:
+                self._hold(delivery)
+            if self._spec.role in ("batch", "batcher"):
+                self.batches.append(known)
+            else:
+                for delivery in known:
+                    self._enqueue(delivery)
+
+    def next(self, may_take: Callable[[Delivery], bool]) -> Delivery | None:
+        """The next item: of the camera served longest ago whose first item `may_take`."""
+        for camera in sorted(self._turns, key=self._turns.__getitem__):
+            queue = self._queues[camera]
+            while queue and self._spec.in_order and self._is_settled(queue[0]):
+                self.done(queue.popleft())  # sent twice, since its producer died before our DONE
+            if (
+                queue
+                and (not self._spec.in_order or self._is_next(queue[0]))
+                and may_take(queue[0])
+            ):
+                self._turn += 1
+                self._turns[camera] = self._turn
+                return queue.popleft()
+        return None
+
+    def open(self, delivery: Delivery) -> Message:
+        """The message with views of its arrays. Raises TornFrame, FrameError."""
+        envelope = delivery.envelope
+        if envelope.ref is None:
+            return envelope.open(())
+        try:
+            return envelope.open(
+                self._pool(envelope.ref).arrays(envelope.ref, envelope.specs), self._to_bgr
+            )
+        except MessageError as error:
+            raise FrameError(str(error)) from error
+
+    def verify(self, delivery: Delivery) -> None:
+        """To be called after the last look at its arrays. Raises TornFrame."""
+        if (ref := delivery.envelope.ref) is not None:
+            self._pool(ref).check(ref)
+
+    def done(self, delivery: Delivery) -> None:
+        """Its slot and credit go back with the next `flush`."""
+        self._done.setdefault(delivery.sender, []).append(delivery)
+
+    def flush(self) -> None:
+        """Say DONE, one message for each producer."""
+        for sender, deliveries in self._done.items():
+            refs = [delivery.envelope.ref for delivery in deliveries]
+            self._inbox.answer(sender, encode_done(refs, [d.camera for d in deliveries]))
+        self._done.clear()
+
+    @property
+    def waiting(self) -> int:
+        """How many items wait."""
+        queued = sum(map(len, self._queues.values())) + sum(map(len, self.batches))
+        return queued + len(self.results)
+
+    def abandon(self, reason: str) -> None:
+        """Give up what waits; the process ends."""
+        for delivery in chain(*self._queues.values(), *self.batches):
+            for path in self._spec.paths:
+                camera = self._ledger.camera_index[delivery.camera]
+                self._ledger.drop(camera, path, delivery.frame_id, reason)
+            self.done(delivery)
+        self.flush()
+
+    def _pool(self, ref: SlotRef) -> PoolReader:
+        pool = self._pools.get(ref.pool_epoch)
+        if pool is None:
+            raise FrameError(f"pool {ref.pool_epoch} is gone with its writer")
+        return pool
+
+    def _enqueue(self, delivery: Delivery) -> None:
+        if self._spec.role == "join" and delivery.envelope.kind is Result:
+            self.results.append(delivery)
+            return
+        queue = self._queues[delivery.camera]
+        queue.append(delivery)
+        if self._spec.in_order and len(queue) > 1 and queue[-2].frame_id > delivery.frame_id:
+            self._queues[delivery.camera] = deque(sorted(queue, key=lambda d: d.frame_id))
+
+    def _hold(self, delivery: Delivery) -> None:
+        if delivery.envelope.kind is Result and self._spec.role == "join":
+            return
+        camera = self._ledger.camera_index[delivery.camera]
+        for path in self._spec.paths:
+            self._ledger.hold(camera, path, delivery.frame_id, self._code)
+
+    def _is_settled(self, delivery: Delivery) -> bool:
+        camera = self._ledger.camera_index[delivery.camera]
+        return all(self._ledger.settled(camera, p, delivery.frame_id) for p in self._spec.paths)
+
+    def _is_next(self, delivery: Delivery) -> bool:
+        """Whether every earlier frame has met its fate, so that order is kept whatever died."""
+        camera = self._ledger.camera_index[delivery.camera]
+        return all(
+            self._ledger.oldest_unsettled(camera, path, delivery.frame_id) == delivery.frame_id
+            for path in self._spec.paths
+        )

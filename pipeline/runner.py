@@ -1,0 +1,261 @@
+"""A stage in a process of its own: setup → loop → drain.
+
+python -m pipeline.runner NAME CONTROL_FD PARENT_PID      started by the supervisor alone
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.control import Control
+from pipeline.errors import ConfigError, FrameError, ManyeyesError, PeerGone, TornFrame
+from pipeline.join import Join
+from pipeline.ledger import DETECT
+from pipeline.messages import Message
+from pipeline.process import IDLE_MS, Process
+from pipeline.reader import Delivery
+from pipeline.stage import BatchStage
+from pipeline.wiring import load
+
+log = logging.getLogger("manyeyes")
+
+
+class StageRuntime:
+    """stage.Runtime inside a process."""
+
+    def __init__(self, process: Process) -> None:
+        self.cameras = process.spec.cameras
+        self.empty = process.writer.empty
+        self.quit = process.quit_run
+        self._process = process
+
+    def count(self, name: str, camera: str, n: int = 1) -> None:
+        """See stage.Runtime.count."""
+        self._process.ledger.count(self._process.spec.name, name, camera, n)
+
+
+class StageProcess(Process):
+    """Runs a Stage, JoinStage, Sink or BatchStage."""
+
+    def run(self) -> None:
+        """Until drained; then the stage is closed."""
+        self.stage = build(self.spec.run, self.spec.config)
+        self.stage.runtime = StageRuntime(self)
+        self.join = None
+        if self.spec.role == "join":
+            self.join = Join(self.policy, self.spec.options["max_age_ms"], self.ledger)
+        self.stage.setup()
+        self.ready(self.stage.turn_s)
+        try:
+            self._loop()
+        finally:
+            self.stage.close()
+
+    def _loop(self) -> None:
+        idle_at = time.monotonic()
+        worked = False
+        while True:
+            self.turn(0 if worked else self._timeout_ms())
+            worked = self._work()
+            self.reader.flush()
+            self.writer.flush()
+            if (now := time.monotonic()) >= idle_at:
+                idle_at = now + IDLE_MS / 2000
+                self.stage.idle()
+                self.writer.report()
+            if self.draining and not worked and self._is_finished():
+                return
+
+    def _timeout_ms(self) -> int:
+        # what waits for an earlier frame's fate is not announced by a message
+        return 5 if self.reader.waiting else IDLE_MS
+
+    def _is_finished(self) -> bool:
+        if self.reader.waiting and self.join is None:
+            return False
+        return self.writer.idle
+
+    def _work(self) -> bool:
+        """One item or batch. False: there was nothing that could be done now."""
+        if self.spec.role == "batch":
+            return self._work_batch()
+        if self.join is not None:
+            for result in self.join.take_results(self.reader.results):
+                self.reader.done(result)
+        delivery = self.reader.next(self._may_take)
+        if delivery is None:
+            return False
+        self._process([delivery])
+        return True
+
+    def _work_batch(self) -> bool:
+        if not self.reader.batches:
+            return False
+        batch = self.reader.batches[0]
+        room = all(self.writer.has_room(delivery.camera) for delivery in batch)
+        if not room or self.writer.free_slots < len(batch):
+            return False
+        self._process(self.reader.batches.popleft())
+        return True
+
+    def _may_take(self, delivery: Delivery) -> bool:
+        if self.writer.free_slots < 1 or not self.writer.has_room(delivery.camera):
+            return False
+        return self.join is None or self.join.is_complete(delivery)
+
+    # -- items -------------------------------------------------------------------------------------
+
+    def _process(self, deliveries: Sequence[Delivery]) -> None:
+        start = time.monotonic()
+        opened = [(d, item) for d in deliveries if (item := self._open(d)) is not None]
+        for delivery in deliveries:
+            self.ledger.observe("wait_seconds", self.index, delivery.wait_s)
+        results: Sequence[Any] = ()
+        if opened:
+            try:
+                results = self._call([item for _, item in opened])
+            except FrameError as error:
+                log.warning("%s", self._described(error, opened))
+                for delivery, _ in opened:
+                    self._drop(delivery, "error")
+                opened = []
+        for (delivery, _), result in zip(opened, results, strict=True):
+            self._finish(delivery, result)
+        self.writer.cancel()
+        for delivery in deliveries:
+            self.reader.done(delivery)
+        self.ledger.observe("stage_seconds", self.index, time.monotonic() - start)
+        if self.spec.role == "batch":
+            self.ledger["batch_size"][self.index, min(len(deliveries), 256)] += np.uint64(1)
+
+    def _open(self, delivery: Delivery) -> Message | None:
+        try:
+            return self.reader.open(delivery)
+        except TornFrame:
+            self.ledger["torn"][self.index] += np.uint64(1)
+            self._drop(delivery, "torn")
+        except FrameError as error:
+            log.warning("%s: %s", self.spec.name, error)
+            self._drop(delivery, "error")
+        return None
+
+    def _call(self, items: list[Message]) -> Sequence[Any]:
+        if isinstance(self.stage, BatchStage):
+            results = self.stage.process_batch(items)  # type: ignore[arg-type]  # checked by the wiring
+            if len(results) != len(items):
+                cameras = ", ".join(repr(item.info.camera) for item in items)
+                raise ConfigError(
+                    f"stage {self.spec.name!r}, cameras {cameras}: process_batch must return one result "
+                    f"per item, wanted {len(items)}, got {len(results)}; keep length and order"
+                )
+            return results
+        if self.join is not None:
+            detections, used = self.join.match(items[0])
+            for result in used:
+                self.reader.done(result)
+            return [self.stage.process(items[0], detections)]
+        return [self.stage.process(items[0])]
+
+    def _finish(self, delivery: Delivery, result: Message | None) -> None:
+        camera = self.ledger.camera_index[delivery.camera]
+        try:
+            self.reader.verify(delivery)
+        except FrameError:
+            self.ledger["torn"][self.index] += np.uint64(1)
+            return self._drop(delivery, "torn")
+        if result is None and self.spec.role != "sink":
+            return self._drop(delivery, "filtered")
+        self.ledger["processed"][self.index, camera] += np.uint64(1)
+        if self.spec.delivers:
+            for path in self.spec.paths:
+                self.ledger.deliver(camera, path, delivery.frame_id)
+            if DETECT in self.spec.paths:
+                age_ns = time.monotonic_ns() - delivery.envelope.info.t_capture_ns
+                self.ledger.observe("latency_seconds", camera, age_ns / 1e9)
+        if result is not None and self.spec.outputs:
+            self.writer.publish(result)
+        return None
+
+    def _drop(self, delivery: Delivery, reason: str) -> None:
+        camera = self.ledger.camera_index[delivery.camera]
+        for path in self.spec.paths:
+            self.ledger.drop(camera, path, delivery.frame_id, reason)
+
+    def _described(self, error: FrameError, opened: Sequence[tuple[Delivery, Any]]) -> str:
+        frames = ", ".join(f"{d.camera!r} frame {d.frame_id}" for d, _ in opened)
+        return f"stage {self.spec.name!r}, camera {frames}: {error}"
+
+
+def build(run: str, config: dict[str, Any]) -> Any:
+    """The stage or source that `run` names, with its configuration. Raises ConfigError."""
+    cls = load(run)
+    try:
+        return cls(cls.Config(**{key: _frozen(value) for key, value in config.items()}))
+    except TypeError as error:
+        raise ConfigError(f"{run}: its configuration does not fit: {error}") from error
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(part) for part in value) if isinstance(value, list) else value
+
+
+# -- the process itself ----------------------------------------------------------------------------
+
+
+def main() -> int:
+    """The child. Exit codes as in errors.py."""
+    name, fd, parent = sys.argv[1:4]
+    _die_with_parent(int(parent))
+    faulthandler.enable()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the group; the supervisor decides
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    logging.basicConfig(level=logging.INFO, format=f"%(levelname)s {name}: %(message)s")
+    control = Control(socket.socket(fileno=int(fd)))
+    try:
+        _process(control).run()
+    except PeerGone:
+        return 1
+    except ManyeyesError as error:
+        with contextlib.suppress(PeerGone):
+            control.send("failed", text=str(error), exit_code=error.exit_code)
+        return error.exit_code
+    return 0
+
+
+def _die_with_parent(parent: int) -> None:
+    """SIGKILL when the supervisor dies, however it does; Linux prctl(2), PR_SET_PDEATHSIG."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the call
+        os._exit(1)
+
+
+def _process(control: Control) -> Process:
+    from pipeline.batcher import BatcherProcess
+    from pipeline.camera import CameraProcess
+
+    select.select([control], [], [])
+    (start, fds), *more = control.receive()
+    kinds: dict[str, type[Process]] = {"source": CameraProcess, "batcher": BatcherProcess}
+    process = kinds.get(start["spec"]["role"], StageProcess)(control, start, fds)
+    process.obey_now(more)
+    return process
+
+
+if __name__ == "__main__":
+    code = main()
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)  # a camera's reader thread may hang in a driver; it must not keep the process

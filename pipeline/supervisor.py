@@ -1,0 +1,312 @@
+"""The supervisor: owns all memory, starts every process, watches, restarts, counts, and ends the run.
+
+It parses no frame and holds no socket of the data plane. It hears of a death by pidfd, of a hang by
+the loop-turn times that every process writes into the ledger.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import memory
+from pipeline.child import Child
+from pipeline.errors import ConfigError, ManyeyesError
+from pipeline.ledger import PATHS, Ledger, Tally, Totals
+from pipeline.rundir import RunDirectory
+from pipeline.wiring import Plan
+
+log = logging.getLogger("manyeyes")
+
+TICK_S = 0.05
+STOP_S = 4.5  # from a signal to the last SIGKILL; below the 5 s that we promise
+_STAGES_STOP_S = 3.0  # then everything before the sinks is killed, so that files can be closed
+_BURY_AFTER_S = 1.0  # for what a dead process had sent already to arrive and be marked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How to run a plan."""
+
+    directory: Path | None = None  # one run at a time holds it; None: a temporary one
+    seconds: float | None = None  # from the moment that everything is ready; None: until it ends
+    strict: bool = False  # a failure at the start or an open breaker ends the run
+    to_bgr: str | None = "stages.imaging.pixels:to_bgr"
+
+
+class Supervisor:
+    """One run. `run` from the main thread only: the children die with the thread that starts them."""
+
+    def __init__(
+        self, plan: Plan, options: Options, on_tick: Callable[[Supervisor], None] | None = None
+    ):
+        """on_tick: called about 20 times a second in between; must return within milliseconds."""
+        plan.check()
+        self.plan, self.options, self._on_tick = plan, options, on_tick
+        layout = plan.layout
+        self._ledger_fd = memory.create("ledger", layout.nbytes)
+        self.ledger = Ledger(self._ledger_fd, layout)
+        self.children = {spec.name: Child(spec, self.ledger) for spec in plan.processes}
+        paths = range(2 if layout.has_view else 1)
+        self._tallies = {
+            (camera, PATHS[path]): Tally(self.ledger, index, path)
+            for index, camera in enumerate(plan.cameras)
+            for path in paths
+        }
+        self.totals: dict[tuple[str, str], Totals] = {}
+        self.live = False  # everything was ready once, the sources read
+        self.stopping = False
+        self._stop_at: float | None = None  # a deadline for all: a person is waiting
+        self._quit = False
+        self._live_at = 0.0
+        self._epochs = 0
+        self._graves: list[tuple[float, int]] = []  # (when to bury, holder code)
+        self._old_pools: dict[str, list[int]] = {}  # of dead incarnations, not yet forgotten
+        self._last_tick = time.monotonic()
+
+    # -- the run -----------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Until the sources end, `seconds` are over, or SIGINT or SIGTERM. Returns when all is gone.
+
+        Raises ConfigError if a process refuses to start, with its sentence; AlreadyRunning.
+        """
+        self._directory = RunDirectory(self.options.directory)
+        try:
+            for child in self.children.values():
+                self._allocate(child)
+            with self._signals() as wakeup:
+                for child in self.children.values():
+                    self._start(child)
+                while not self._finished():
+                    self._wait(wakeup)
+                    self._tick()
+        finally:
+            self._end()
+
+    def stop(self) -> None:
+        """Ask for an orderly end; from a signal handler, another thread, or a tick."""
+        self._quit = True
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        lateness_s = max(0.0, now - self._last_tick - 4 * TICK_S)
+        self._last_tick = now
+        for child in self.children.values():
+            for command in child.receive():
+                self._heard(child, command)
+            if (status := child.reap()) is not None:
+                self._died(child, status, now)
+            if (why := child.overdue(now, lateness_s)) is not None:
+                log.warning("stage %r hangs (%s): killed", child.name, why)
+                child.abort(now)
+            child.kill_if_due(now)
+            if child.state == "waiting" and now >= child.restart_at and not self._stop_at:
+                self._restart(child, now)
+        self._bury(now)
+        self.totals = {key: tally.totals() for key, tally in self._tallies.items()}
+        over = self.live and self.options.seconds and now - self._live_at >= self.options.seconds
+        if (self._quit or over) and self._stop_at is None:
+            self.stopping, self._stop_at = True, now + STOP_S
+        if all(c.state == "ended" for c in self.children.values() if c.spec.role == "source"):
+            self.stopping = True
+        if self.stopping:
+            self._drain(now)
+        if self._on_tick is not None:
+            self._on_tick(self)
+
+    def _finished(self) -> bool:
+        return self.stopping and not any(
+            child.alive or child.state == "waiting" for child in self.children.values()
+        )
+
+    def _wait(self, wakeup: socket.socket) -> None:
+        fds = [wakeup.fileno(), *(fd for child in self.children.values() for fd in child.fds())]
+        poller = select.poll()
+        for fd in fds:
+            poller.register(fd, select.POLLIN)
+        for fd, _ in poller.poll(TICK_S * 1000):
+            if fd == wakeup.fileno():
+                wakeup.recv(64)
+
+    @contextmanager
+    def _signals(self) -> Iterator[socket.socket]:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        handlers = {
+            n: signal.signal(n, lambda *_: self.stop()) for n in (signal.SIGINT, signal.SIGTERM)
+        }
+        previous = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        try:
+            yield ours
+        finally:
+            signal.set_wakeup_fd(previous)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            ours.close()
+            theirs.close()
+
+    # -- children ----------------------------------------------------------------------------------
+
+    def _allocate(self, child: Child) -> None:
+        self._epochs += 1
+        child.allocate(self._epochs)
+
+    def _start(self, child: Child) -> None:
+        first: dict[str, Any] = {
+            "spec": dataclasses.asdict(child.spec),
+            "layout": dataclasses.asdict(self.plan.layout),
+            "policy": self.plan.policy,
+            "endpoint": self._directory.endpoint(child.name, child.incarnation + 1),
+            "to_bgr": self.options.to_bgr,
+        }
+        fds = [self._ledger_fd] if child.pool_fd is None else [self._ledger_fd, child.pool_fd]
+        child.start(first, fds)
+        for writer in child.spec.reads:
+            if self.children[writer].state == "ready":
+                self._attach(self.children[writer], child)
+
+    def _restart(self, child: Child, now: float) -> None:
+        try:
+            self._allocate(child)
+        except ManyeyesError as error:
+            log.warning("stage %r can't be restarted: %s", child.name, error)
+            child.restart_at = now + child.restarts.delay_s(now, worked=False)
+            return
+        self._start(child)
+
+    def _attach(self, writer: Child, reader: Child) -> None:
+        if writer.pool_fd is not None:
+            spec = writer.spec
+            reader.send(
+                "pool",
+                [writer.pool_fd],
+                epoch=writer.pool_epoch,
+                slots=spec.slots,
+                slot_bytes=spec.slot_bytes,
+            )
+
+    def _connect(self, producer: Child, consumer: Child) -> None:
+        endpoint = self._directory.endpoint(consumer.name, consumer.incarnation)
+        producer.send("connect", consumer=consumer.name, endpoint=endpoint, code=consumer.code)
+
+    def _forget(self, writer: Child, *pool_epochs: int) -> None:
+        for reader in self.children.values():
+            for epoch in pool_epochs if writer.name in reader.spec.reads else ():
+                reader.send("forget", epoch=epoch)
+
+    def _heard(self, child: Child, command: dict[str, Any]) -> None:
+        if command["command"] == "quit":
+            self.stop()
+        elif command["command"] == "failed":
+            child.failure = command["exit_code"], command["text"]
+        elif command["command"] == "ready":
+            self._ready(child, command["turn_s"])
+
+    def _ready(self, child: Child, turn_s: float) -> None:
+        child.ready(turn_s)
+        # readers had until now to finish what they held of the dead incarnation
+        self._forget(child, *self._old_pools.pop(child.name, ()))
+        # the pool first: a reader must know it before the writer can send the first descriptor
+        for reader in self.children.values():
+            if child.name in reader.spec.reads and reader.alive:
+                self._attach(child, reader)
+        for name in self.plan.producers(child.name):
+            if self.children[name].state == "ready":
+                self._connect(self.children[name], child)
+        for edge in child.spec.outputs:
+            if self.children[edge.consumer].state == "ready":
+                self._connect(child, self.children[edge.consumer])
+        if self.live:
+            child.send("go")
+        elif all(c.state == "ready" for c in self.children.values()):
+            self.live, self._live_at = True, time.monotonic()
+            for other in self.children.values():
+                other.send("go")
+
+    def _died(self, child: Child, status: int, now: float) -> None:
+        was = child.state
+        for name in self.plan.producers(child.name):
+            self.children[name].send("gone", consumer=child.name)
+        child.release()
+        child.state = "ended"
+        if status == 0 and (child.drained or child.spec.role == "source"):
+            self._forget(child, child.pool_epoch)
+            return
+        self._old_pools.setdefault(child.name, []).append(child.pool_epoch)
+        self._graves.append((now + _BURY_AFTER_S, child.code))
+        if child.failure is not None and not self.live:
+            code, text = child.failure
+            raise _failure(code, text)
+        if self._stop_at is not None:
+            return
+        delay_s = child.restarts.delay_s(now, worked=was == "ready" and child.worked)
+        if child.restarts.breaker_open(now) and (
+            self.options.strict or self.plan.policy == "every"
+        ):
+            raise ManyeyesError(
+                f"stage {child.name!r} died five times before its first frame"
+                f"{': ' + child.failure[1] if child.failure else ''}; the run ends"
+            )
+        how = f"signal {-status}" if status < 0 else f"exit code {status}"
+        why = f" ({child.failure[1]})" if child.failure else ""
+        log.warning("stage %r died: %s%s; restart in %.2f s", child.name, how, why, delay_s)
+        child.state, child.restart_at = "waiting", now + delay_s
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def _drain(self, now: float) -> None:
+        for name in self.plan.order():
+            child = self.children[name]
+            over = all(self.children[p].state == "ended" for p in self.plan.producers(name))
+            if over and child.state == "ready" and not child.drained:
+                child.drained = True
+                child.send("drain")
+        if self._stop_at is None:
+            return
+        for child in self.children.values():
+            if child.state == "waiting":
+                child.state = "ended"
+            early = child.spec.role not in ("sink", "join")
+            limit = self._stop_at - (STOP_S - _STAGES_STOP_S if early else 0)
+            if child.alive and (now >= limit or child.state == "starting"):
+                child.signal(signal.SIGKILL)
+
+    def _bury(self, now: float) -> None:
+        due = [code for when, code in self._graves if now >= when]
+        if due:
+            self._graves = [grave for grave in self._graves if grave[1] not in due]
+            for tally in self._tallies.values():
+                tally.bury(due)
+
+    def _end(self) -> None:
+        for child in self.children.values():
+            child.signal(signal.SIGKILL)
+        for child in self.children.values():
+            while child.alive and child.reap() is None:
+                select.select([child.pidfd], [], [], 1.0)
+            child.release()
+        for (camera, path), tally in self._tallies.items():
+            index = self.plan.cameras.index(camera)
+            for frame_id in tally.unsettled():
+                self.ledger.drop(index, PATHS.index(path), int(frame_id), "stopped")
+            self.totals[camera, path] = tally.totals()
+        os.close(self._ledger_fd)
+        self._directory.close()
+
+
+def _failure(code: int, text: str) -> ManyeyesError:
+    error = ConfigError(text) if code == ConfigError.exit_code else ManyeyesError(text)
+    error.exit_code = code  # of this one error, as the child said
+    return error

@@ -1,0 +1,96 @@
+"""Channels over ZeroMQ: every process has one Inbox; a writer has one Outbox for each consumer.
+
+A channel lives as long as both of its processes: a restarted process binds a new endpoint and connects
+new sockets, told by the supervisor, so that nothing of an earlier life can arrive. Credits (delivery.py)
+keep the number of messages under way far below the high-water marks: ZeroMQ never drops.
+
+`IMMEDIATE` stays off: an Outbox is only made for an inbox that is bound, and what a dying peer swallows
+is remembered by the edge, so a message sent during the connect is never lost silently.
+"""
+
+from __future__ import annotations
+
+import zmq
+
+from pipeline.errors import Closed, Full
+from pipeline.messages import MAX_MESSAGE_BYTES
+
+_HIGH_WATER = 4096  # messages; a safety net above all credits, never reached
+
+
+def context() -> zmq.Context[zmq.Socket[bytes]]:
+    """The ZeroMQ context of this process; one I/O thread is plenty for descriptors."""
+    return zmq.Context(io_threads=1)
+
+
+class _Channel:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], kind: int) -> None:
+        self.socket = context.socket(kind)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        self.socket.setsockopt(zmq.SNDHWM, _HIGH_WATER)
+        self.socket.setsockopt(zmq.RCVHWM, _HIGH_WATER)
+
+    def close(self) -> None:
+        """Forget what was not sent. Calling it again is fine."""
+        self.socket.close(linger=0)
+
+    def _receive(self) -> list[list[bytes]]:
+        if self.socket.closed:
+            raise Closed("receive on a channel that this side closed")
+        messages = []
+        while True:
+            try:
+                messages.append(self.socket.recv_multipart(zmq.NOBLOCK))
+            except zmq.Again:
+                return messages
+
+    def _send(self, parts: list[bytes]) -> None:
+        if self.socket.closed:
+            raise Closed("send on a channel that this side closed")
+        try:
+            self.socket.send_multipart(parts, zmq.NOBLOCK)
+        except zmq.Again as error:
+            raise Full("send: the channel takes no message now; try again after a DONE") from error
+
+
+class Inbox(_Channel):
+    """Where all producers of this process send to. Answers (DONE) go back by the sender's name."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
+        """endpoint: `ipc://…` in a directory of mode 0700. Bound when this returns."""
+        super().__init__(context, zmq.ROUTER)
+        self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self.socket.bind(endpoint)
+
+    def receive(self) -> list[tuple[bytes, bytes]]:
+        """All (sender, message) pairs that are here now; never waits. Odd multiparts come as b""."""
+        return [(m[0], m[1] if len(m) == 2 else b"") for m in self._receive()]
+
+    def answer(self, sender: bytes, data: bytes) -> bool:
+        """Send back to a producer. False: it is gone, and the answer means nothing to anybody."""
+        try:
+            self._send([sender, data])
+        except (zmq.ZMQError, Full):
+            return False
+        return True
+
+
+class Outbox(_Channel):
+    """To one consumer."""
+
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, identity: bytes
+    ) -> None:
+        """identity: unique for this process and its incarnation. Returns before it is connected."""
+        super().__init__(context, zmq.DEALER)
+        self.socket.setsockopt(zmq.ROUTING_ID, identity)
+        self.socket.connect(endpoint)
+
+    def send(self, data: bytes) -> None:
+        """Never waits. Raises Full if ZeroMQ takes nothing now."""
+        self._send([data])
+
+    def receive(self) -> list[bytes]:
+        """All answers that are here now; never waits."""
+        return [message[0] for message in self._receive()]

@@ -1,0 +1,226 @@
+"""The graph of a run as one table: which process runs what, and who feeds whom.
+
+    capture.<camera> ─► preprocess.<i> ─► batcher ─► inference.<j> ─► postprocess ─► render, sinks
+
+A Plan is plain data, checked before any process starts; nothing runs that is not in it.
+`plan.py` makes one from a configuration.
+"""
+
+from __future__ import annotations
+
+import importlib
+import typing
+from dataclasses import dataclass, field
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+from typing import Any, Literal
+
+from pipeline.delivery import Overflow
+from pipeline.errors import ConfigError
+from pipeline.ledger import VIEW, Layout
+from pipeline.messages import Frame, Output, Result, Tensor
+
+Role = Literal["source", "stage", "join", "batcher", "batch", "sink"]
+Policy = Literal["newest", "every"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeSpec:
+    """From the process that lists it to `consumer`."""
+
+    consumer: str
+    cameras: tuple[str, ...]
+    paths: tuple[int, ...]  # whose frames these are in the ledger; (): behind the end of the path
+    credits: int  # messages of a camera that may be under way
+    depth: int  # messages of a camera that may wait for a credit
+    overflow: Overflow
+    max_hz: float | None = None  # frames a second and camera that the consumer wants at most
+
+    @property
+    def slots(self) -> int:
+        """Slots that this edge can keep leased."""
+        return len(self.cameras) * (self.credits + self.depth)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessSpec:
+    """One process: one stage over some cameras."""
+
+    name: str
+    role: Role
+    run: str  # "package.module:Class"; the batcher has none
+    config: dict[str, Any]
+    cameras: tuple[str, ...]
+    paths: tuple[int, ...]  # of what it takes in (a source: of what it gives)
+    delivers: bool = False  # the path ends well with what this process returns
+    in_order: bool = False  # several producers may give a camera's frames out of order
+    outputs: tuple[EdgeSpec, ...] = ()
+    reads: tuple[str, ...] = ()  # the writers whose pools it maps
+    slots: int = 0  # of its own pool
+    slot_bytes: int = 0
+    counters: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)  # for the runner: max_fps, max_batch, …
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> ProcessSpec:
+        """Back from `dataclasses.asdict` and JSON, which knows no tuples."""
+        edges = tuple(EdgeSpec(**_tuples(edge)) for edge in fields["outputs"])
+        return cls(**{**_tuples(fields), "outputs": edges, "config": fields["config"]})
+
+
+def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A whole run. `check()` it before use."""
+
+    cameras: tuple[str, ...]
+    policy: Policy
+    processes: tuple[ProcessSpec, ...]
+    notes: tuple[str, ...] = ()  # what was chosen by itself, for the user to read
+
+    @cached_property
+    def by_name(self) -> dict[str, ProcessSpec]:
+        """The processes by name."""
+        return {process.name: process for process in self.processes}
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The ledger that this run needs."""
+        return Layout(
+            cameras=self.cameras,
+            processes=tuple(process.name for process in self.processes),
+            counters=tuple(
+                (process.name, counter, camera)
+                for process in self.processes
+                for counter in process.counters
+                for camera in process.cameras
+            ),
+            has_view=any(VIEW in process.paths for process in self.processes),
+        )
+
+    def producers(self, name: str) -> tuple[str, ...]:
+        """Who feeds a process."""
+        return tuple(p.name for p in self.processes if any(e.consumer == name for e in p.outputs))
+
+    def order(self) -> list[str]:
+        """All process names, every producer before its consumers."""
+        return list(TopologicalSorter({n: self.producers(n) for n in self.by_name}).static_order())
+
+    def check(self) -> None:
+        """Raises ConfigError for a graph that can't run; never warns."""
+        names = [process.name for process in self.processes]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ConfigError(
+                f"wiring: two processes have the name {sorted(twice)[0]!r}; rename one"
+            )
+        for process in self.processes:
+            for edge in process.outputs:
+                if edge.consumer not in self.by_name:
+                    raise ConfigError(
+                        f"wiring: {process.name!r} feeds {edge.consumer!r}, which does not exist"
+                    )
+            if process.role != "sink" and not process.outputs:
+                raise ConfigError(
+                    f"wiring: nothing takes what {process.name!r} gives; "
+                    "add a [[sink]], or make process() return None"
+                )
+        try:
+            self.order()
+        except CycleError as error:
+            raise ConfigError(f"wiring: a circle: {' → '.join(error.args[1])}") from error
+        self._check_types()
+
+    def _check_types(self) -> None:
+        for process in self.processes:
+            for edge in process.outputs:
+                given, taken = gives(process), takes(self.by_name[edge.consumer])
+                if given not in taken:
+                    raise ConfigError(
+                        f"wiring: {process.name!r} gives {given.__name__}, but {edge.consumer!r} takes "
+                        f"{' and '.join(kind.__name__ for kind in taken)}; put a stage between them"
+                    )
+
+    def text(self) -> str:
+        """The table as text: one line an edge."""
+        lines = [f"policy {self.policy}, cameras: {', '.join(self.cameras)}", ""]
+        width = max(len(name) for name in self.by_name)
+        for name in self.order():
+            process = self.by_name[name]
+            what = process.run or "newest frame of every camera, the longest waiting first"
+            memory = process.slots * process.slot_bytes / 2**20
+            pool = f"  [{process.slots} slots, {memory:.1f} MiB]" if process.slots else ""
+            lines.append(f"{name:{width}}  {what}{pool}")
+            for edge in process.outputs:
+                limit = f", ≤ {edge.max_hz:g}/s" if edge.max_hz else ""
+                full = "oldest goes" if edge.overflow == "drop" else "writer waits"
+                lines.append(
+                    f"{'':{width}}    ─► {edge.consumer}  "
+                    f"(credits {edge.credits}, waiting {edge.depth}, full: {full}{limit})"
+                )
+        return "\n".join([*lines, *(("", *self.notes) if self.notes else ())])
+
+
+def load(name: str) -> Any:
+    """The object that "package.module:Name" names. Raises ConfigError if there is none."""
+    module_name, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f'{name!r} can\'t be loaded: {error}; write run = "package.module:Class" and make sure '
+            "that the package is installed or on PYTHONPATH"
+        ) from error
+
+
+_MESSAGES = (Frame, Tensor, Output, Result)
+
+
+def signature(run: str) -> tuple[tuple[type, ...], type | None]:
+    """What the class named `run` takes and gives (None: nothing), from `process`'s annotations."""
+    cls = load(run)
+    method = getattr(cls, "process_batch", None) or cls.process
+    hints = typing.get_type_hints(method)
+    returned = hints.pop("return", None)
+    taken = tuple(kind for hint in hints.values() for kind in _messages_in(hint))
+    given = _messages_in(returned)
+    if not taken:
+        raise ConfigError(
+            f"{run!r}: process() must say what it takes, one of "
+            f"{', '.join(kind.__name__ for kind in _MESSAGES)}; annotate its argument"
+        )
+    return taken, given[0] if given else None
+
+
+def _messages_in(hint: Any) -> list[type]:
+    if hint in _MESSAGES:
+        return [hint]
+    return [kind for part in typing.get_args(hint) for kind in _messages_in(part)]
+
+
+def takes(process: ProcessSpec) -> tuple[type, ...]:
+    """The kinds of message that a process accepts."""
+    if process.role == "source":
+        return ()
+    if process.role == "batcher":
+        return (Tensor,)
+    if process.role == "join":
+        return (Frame, Result)
+    return signature(process.run)[0]
+
+
+def gives(process: ProcessSpec) -> type:
+    """The kind of message that a process sends on."""
+    if process.role == "source":
+        return Frame
+    if process.role == "batcher":
+        return Tensor
+    given = signature(process.run)[1]
+    if given is None:
+        raise ConfigError(
+            f"wiring: {process.name!r} gives nothing, yet something is wired behind it"
+        )
+    return given

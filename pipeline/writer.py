@@ -1,0 +1,285 @@
+"""The output side of a process: its pool, its leases, and an edge with a channel for each consumer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zmq
+
+from pipeline.delivery import Edge, Parcel
+from pipeline.errors import FrameError, Full, MessageError
+from pipeline.ledger import Ledger, holder_code
+from pipeline.memory import PoolWriter
+from pipeline.messages import ArraySpec, Message, SlotRef, arrays_of, decode_done, encode
+from pipeline.slots import Slots
+from pipeline.transport import Outbox
+from pipeline.wiring import EdgeSpec, ProcessSpec
+
+_ALIGN = 64
+
+
+@dataclass
+class _Link:
+    spec: EdgeSpec
+    edge: Edge
+    outbox: Outbox | None = None
+    consumer_code: int = 0
+
+
+class Writer:
+    """Publishes messages to every consumer of a process. One thread, but `empty` and `has_room`."""
+
+    def __init__(
+        self,
+        spec: ProcessSpec,
+        ledger: Ledger,
+        context: zmq.Context[zmq.Socket[bytes]],
+        *,
+        incarnation: int,
+        pool: PoolWriter | None,
+        pool_epoch: int,
+        resend: bool,
+    ) -> None:
+        """resend: give a consumer's successor again what was under way to it (policy `every`)."""
+        self._spec, self._ledger, self._context = spec, ledger, context
+        self._index = ledger.process_index[spec.name]
+        self.code = holder_code(self._index, incarnation)
+        self._identity = f"{spec.name}.{incarnation}".encode()
+        self._pool, self._pool_epoch = pool, pool_epoch
+        self._slots = None if pool is None else Slots(pool.generations)
+        self._open: list[int] = []  # slots given out by `empty` and not yet published
+        self._resend = resend
+        self._links = {
+            edge.consumer: _Link(
+                edge,
+                Edge(
+                    credits=edge.credits,
+                    depth=edge.depth,
+                    overflow=edge.overflow,
+                    max_hz=edge.max_hz,
+                ),
+            )
+            for edge in spec.outputs
+        }
+        self._serves = {
+            camera: [link for link in self._links.values() if camera in link.spec.cameras]
+            for camera in spec.cameras
+        }
+
+    # -- memory ------------------------------------------------------------------------------------
+
+    @property
+    def free_slots(self) -> int:
+        """How many results can be written now."""
+        return 1 << 30 if self._slots is None else self._slots.free
+
+    def take(self) -> npt.NDArray[np.uint8] | None:
+        """All bytes of a free slot, to be published or given back by `cancel`; None: none is free."""
+        if self._slots is None or self._pool is None:
+            raise FrameError(f"{self._spec.name}: this process has no pool; set slot_bytes()")
+        slot = self._slots.take()
+        if slot is None:
+            return None
+        self._open.append(slot)
+        return self._pool.slot(slot)
+
+    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """See stage.Runtime.empty."""
+        kind = np.dtype(dtype)
+        nbytes = int(np.prod(shape)) * kind.itemsize
+        buffer = self.take()
+        if buffer is None:
+            raise FrameError(f"{self._spec.name}: no free slot for another result of this call")
+        if nbytes > len(buffer):
+            raise FrameError(
+                f"{self._spec.name}: a result of {nbytes} bytes does not fit a slot of {len(buffer)}; "
+                "raise slot_bytes() or the camera's max_size"
+            )
+        return buffer[:nbytes].view(kind).reshape(shape)
+
+    def cancel(self) -> None:
+        """Give back every slot that was taken and not published."""
+        while self._open and self._slots is not None:
+            self._slots.cancel(self._open.pop())
+
+    def discard(self, arrays: Sequence[npt.NDArray[Any]]) -> None:
+        """Give back the slots that these arrays lie in, if they lie in ours and are not published."""
+        for array in arrays:
+            place = self._pool.locate(array) if self._pool is not None else None
+            if place is not None and place[0] in self._open and self._slots is not None:
+                self._open.remove(place[0])
+                self._slots.cancel(place[0])
+
+    # -- messages ----------------------------------------------------------------------------------
+
+    def has_room(self, camera: str) -> bool:
+        """Whether every consumer of this camera can keep one more message without dropping another."""
+        return all(link.edge.has_room(camera) for link in self._serves[camera])
+
+    def wanted(self, camera: str) -> bool:
+        """Whether any consumer asked for a frame of this camera now (`max_hz`)."""
+        now_ns = time.monotonic_ns()
+        return any(link.edge.wants(camera, now_ns) for link in self._serves[camera])
+
+    def publish(self, message: Message) -> None:
+        """Offer a message to every consumer that wants it. Its arrays are copied unless `empty` made
+        them. Never waits; call `flush` afterwards."""
+        now_ns = time.monotonic_ns()
+        info = message.info
+        links = []
+        for link in self._serves[info.camera]:
+            if link.edge.wants(info.camera, now_ns):
+                links.append(link)
+            else:
+                self._end(link, info.camera, info.frame_id, "unwanted")
+        if not links:
+            return self.discard(arrays_of(message))
+        slot, specs = self._place(arrays_of(message))
+        ref, generation = None, 0
+        if slot is not None and self._slots is not None:
+            self._open.remove(slot)
+            generation = self._slots.ready(slot, {link.spec.consumer for link in links})
+            ref = SlotRef(pool_epoch=self._pool_epoch, slot=slot, generation=generation)
+        data = encode(message, ref, specs, now_ns)
+        for link in links:
+            parcel = Parcel(
+                camera=info.camera,
+                frame_id=info.frame_id,
+                data=data,
+                slot=slot,
+                generation=generation,
+            )
+            if (oldest := link.edge.offer(parcel, now_ns)) is not None:
+                self._give_up(link, oldest, "superseded")
+        return None
+
+    def flush(self) -> None:
+        """Send whatever has a credit. Never waits."""
+        for link in self._links.values():
+            if link.outbox is None:
+                continue
+            for parcel in link.edge.sendable():
+                try:
+                    link.outbox.send(parcel.data)
+                except Full:
+                    link.edge.unsend(parcel)
+                    break
+
+    def receive(self) -> None:
+        """Take in all DONEs that are here: slots and credits come back."""
+        for link in self._links.values():
+            for data in link.outbox.receive() if link.outbox else ():
+                try:
+                    refs = decode_done(data)
+                except MessageError:
+                    self._ledger["garbage"][self._index] += np.uint64(1)
+                    continue
+                for camera, ref in refs:
+                    self._done(link, camera, ref)
+
+    def _done(self, link: _Link, camera: str, ref: SlotRef | None) -> None:
+        if ref is not None and ref.pool_epoch != self._pool_epoch:
+            return
+        slot, generation = (None, 0) if ref is None else (ref.slot, ref.generation)
+        parcel = link.edge.done(camera, slot, generation)
+        if parcel is not None:
+            self._release(link, parcel)
+
+    # -- consumers ---------------------------------------------------------------------------------
+
+    def connect(self, consumer: str, endpoint: str, code: int) -> None:
+        """A consumer (in a new incarnation, `code`) is ready at `endpoint`."""
+        link = self._links[consumer]
+        if link.outbox is not None:
+            self.consumer_died(consumer)
+        link.outbox = Outbox(self._context, endpoint, self._identity)
+        link.consumer_code = code
+
+    def consumer_died(self, consumer: str) -> None:
+        """Its leases end, its credits are back. What it had is lost, or waits for its successor."""
+        link = self._links[consumer]
+        if link.outbox is None:
+            return
+        link.outbox.close()
+        link.outbox = None
+        lost, again = link.edge.consumer_died(resend=self._resend or not link.spec.paths)
+        for parcel in lost:
+            # not marked as dropped: its result may be on the way already. The supervisor buries it.
+            self._hand_over(link, parcel, link.consumer_code)
+            self._release(link, parcel)
+        for parcel in again:
+            self._hand_over(link, parcel, self.code)
+
+    def _hand_over(self, link: _Link, parcel: Parcel, code: int) -> None:
+        for path in link.spec.paths:
+            camera = self._ledger.camera_index[parcel.camera]
+            self._ledger.hold(camera, path, parcel.frame_id, code)
+
+    def abandon(self, reason: str) -> None:
+        """Give up everything that is still here; the process ends."""
+        for link in self._links.values():
+            for parcel in link.edge.abandon():
+                self._give_up(link, parcel, reason)
+
+    @property
+    def idle(self) -> bool:
+        """Everything was sent and is DONE."""
+        return all(link.edge.idle for link in self._links.values())
+
+    def sockets(self) -> list[Any]:
+        """What to poll for DONEs."""
+        return [link.outbox.socket for link in self._links.values() if link.outbox is not None]
+
+    def report(self) -> None:
+        """Write the state of the slots into the ledger."""
+        if self._slots is not None:
+            self._ledger["slots"][self._index] = (self._slots.free, self._slots.leased)
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    def _place(self, arrays: Sequence[npt.NDArray[Any]]) -> tuple[int | None, list[ArraySpec]]:
+        """The slot in which all arrays lie, copied there if need be, and where."""
+        if not arrays or self._pool is None:
+            return None, []
+        places = [self._pool.locate(array) for array in arrays]
+        slots = {place[0] for place in places if place is not None}
+        if None in places or len(slots) != 1 or not all(a.flags.c_contiguous for a in arrays):
+            arrays = self._copied(arrays)
+            places = [self._pool.locate(array) for array in arrays]
+            slots = {place[0] for place in places if place is not None}
+        specs = [
+            ArraySpec(dtype=array.dtype.str, shape=array.shape, offset=place[1])
+            for array, place in zip(arrays, places, strict=True)
+            if place is not None
+        ]
+        return slots.pop(), specs
+
+    def _copied(self, arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        sizes = [-(-array.nbytes // _ALIGN) * _ALIGN for array in arrays]
+        buffer = self.empty((sum(sizes),), np.uint8)
+        copies, offset = [], 0
+        for array, size in zip(arrays, sizes, strict=True):
+            copy = buffer[offset : offset + array.nbytes].view(array.dtype).reshape(array.shape)
+            copy[...] = array
+            copies.append(copy)
+            offset += size
+        return copies
+
+    def _release(self, link: _Link, parcel: Parcel) -> None:
+        if parcel.slot is not None and self._slots is not None:
+            self._slots.release(parcel.slot, parcel.generation, link.spec.consumer)
+
+    def _give_up(self, link: _Link, parcel: Parcel, reason: str) -> None:
+        self._end(link, parcel.camera, parcel.frame_id, reason)
+        self._release(link, parcel)
+
+    def _end(self, link: _Link, camera: str, frame_id: int, reason: str) -> None:
+        for path in link.spec.paths:
+            self._ledger.drop(self._ledger.camera_index[camera], path, frame_id, reason)
+        if not link.spec.paths:
+            self._ledger.count(self._spec.name, f"undelivered:{link.spec.consumer}", camera)

@@ -1,0 +1,149 @@
+"""Sources and stages of tests that need no picture library: every pixel of frame n is n mod 251."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.detections import Detections, Fit
+from pipeline.errors import EndOfStream, FrameError
+from pipeline.messages import Frame, Output, Result, Tensor
+from pipeline.stage import BatchStage, JoinStage, Picture, Sink, Source, Stage
+
+SIDE = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatternConfig:
+    frames: int = 0  # 0: for ever
+    rate_hz: float = 100.0
+
+
+class Pattern(Source):
+    Config = PatternConfig
+
+    @classmethod
+    def slot_bytes(cls, config, frame_bytes):
+        return SIDE * SIDE * 3
+
+    def open(self):
+        self._n = getattr(self, "_n", 0)
+        self._due = time.monotonic()
+
+    def _pace(self):
+        if self.config.frames and self._n >= self.config.frames:
+            raise EndOfStream
+        self._due += 1 / self.config.rate_hz if self.config.rate_hz else 0
+        time.sleep(max(0.0, self._due - time.monotonic()))
+        self._n += 1
+
+    def read(self, buffer):
+        self._pace()
+        buffer[:] = (self._n - 1) % 251
+        return Picture(width=SIDE, height=SIDE, format="bgr24", pts_ns=self._n)
+
+    def skip(self):
+        self._pace()
+        return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoConfig:
+    pass
+
+
+def value_of(pixels):
+    value = int(pixels.flat[0])
+    if not (pixels == value).all():
+        raise FrameError("torn: pixels of two frames in one slot")
+    return value
+
+
+class Shrink(Stage):
+    Config = NoConfig
+
+    @classmethod
+    def slot_bytes(cls, config, frame_bytes):
+        return 32 * 32 * 3
+
+    def process(self, frame: Frame) -> Tensor:
+        out = self.runtime.empty((32, 32, 3), np.uint8)
+        out[:] = value_of(frame.image)
+        return Tensor(info=frame.info, fit=Fit(scale_x=0.5, scale_y=0.5), pixels=out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    alpha_ms: float = 0.0
+    beta_ms: float = 0.0
+
+
+class Model(BatchStage):
+    Config = ModelConfig
+
+    @classmethod
+    def slot_bytes(cls, config, frame_bytes):
+        return 64
+
+    def process_batch(self, items: list[Tensor]) -> list[Output]:
+        time.sleep((self.config.alpha_ms + self.config.beta_ms * len(items)) / 1e3)
+        outputs = []
+        for item in items:
+            out = self.runtime.empty((1,), np.float32)
+            out[0] = value_of(item.pixels)
+            outputs.append(Output(info=item.info, fit=item.fit, model_id="pattern", arrays=(out,)))
+        return outputs
+
+
+class Decode(Stage):
+    Config = NoConfig
+
+    def process(self, output: Output) -> Result:
+        value = float(output.arrays[0][0])
+        box = Detections(
+            np.array([[0, 0, value, value]], np.float32),
+            np.ones(1, np.float32),
+            np.zeros(1, np.int32),
+        )
+        return Result(info=output.info, detections=box, model_id=output.model_id)
+
+
+class Draw(JoinStage):
+    Config = NoConfig
+
+    @classmethod
+    def slot_bytes(cls, config, frame_bytes):
+        return frame_bytes
+
+    def process(self, frame: Frame, detections: Detections | None) -> Frame:
+        out = self.runtime.empty(frame.image.shape, np.uint8)
+        out[:] = value_of(frame.image)
+        return frame.with_image(out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteConfig:
+    path: str
+
+
+class WriteResults(Sink):
+    """One line a result: camera, frame_id, value."""
+
+    Config = WriteConfig
+
+    def setup(self):
+        self._file = open(self.config.path, "ab", buffering=0)  # noqa: SIM115
+
+    def process(self, result: Result) -> None:
+        value = int(result.detections.xyxy[0, 2])
+        info = result.info
+        self._file.write(f"{info.camera} {info.frame_id} {value} {info.pts_ns}\n".encode())
+
+
+class WriteFrames(WriteResults):
+    def process(self, frame: Frame) -> None:
+        info = frame.info
+        line = f"{info.camera} {info.frame_id} {value_of(frame.image)} {info.pts_ns}\n"
+        self._file.write(line.encode())
