@@ -130,7 +130,9 @@ class Inference(BatchStage):
             pixels[:] = item.pixels
         results = self._engine.infer(batch)
         return [
-            Output(info=item.info, fit=item.fit, model_id=self._model_id, arrays=self._packed(arrays))
+            Output(
+                info=item.info, fit=item.fit, model_id=self._model_id, arrays=self._packed(arrays)
+            )
             for item, arrays in zip(items, results, strict=True)
         ]
 

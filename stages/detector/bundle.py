@@ -165,7 +165,9 @@ def _build(kind: Any, value: Any, where: str) -> Any:
     if origin is tuple:
         length = None if args[-1] is Ellipsis else len(args)
         wanted = "a list" if length is None else f"a list of {length}"
-        _want(isinstance(value, list) and len(value) == (length or len(value)), where, wanted, value)
+        _want(
+            isinstance(value, list) and len(value) == (length or len(value)), where, wanted, value
+        )
         return tuple(_build(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if kind is float:
         number = type(value) in (int, float) and math.isfinite(value)

@@ -92,7 +92,9 @@ def load(
         return StubEngine(facts, max_batch, stub or StubTiming())
     kind = archive.kind_of(path)
     if engine not in ("auto", kind):
-        raise ModelError(f"{path}: engine {engine!r} cannot run a {kind} file; write engine = 'auto'")
+        raise ModelError(
+            f"{path}: engine {engine!r} cannot run a {kind} file; write engine = 'auto'"
+        )
     if kind == "onnx":
         return OnnxEngine(path, facts, max_batch, device, precision, threads)
     return TorchScriptEngine(path, facts, max_batch, device, precision, threads)
@@ -150,7 +152,9 @@ class StubEngine(_Engine):
         self._timing = timing
 
     def _infer(self, batch: Image) -> list[Outputs]:
-        end = time.perf_counter() + (self._timing.alpha_ms + self._timing.beta_ms * len(batch)) / 1e3
+        end = (
+            time.perf_counter() + (self._timing.alpha_ms + self._timing.beta_ms * len(batch)) / 1e3
+        )
         outputs = [self._box(pixels) for pixels in batch]
         while (left := end - time.perf_counter()) > 0:
             if not self._timing.burn:
@@ -278,7 +282,9 @@ class TorchScriptEngine(_Engine):
             raise self._misfit("a list of dicts", found)
         try:
             return [
-                item[key][:MAX_FINAL_ROWS] for item in dicts for key in ("boxes", "scores", "labels")
+                item[key][:MAX_FINAL_ROWS]
+                for item in dicts
+                for key in ("boxes", "scores", "labels")
             ]
         except KeyError as error:
             raise self._misfit(f"dicts with {error}", found) from None
@@ -291,7 +297,9 @@ class TorchScriptEngine(_Engine):
 
     def _to_host(self, tensors: list[Any]) -> list[Array]:
         torch = self._torch
-        plain = [t if t.dtype in (torch.int64, torch.int32, torch.uint8) else t.float() for t in tensors]
+        plain = [
+            t if t.dtype in (torch.int64, torch.int32, torch.uint8) else t.float() for t in tensors
+        ]
         if self._device.type != "cuda":
             return [tensor.contiguous().numpy() for tensor in plain]
         host = []
@@ -343,7 +351,9 @@ class OnnxEngine(_Engine):
         self._where = path
         self.precision = _precision("fp32" if precision == "auto" else precision, cuda=False)
         if self.precision != "fp32":
-            raise ConfigError(f"{path}: an ONNX file has its precision inside; write precision = 'auto'")
+            raise ConfigError(
+                f"{path}: an ONNX file has its precision inside; write precision = 'auto'"
+            )
         providers = self._providers(device, ort.get_available_providers())
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -435,7 +445,9 @@ def _wrong_batch(where: str, wanted: int, got: int) -> ModelError:
 
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:300] if lines and "Traceback" in lines[0] else (lines or [repr(error)])[0][:300]
+    return (
+        lines[-1][:300] if lines and "Traceback" in lines[0] else (lines or [repr(error)])[0][:300]
+    )
 
 
 @contextmanager

@@ -56,8 +56,10 @@ def check(arrays: Sequence[Array], facts: Facts, where: str) -> None:
             wanted = f"one array (N, {5 + n_classes}) for {n_classes} classes"
         elif facts.layout == "yolox-raw" and shapes[0][0] != len(_grid(facts.input)):
             wanted = f"{len(_grid(facts.input))} rows for {facts.input.width}x{facts.input.height}"
-    elif len(shapes) != 1 or len(shapes[0]) != 2 or not (
-        shapes[0][0] == 4 + n_classes or shapes[0][1] == 6
+    elif (
+        len(shapes) != 1
+        or len(shapes[0]) != 2
+        or not (shapes[0][0] == 4 + n_classes or shapes[0][1] == 6)
     ):
         wanted = f"one array ({4 + n_classes}, N) for {n_classes} classes, or (N, 6)"
     if wanted:
