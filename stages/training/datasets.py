@@ -69,9 +69,12 @@ class DataSet:
     classes: tuple[str, ...]
     samples: tuple[Sample, ...]
     problems: tuple[Problem, ...]
-    sha256: (
-        str  # of classes, boxes and the bytes of the pictures; not of their names, order or folder
-    )
+    sha256: str  # of classes, boxes and the bytes of the pictures; not of names, order or folder
+    category_ids: tuple[int, ...] = ()  # COCO's number of each class; empty: 1, 2, 3, …
+
+    def category_id(self, label: int) -> int:
+        """COCO's number of a class."""
+        return self.category_ids[label] if self.category_ids else label + 1
 
 
 def load(
@@ -111,6 +114,7 @@ def load(
         samples=tuple(samples),
         problems=tuple(problems),
         sha256=digest,
+        category_ids=raw.category_ids or (),
     )
 
 

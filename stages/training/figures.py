@@ -47,7 +47,7 @@ def coco_figures(
 
 
 def coco_truth(dataset: DataSet) -> dict[str, Any]:
-    """The data set as COCO's annotation object: category ids from 1; difficult as iscrowd."""
+    """The data set as COCO's annotation object: difficult as iscrowd."""
     annotations: list[dict[str, Any]] = []
     for sample in dataset.samples:
         areas = areas_px2(sample)
@@ -56,7 +56,7 @@ def coco_truth(dataset: DataSet) -> dict[str, Any]:
                 {
                     "id": len(annotations) + 1,  # pycocotools takes 0 for "not matched"
                     "image_id": sample.image_id,
-                    "category_id": int(sample.labels[i]) + 1,
+                    "category_id": dataset.category_id(int(sample.labels[i])),
                     "bbox": [x1, y1, x2 - x1, y2 - y1],
                     "area": float(areas[i]),
                     "iscrowd": int(sample.crowd[i] or sample.difficult[i]),
@@ -67,7 +67,10 @@ def coco_truth(dataset: DataSet) -> dict[str, Any]:
             {"id": s.image_id, "width": s.width, "height": s.height, "file_name": s.path.name}
             for s in dataset.samples
         ],
-        "categories": [{"id": i, "name": name} for i, name in enumerate(dataset.classes, 1)],
+        "categories": [
+            {"id": dataset.category_id(label), "name": name}
+            for label, name in enumerate(dataset.classes)
+        ],
         "annotations": annotations,
     }
 
@@ -77,7 +80,7 @@ def coco_results(predictions: Sequence[Detections], dataset: DataSet) -> list[di
     return [
         {
             "image_id": sample.image_id,
-            "category_id": label + 1,
+            "category_id": dataset.category_id(label),
             "bbox": [x1, y1, x2 - x1, y2 - y1],
             "score": score,
         }

@@ -74,6 +74,7 @@ class Raw:
     root: Path
     pictures: list[RawPicture]
     classes: tuple[str, ...] | None = None
+    category_ids: tuple[int, ...] | None = None  # the file's own number of each class
 
 
 def pictures_below(folder: Path) -> list[Path]:

@@ -46,9 +46,12 @@ def read(path: Path, split: str | None, problems: list[Problem]) -> Raw:
         pictures[picture.image_id] = picture
     for row in data.get("annotations") or []:
         _add_box(row, names, pictures, file, problems)
-    root = path if path.is_dir() else file.parent
+    ids = {name: category for category, name in reversed(names.items())}  # the first of equal names
     return Raw(
-        root=root, pictures=list(pictures.values()), classes=tuple(dict.fromkeys(names.values()))
+        root=path if path.is_dir() else file.parent,
+        pictures=list(pictures.values()),
+        classes=tuple(dict.fromkeys(names.values())),
+        category_ids=tuple(ids[name] for name in dict.fromkeys(names.values())),
     )
 
 
@@ -71,7 +74,7 @@ def _looks_right(file: Path) -> bool:
 
 def _categories(rows: list[Any], file: Path) -> dict[Any, str]:
     try:
-        names = {row["id"]: str(row["name"]).strip() for row in rows}
+        names = {int(row["id"]): str(row["name"]).strip() for row in rows}
         return dict(sorted(names.items()))
     except (TypeError, KeyError) as error:
         raise DataError(
@@ -89,8 +92,9 @@ class _Finder:
     def _guess(file: Path, root: Path) -> Iterator[Path]:
         split = file.stem.removeprefix("instances_")
         for base in dict.fromkeys((file.parent, root, file.parent.parent)):
-            yield from (base, base / "images", base / split, base / "images" / split)
-            yield from (base / "JPEGImages", base / "data", base / file.stem)
+            yield from (base / part for part in ("", "images", "JPEGImages", "data", file.stem))
+            for name in dict.fromkeys((split, split.rstrip("0123456789"))):
+                yield from (base / name, base / "images" / name)
 
     def __call__(self, name: str) -> Path:
         for index, base in enumerate(self._bases):

@@ -34,7 +34,10 @@ def find(path: Path) -> bool:
         return False
     folder = path / "Annotations"
     first = next(folder.rglob("*.xml") if folder.is_dir() else path.glob("*.xml"), None)
-    return first is not None and b"<annotation" in first.open("rb").read(4096)
+    if first is None:
+        return False
+    with first.open("rb") as opened:
+        return b"<annotation" in opened.read(4096)
 
 
 def read(path: Path, split: str | None, problems: list[Problem]) -> Raw:
