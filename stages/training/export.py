@@ -1,0 +1,167 @@
+"""A trained detector becomes a bundle: one file, checked before it appears under its name."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torchvision
+from torch import nn
+
+from pipeline.errors import ConfigError, ModelError
+from stages.detector import archive, engines, golden
+from stages.detector.bundle import Defaults, Facts, InputFacts, ResizeFacts, read_facts
+from stages.training import checkpoint, parity
+from stages.training.candidates import ROW_BYTES, candidates, fold_batch_norms
+from stages.training.models import ModelConfig
+
+Image = npt.NDArray[np.uint8]
+Format = Literal["torchscript", "onnx"]
+Precision = Literal["fp32", "fp16", "bf16"]
+
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def export(
+    model: nn.Module,
+    config: ModelConfig,
+    *,
+    output: Path,
+    pictures: Sequence[Image],
+    name: str | None = None,
+    resize: ResizeFacts | None = None,
+    defaults: Defaults | None = None,
+    provenance: dict[str, Any] | None = None,
+    format: Format = "torchscript",
+    precision: Precision = "fp32",
+    k: int = 1000,
+) -> Facts:
+    """Write `output`, or raise and write nothing.
+
+    The file is written beside `output`, loaded back by the engine that the pipeline uses, compared
+    with `model` on the pictures (`parity`) and given its golden record; only then it gets its name.
+
+    Args:
+        model: built by `models.build` from `config` and trained; not changed.
+        pictures: uint8 (H, W, 3) BGR, any sizes, for the parity gate: at least one.
+        name: of the model; None: the name of the file.
+        resize: how training made its canvas; None: ResizeFacts().
+        defaults: of postprocess, such as the score threshold that evaluation found best.
+        provenance: goes into the facts: data hashes, metrics, commit, licence; plain values.
+        format: "torchscript", or "onnx" for ONNX Runtime.
+        precision: of the network's weights and arithmetic; decoding is always float32. TorchScript
+            in fp32 can still be cast when it is loaded.
+        k: candidates a picture; from 500 on NMS loses nothing in practice.
+
+    Returns:
+        The facts as they are in the file; `provenance["parity"]` says what was compared.
+
+    Raises:
+        ModelError: the exported model differs from `model`; ConfigError: the format does not offer
+        that, or the file cannot be written.
+    """
+    if format == "onnx" and precision != "fp32":
+        raise ConfigError(f"export: ONNX files are written in fp32, got precision {precision!r}")
+    module = candidates(model, config, k).eval()
+    fold_batch_norms(module)
+    for part in ("net", "box_head", "box_predictor"):
+        if hasattr(module, part):
+            getattr(module, part).to(_DTYPES[precision])
+    facts = Facts(
+        name=name or output.stem,
+        architecture=config.architecture,
+        classes=config.classes,
+        input=InputFacts(width=config.width, height=config.height, color="rgb", dtype="uint8"),
+        resize=resize or ResizeFacts(),
+        layout="candidates",
+        defaults=defaults or Defaults(),
+        output_bytes_per_image=int(module.k) * ROW_BYTES,
+        provenance={
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "commit": checkpoint.commit(),
+            "model": config.to_json(),
+            "precision": precision,
+            **(provenance or {}),
+        },
+    )
+    with _parts(output) as (bare, whole):
+        _save(module, config, bare, format)
+        archive.write_text(bare, whole, facts.to_json())
+        engine = engines.load(str(whole), facts, device="cpu", precision="fp32", threads=0)
+        found = parity.compare(model, config, engine, facts, pictures, precision=precision)
+        facts = dataclasses.replace(
+            facts,
+            golden=golden.record(facts, engine),
+            provenance={**facts.provenance, "parity": dataclasses.asdict(found)},
+        )
+        archive.write_text(bare, whole, facts.to_json())
+        facts = read_facts(str(whole))  # as everybody will read them
+        golden.check(facts, engines.load(str(whole), facts, device="cpu", precision="fp32"))
+        os.replace(whole, output)
+    return facts
+
+
+def _save(module: nn.Module, config: ModelConfig, path: Path, format: Format) -> None:
+    if format == "onnx":
+        _save_onnx(module, config, path)
+        return
+    with warnings.catch_warnings():
+        # TorchScript is deprecated upstream; this module and the engine are what knows about it
+        warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
+        torch.jit.script(module).save(str(path))
+
+
+def _save_onnx(module: nn.Module, config: ModelConfig, path: Path) -> None:
+    example = torch.zeros(2, 3, config.height, config.width, dtype=torch.uint8)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(None):
+            warnings.simplefilter("ignore")  # the exporter's own, about its dependencies
+            torch.onnx.export(
+                module,
+                (example,),
+                str(path),
+                dynamo=True,
+                external_data=False,  # the weights inside the one file
+                input_names=["images"],
+                output_names=["boxes", "scores", "labels"],
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=1024)},),
+                verbose=False,
+            )
+    except ImportError as error:
+        raise ConfigError(
+            f"export: the format onnx needs {error.name}, which is not installed; "
+            "pip install 'manyeyes[onnx]'"
+        ) from error
+    except torch.onnx.OnnxExporterError as error:
+        raise ModelError(
+            f"export: '{config.architecture}' has no ONNX form with this torch "
+            f"({str(error).splitlines()[0]}); export it as torchscript"
+        ) from error
+
+
+@contextlib.contextmanager
+def _parts(output: Path) -> Iterator[tuple[Path, Path]]:
+    """Two files beside `output`, gone afterwards: the bare model, and the bundle to be."""
+    bare = output.with_name(f".{output.name}.{os.getpid()}.bare")
+    whole = output.with_name(f".{output.name}.{os.getpid()}.whole")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        bare.touch()
+        yield bare, whole
+    except OSError as error:
+        raise ConfigError(
+            f"{output}: the bundle cannot be written ({error.strerror}); choose another folder"
+        ) from error
+    finally:
+        bare.unlink(missing_ok=True)
+        whole.unlink(missing_ok=True)
