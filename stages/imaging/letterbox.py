@@ -91,7 +91,7 @@ def prepare(
     return out, fit
 
 
-def prepare_i420(
+def prepare_i420(  # noqa: PLR0917 - one signature with `prepare`, and what planes need
     planes: tuple[Image, Image, Image],
     matrix: str,
     full_range: bool,

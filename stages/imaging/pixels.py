@@ -69,8 +69,8 @@ def to_bgr(frame: Frame, out: Image | None = None) -> Image:
         cv2.cvtColor(frame.pixels, cv2.COLOR_YUV2BGR_I420, dst=image)  # what OpenCV can do itself
     else:
         y, u, v = frame.planes
-        u, v = (cv2.resize(c, (width, height), interpolation=cv2.INTER_LINEAR) for c in (u, v))
-        cv2.transform(cv2.merge([y, u, v]), bgr_of_yuv(frame.matrix, frame.full_range), dst=image)
+        whole = [cv2.resize(c, (width, height), interpolation=cv2.INTER_LINEAR) for c in (u, v)]
+        cv2.transform(cv2.merge([y, *whole]), bgr_of_yuv(frame.matrix, frame.full_range), dst=image)
     return _read_only(image) if out is None else image
 
 
@@ -88,7 +88,7 @@ def to_i420(image_bgr: Image, matrix: str = "bt601", full_range: bool = False) -
     yuv = cv2.transform(image_bgr, yuv_of_bgr(matrix, full_range))
     half = cv2.resize(yuv, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
     flat = np.concatenate([yuv[..., 0].ravel(), half[..., 1].ravel(), half[..., 2].ravel()])
-    return flat.reshape(height * 3 // 2, width)
+    return flat.reshape(height * 3 // 2, width).astype(np.uint8, copy=False)
 
 
 def _read_only(image: Image) -> Image:
