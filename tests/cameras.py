@@ -18,6 +18,7 @@ import socket
 import struct
 import threading
 import time
+from contextlib import suppress
 from fractions import Fraction
 from functools import cache
 
@@ -36,6 +37,7 @@ FAULTS = {
     "reset": "closes the connection with a TCP reset",
     "reschange": "goes on with pictures of `second_size`",
     "garble": "replaces bytes of the pictures at random",
+    "nonsense": "goes on with packets in which there is no picture",
     "mute_teardown": "never answers TEARDOWN",
 }
 PAYLOAD = 1390
@@ -89,7 +91,8 @@ class Camera:
             listener.close()
         with self._lock:
             for peer in self._peers:
-                peer.shutdown(socket.SHUT_RDWR)
+                with suppress(OSError):  # the client hung up first
+                    peer.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join()
         self._threads.clear()
@@ -237,8 +240,11 @@ class _Session:
                 self.peer.sendall(b"$\x01" + len(report).to_bytes(2, "big") + report)
                 self.t_due_s = time.monotonic() + 0.3
                 return True
-        stream = camera._streams[1 if self.faulty and camera.fault == "reschange" else 0]
-        self._send(stream[self.sent % len(stream)])
+        stream, index = camera._streams[0], self.sent
+        if self.faulty and camera.fault == "reschange":
+            stream, index = camera._streams[1], self.sent - camera.after
+        nonsense = self.faulty and camera.fault == "nonsense"
+        self._send([b"\x0c\xff\x80"] if nonsense else stream[index % len(stream)])
         self.sent += 1
         camera.frames_sent += 1
         self.t_due_s += 1 / camera.fps

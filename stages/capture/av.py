@@ -130,7 +130,7 @@ class AvSource(Source):
             format="i420",
             matrix="bt709" if planar.colorspace in BT709 else "bt601",
             full_range=full,
-            pts_ns=self._clock.pts_ns,
+            pts_ns=self._pts_ns,
             corrupt=bool(frame.is_corrupt),
             keyframe=bool(frame.key_frame),
         )
@@ -141,11 +141,11 @@ class AvSource(Source):
 
     def close(self) -> None:
         """Let go of the connection; does not wait for the camera to agree."""
-        container, self._container = self._container, None
         self._packets: Iterator[Any] = iter(())
         self._decoded: deque[Any] = deque()
-        if container is not None:
-            container.close()
+        if self._container is not None:
+            self._container.close()
+            self._container = None
 
     def _connect(self) -> None:
         secrets, problem = None, ""
@@ -221,11 +221,10 @@ class AvSource(Source):
             self._barren_s = 0 if self._decoded else self._barren_s + time.monotonic() - begun_s
         frame = self._decoded.popleft()
         self._pictures += 1
-        pts_ns = None if frame.pts is None else round(frame.pts * frame.time_base * 1_000_000_000)
-        if self.config.realtime and not self.live:
-            self._clock.wait(pts_ns)
-        else:
-            self._clock.tick(pts_ns)
+        self._pts_ns = None if frame.pts is None else round(frame.pts * frame.time_base * 10**9)
+        if not self.live:
+            (self._clock.wait if self.config.realtime else self._clock.tick)(self._pts_ns)
+            self._pts_ns = self._clock.pts_ns
         return frame
 
     def _decode_packet(self) -> None:

@@ -1,0 +1,300 @@
+"""AvSource on files and HTTP: real encodes, real sockets."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from clips import moving_square, noise_i420, write_clip
+
+from pipeline.errors import ConfigError, EndOfStream, SourceError
+from pipeline.stage import LocalRuntime, Picture
+from stages.capture.av import AvConfig, AvSource
+
+
+def opened(path: Path | str, **options: object) -> AvSource:
+    config = AvConfig(url=str(path), **options)
+    AvSource.check(config)
+    source = AvSource(config)
+    source.runtime = LocalRuntime(["gate"])
+    source.setup()
+    source.open()
+    return source
+
+
+def read_all(source: AvSource, room: int = 1 << 20) -> list[tuple[Picture, np.ndarray]]:
+    """Every picture with its pixels, uint8 (H * 3 // 2, W); closes the source."""
+    out = []
+    buffer = np.empty(room, np.uint8)
+    try:
+        while True:
+            picture = source.read(buffer)
+            assert picture is not None
+            assert picture.format == "i420"
+            used = picture.width * picture.height * 3 // 2
+            out.append((picture, buffer[:used].reshape(-1, picture.width).copy()))
+    except EndOfStream:
+        return out
+    finally:
+        source.close()
+
+
+def test_planes_arrive_bit_for_bit_and_nothing_else_is_written(tmp_path):
+    wanted = noise_i420(5, (98, 62))  # lines of 98 bytes: the decoder pads them
+    path = write_clip(tmp_path / "a.mkv", wanted, codec="ffv1", source_format="yuv420p")
+    source = opened(path)
+    buffer = np.full(98 * 62 * 3 // 2 + 100, 7, np.uint8)
+    for planes in wanted:
+        picture = source.read(buffer)
+        assert (picture.width, picture.height) == (98, 62)
+        np.testing.assert_array_equal(buffer[:-100].reshape(planes.shape), planes)
+        assert (buffer[-100:] == 7).all()
+    for _ in range(2):  # the end stays the end
+        with pytest.raises(EndOfStream):
+            source.read(buffer)
+    source.close()
+    assert not source.live
+
+
+def test_odd_sizes_lose_their_last_column_and_row(tmp_path):
+    gray = np.arange(61 * 97, dtype=np.uint32).reshape(61, 97) % 200
+    image = np.repeat(gray.astype(np.uint8)[:, :, None], 3, axis=2)
+    path = write_clip(tmp_path / "odd.mkv", [image], codec="ffv1")
+    [(picture, pixels)] = read_all(opened(path))
+    assert (picture.width, picture.height) == (96, 60)
+    luma = np.round(16 + image[:60, :96, 0] * (219 / 255))
+    np.testing.assert_allclose(pixels[:60], luma, atol=1)
+
+
+def test_h264_shows_what_opencv_shows(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", moving_square(10))
+    found = read_all(opened(path))
+    capture = cv2.VideoCapture(str(path))
+    assert len(found) == 10
+    for picture, pixels in found:
+        ok, bgr = capture.read()
+        assert ok
+        ours = cv2.cvtColor(pixels, cv2.COLOR_YUV2BGR_I420)
+        assert (picture.matrix, picture.full_range) == ("bt601", False)
+        # OpenCV's chroma upsampling differs from FFmpeg's, so only at the edges of colours.
+        assert np.abs(ours.astype(int) - bgr).mean() < 2
+    assert found[0][0].keyframe
+    assert not found[1][0].keyframe
+    assert [p.pts_ns for p, _ in found] == [i * 40_000_000 for i in range(10)]
+    assert not any(p.corrupt for p, _ in found)
+
+
+@pytest.mark.parametrize(
+    ("pix_fmt", "matrix", "full_range"),
+    [
+        ("yuv420p", None, False),
+        ("yuv420p", 1, False),
+        ("yuv420p", 1, True),
+        ("yuvj420p", 5, True),
+        ("yuv444p", 1, True),
+        ("yuv422p", 5, False),
+        ("yuv420p10le", 1, False),
+        ("bgr0", None, False),
+        ("gray", None, False),
+    ],
+)
+def test_colours_survive_every_format(tmp_path, pix_fmt, matrix, full_range):
+    colours = [(30, 60, 200), (200, 60, 30), (128, 128, 128), (20, 230, 20)]
+    if pix_fmt == "gray":
+        colours = [(g, g, g) for g in (0, 30, 128, 255)]
+    images = [np.full((32, 48, 3), colour, np.uint8) for colour in colours]
+    codec = "ffv1" if pix_fmt in ("bgr0", "gray") else "libx264"
+    path = write_clip(
+        tmp_path / "a.mkv",
+        images,
+        codec=codec,
+        pix_fmt=pix_fmt,
+        matrix=matrix,
+        full_range=full_range,
+    )
+    for colour, (picture, pixels) in zip(colours, read_all(opened(path)), strict=True):
+        assert picture.matrix == ("bt709" if matrix == 1 else "bt601")
+        assert picture.full_range == (full_range and pix_fmt in ("yuv420p", "yuvj420p"))
+        y, u, v = (float(pixels[row, 0]) for row in (0, 32, 40))
+        np.testing.assert_allclose(to_bgr(y, u, v, picture), colour, atol=5)
+
+
+def to_bgr(y: float, u: float, v: float, picture: Picture) -> tuple[float, float, float]:
+    """ITU-T BT.601 / BT.709, written down independently of any library."""
+    kr, kb = (0.2126, 0.0722) if picture.matrix == "bt709" else (0.299, 0.114)
+    luma, chroma = (y / 255, 255) if picture.full_range else ((y - 16) / 219, 224)
+    pb, pr = (u - 128) / chroma, (v - 128) / chroma
+    blue, red = luma + 2 * (1 - kb) * pb, luma + 2 * (1 - kr) * pr
+    green = (luma - kr * red - kb * blue) / (1 - kr - kb)
+    return blue * 255, green * 255, red * 255
+
+
+def test_larger_than_the_slot_is_scaled_down_and_counted(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", moving_square(3, (192, 128)))
+    room = AvSource.slot_bytes(AvConfig(url="x", max_size=(96, 64)), 0)
+    assert room == 96 * 64 * 3 // 2
+    source = opened(path)
+    sizes = {(p.width, p.height) for p, _ in read_all(source, room)}
+    assert sizes == {(96, 64)}
+    assert source.runtime.counts["scaled", "gate"] == 3
+    assert AvSource.counters(source.config) == ("scaled",)
+
+
+def test_a_change_of_size_inside_the_stream(tmp_path):
+    first = write_clip(tmp_path / "1.ts", moving_square(4, (96, 64)))
+    second = write_clip(tmp_path / "2.ts", moving_square(4, (128, 96)))
+    both = tmp_path / "both.ts"
+    both.write_bytes(first.read_bytes() + second.read_bytes())
+    assert [(p.width, p.height) for p, _ in read_all(opened(both))] == [(96, 64)] * 4 + [
+        (128, 96)
+    ] * 4
+
+
+def test_loop_goes_on_with_growing_time(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", moving_square(5))
+    source = opened(path, loop=True)
+    buffer = np.empty(1 << 16, np.uint8)
+    times = []
+    while len(times) < 14:
+        picture = source.read(buffer)
+        if picture is not None:
+            times.append(picture.pts_ns)
+    source.close()
+    assert times == [i * 40_000_000 for i in range(14)]
+
+
+def test_realtime_is_never_ahead_of_the_file(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", moving_square(6), fps=50)
+    source = opened(path, realtime=True)
+    buffer = np.empty(1 << 16, np.uint8)
+    source.read(buffer)
+    begun = time.monotonic()
+    pictures = [source.read(buffer) for _ in range(2)]
+    assert source.skip()
+    pictures.append(source.read(buffer))
+    assert time.monotonic() - begun >= 4 / 50 - 0.001
+    assert [p.pts_ns for p in pictures] == [20_000_000, 40_000_000, 80_000_000]
+    source.close()
+
+
+def test_opening_again_starts_again(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", moving_square(3))
+    source = opened(path)
+    assert source.skip()
+    source.open()
+    assert len(read_all(source)) == 3
+    source.close()  # twice is fine
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no video at all", b"\0" * 100_000])
+def test_what_is_no_video_is_one_sentence(tmp_path, content):
+    path = tmp_path / "a.mp4"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SourceError, match=r"a\.mp4: can't be opened"):
+        opened(path)
+
+
+def test_truncated_and_scribbled_files_end_in_typed_errors(tmp_path):
+    whole = write_clip(tmp_path / "a.mkv", moving_square(30)).read_bytes()
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole[: len(whole) // 2])
+    assert 0 < len(read_all(opened(cut))) < 30
+    head = tmp_path / "head.mkv"
+    head.write_bytes(whole[:200])
+    with pytest.raises(SourceError):
+        opened(head)
+
+
+def test_reading_before_open_is_a_source_error():
+    source = AvSource(AvConfig(url="nowhere.mp4"))
+    with pytest.raises(SourceError, match="not open"):
+        source.read(np.empty(100, np.uint8))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"url": "ftp://host/a.mp4"},
+        {"url": "concat://a|b"},
+        {"url": "a.mp4", "max_size": (0, 10)},
+        {"url": "a.mp4", "credentials": "GATE"},
+        {"url": "a.mp4", "read_timeout_s": 0.0},
+        {"url": "rtsp://host/1", "transport": "smoke"},
+        {"url": "rtsp://host/1", "credentials": "NOBODY_SET_THIS"},
+    ],
+)
+def test_check_refuses(options):
+    with pytest.raises(ConfigError):
+        AvSource.check(AvConfig(**options))
+
+
+class _Files(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A folder that is served on loopback, and its address."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(_Files, directory=str(folder))
+    )
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield folder, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def pictures_until_lost(source: AvSource) -> int:
+    buffer = np.empty(1 << 20, np.uint8)
+    n = 0
+    try:
+        while True:
+            n += source.read(buffer) is not None
+    except SourceError:
+        return n
+    finally:
+        source.close()
+
+
+def test_http_plays_and_its_end_is_a_loss(site):
+    folder, address = site
+    write_clip(folder / "a.mp4", moving_square(5))
+    source = opened(f"{address}/a.mp4")
+    assert source.live
+    assert pictures_until_lost(source) == 5
+
+
+def test_a_playlist_opens_http_but_no_file_and_no_other_scheme(site, tmp_path):
+    folder, address = site
+    write_clip(folder / "a.ts", moving_square(5))
+    secret = write_clip(tmp_path / "secret.ts", moving_square(5))
+
+    def playlist(target: str) -> str:
+        (folder / "list.m3u8").write_text(
+            "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:0.2,\n" + target + "\n#EXT-X-ENDLIST\n"
+        )
+        return f"{address}/list.m3u8"
+
+    assert pictures_until_lost(opened(playlist(f"{address}/a.ts"))) == 5
+    for target in (f"file://{secret}", f"concat:{secret}", f"subfile,,start,0,end,0,,:{secret}"):
+        with pytest.raises(SourceError):
+            opened(playlist(target))
+
+
+@pytest.mark.parametrize("prefix", ["concat:", "subfile,,start,0,end,9999,,:", "async:", "file:"])
+def test_a_path_is_a_path_and_no_ffmpeg_address(tmp_path, prefix):
+    path = write_clip(tmp_path / "a.ts", moving_square(3))
+    with pytest.raises(SourceError):
+        opened(f"{prefix}{path}")

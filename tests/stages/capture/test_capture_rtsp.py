@@ -1,0 +1,188 @@
+"""AvSource against cameras with faults, and against GStreamer's RTSP server."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from cameras import Camera
+from rtsp_server import GstCamera, missing
+
+from pipeline.errors import FrameError, SourceError
+from pipeline.stage import Picture
+from stages.capture.av import AvConfig, AvSource
+
+ROOM = 1 << 20  # bytes
+
+
+@pytest.fixture
+def watch():
+    """Open a source on a camera; closed at the end."""
+    sources = []
+
+    def opened(url: str, **options: object) -> AvSource:
+        config = AvConfig(url=url, **{"open_timeout_s": 1.5, "read_timeout_s": 0.5} | options)
+        AvSource.check(config)
+        source = AvSource(config)
+        sources.append(source)
+        source.setup()
+        source.open()
+        return source
+
+    yield opened
+    for source in sources:
+        source.close()
+
+
+def take(source: AvSource, count: int) -> list[Picture]:
+    """The next `count` pictures."""
+    buffer = np.empty(ROOM, np.uint8)
+    pictures: list[Picture] = []
+    while len(pictures) < count:
+        try:
+            picture = source.read(buffer)
+        except FrameError:
+            continue
+        if picture is not None:
+            pictures.append(picture)
+    return pictures
+
+
+def take_until_lost(source: AvSource) -> tuple[list[Picture], str]:
+    """All pictures until SourceError, and its text."""
+    pictures: list[Picture] = []
+    while True:
+        try:
+            pictures += take(source, 1)
+        except SourceError as error:
+            return pictures, str(error)
+
+
+def test_a_healthy_camera(watch):
+    with Camera() as camera:
+        source = watch(camera.url)
+        assert source.live
+        pictures = take(source, 30)
+        assert pictures[0].keyframe
+        assert {(p.width, p.height, p.corrupt) for p in pictures} == {(320, 240, False)}
+        # FFmpeg gives no time to the first picture of a camera that sends no RTP-Info.
+        assert [p.pts_ns for p in pictures[:4]] == [None, 0, 40_000_000, 80_000_000]
+        assert source.skip()
+        assert camera.connections == 1
+
+
+@pytest.mark.parametrize("fault", ["mute", "mute_describe", "huge_length"])
+def test_a_camera_that_does_not_answer_is_given_up(watch, fault):
+    with Camera(fault=fault) as camera, pytest.raises(SourceError, match=r"no answer in 1\.5 s"):
+        watch(camera.url)
+
+
+@pytest.mark.parametrize("fault", ["stall", "trickle", "half"])
+def test_a_camera_that_falls_silent_is_lost(watch, fault):
+    with Camera(fault=fault, after=20) as camera:
+        pictures, why = take_until_lost(watch(camera.url))
+        # `half` may cost the picture before it: its last packet only ends with the next.
+        assert len(pictures) in (19, 20)
+        assert why == f"source {camera.url}: lost: sent nothing for 0.5 s"
+
+
+def test_packets_without_pictures_are_no_life(watch):
+    with Camera(fault="nonsense", after=20) as camera:
+        pictures, why = take_until_lost(watch(camera.url))
+        assert len(pictures) == 20
+        assert why == f"source {camera.url}: lost: packets, but no picture for 0.5 s"
+
+
+def test_a_camera_may_take_its_time_until_the_first_keyframe(watch):
+    with Camera(fault="nonsense", after=0) as camera:
+        source = watch(camera.url, read_timeout_s=0.2)
+        buffer = np.empty(ROOM, np.uint8)
+        assert [source.read(buffer) for _ in range(3)] == [None] * 3
+
+
+@pytest.mark.parametrize("fault", ["close", "reset"])
+def test_a_closed_connection_is_lost_at_once(watch, fault):
+    with Camera(fault=fault, after=20) as camera:
+        pictures, why = take_until_lost(watch(camera.url, read_timeout_s=60.0))
+        assert len(pictures) <= 20
+        assert "lost" in why
+
+
+def test_a_change_of_resolution(watch):
+    with Camera(fault="reschange", after=20) as camera:
+        pictures = take(watch(camera.url), 40)
+        assert [(p.width, p.height) for p in pictures] == [(320, 240)] * 20 + [(160, 120)] * 20
+
+
+def test_damage_is_flagged(watch):
+    with Camera(fault="garble", after=20) as camera:
+        pictures = take(watch(camera.url), 60)
+        assert not any(p.corrupt for p in pictures[:20])
+        assert sum(p.corrupt for p in pictures[20:]) >= 5
+
+
+def test_close_does_not_wait_for_the_camera(watch):
+    with Camera(fault="mute_teardown") as camera:
+        source = watch(camera.url, open_timeout_s=60.0, read_timeout_s=60.0)
+        take(source, 3)
+        source.close()
+        with pytest.raises(SourceError):
+            source.read(np.empty(ROOM, np.uint8))
+
+
+def test_the_same_source_opens_again_when_the_camera_is_back(watch):
+    camera = Camera().start()
+    source = watch(camera.url)
+    take(source, 5)
+    camera.stop()
+    take_until_lost(source)
+    with pytest.raises(SourceError, match="Connection refused"):
+        source.open()
+    with camera:
+        source.open()
+        assert len(take(source, 5)) == 5
+
+
+def test_udp_is_only_tried_when_asked(watch):
+    with Camera() as camera, pytest.raises(SourceError, match="can't be opened"):
+        watch(camera.url, transport="udp")  # answered with 461 Unsupported Transport
+
+
+@pytest.fixture
+def gst_camera():
+    """GStreamer's RTSP server, not started yet."""
+    if why := missing():
+        pytest.skip(why)
+    cameras = []
+
+    def make(**options: object) -> GstCamera:
+        cameras.append(GstCamera(**options).start())
+        return cameras[-1]
+
+    yield make
+    for camera in cameras:
+        camera.stop()
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_gstreamer_stops_and_comes_back(watch, gst_camera, transport):
+    camera = gst_camera()
+    source = watch(camera.url, transport=transport, open_timeout_s=10.0, read_timeout_s=5.0)
+    pictures = take(source, 30)
+    assert {(p.width, p.height, p.format) for p in pictures} == {(320, 240, "i420")}
+    camera.stop()
+    take_until_lost(source)
+    with pytest.raises(SourceError):
+        source.open()
+    with camera:
+        source.open()
+        assert len(take(source, 5)) == 5
+
+
+def test_gstreamer_digest_login(watch, gst_camera, monkeypatch):
+    camera = gst_camera(login="me:a:b@c/d?#%&ü x")
+    with pytest.raises(SourceError, match="401"):
+        watch(camera.url, open_timeout_s=10.0)
+    monkeypatch.setenv("GATE_USER", "me")
+    monkeypatch.setenv("GATE_PASSWORD", "a:b@c/d?#%&ü x")
+    source = watch(camera.url, credentials="GATE", open_timeout_s=10.0, read_timeout_s=5.0)
+    assert len(take(source, 5)) == 5
