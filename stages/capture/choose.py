@@ -96,6 +96,8 @@ def _kind(source: str | int) -> str:
             return scheme
         # Not the whole URL: there may be a password in it.
         raise ConfigError(f"source {source.split('://')[0]}://…: unknown scheme; wanted {ALLOWED}")
+    if not source:
+        raise ConfigError(f"source is empty; wanted {ALLOWED}")
     path = Path(source)
     suffix = path.suffix.lower()
     if path.is_dir() or suffix in SUFFIXES or any(mark in source for mark in "*?["):

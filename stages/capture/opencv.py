@@ -121,11 +121,11 @@ class OpenCvSource(Source):
         device = self.config.device
         if self.live:
             capture = cv2.VideoCapture(device, cv2.CAP_V4L2)
-            width, height = self.config.max_size
             if self.config.fourcc:
                 capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*self.config.fourcc))
-            capture.set(cv2.CAP_PROP_FRAME_WIDTH, width)
-            capture.set(cv2.CAP_PROP_FRAME_HEIGHT, height)
+            if self.config.size:
+                capture.set(cv2.CAP_PROP_FRAME_WIDTH, self.config.size[0])
+                capture.set(cv2.CAP_PROP_FRAME_HEIGHT, self.config.size[1])
             if self.config.fps:
                 capture.set(cv2.CAP_PROP_FPS, self.config.fps)
             capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the newest picture, not the oldest of four
