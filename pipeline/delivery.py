@@ -45,11 +45,11 @@ class Edge:
         """Whether the consumer asked for a frame at this time at all (`max_hz`)."""
         return now_ns >= self._due_ns.get(camera, 0)
 
-    def has_room(self, camera: str) -> bool:
-        """Whether `offer` keeps what it is given without dropping something that waits."""
+    def has_room(self, camera: str, n: int = 1) -> bool:
+        """Whether `n` offers keep what they are given without dropping something that waits."""
         if self._overflow == "drop":
             return True
-        return len(self._waiting.get(camera, ())) < self._depth
+        return len(self._waiting.get(camera, ())) + n <= self._depth
 
     def offer(self, parcel: Parcel, now_ns: int) -> Parcel | None:
         """Put a parcel at the end of its camera's queue; returns the one that had to go for it."""
@@ -58,7 +58,9 @@ class Edge:
             due = self._due_ns.get(parcel.camera, 0) + self._period_ns
             self._due_ns[parcel.camera] = max(due, now_ns - self._period_ns)
         queue = self._waiting.setdefault(parcel.camera, deque())
-        oldest = queue.popleft() if len(queue) >= self._depth else None
+        # "wait": never drops, not even when what a dead consumer had came back into the queue
+        full = self._overflow == "drop" and len(queue) >= self._depth
+        oldest = queue.popleft() if full else None
         queue.append(parcel)
         return oldest
 

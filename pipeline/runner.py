@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -105,7 +106,8 @@ class StageProcess(Process):
         if not self.reader.batches:
             return False
         batch = self.reader.batches[0]
-        room = all(self.writer.has_room(delivery.camera) for delivery in batch)
+        per_camera = Counter(delivery.camera for delivery in batch)
+        room = all(self.writer.has_room(camera, n) for camera, n in per_camera.items())
         if not room or self.writer.free_slots < len(batch):
             return False
         self._process(self.reader.batches.popleft())

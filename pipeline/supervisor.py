@@ -98,6 +98,13 @@ class Supervisor:
         """Ask for an orderly end; from a signal handler, another thread, or a tick."""
         self._quit = True
 
+    def stage_states(self) -> Iterator[tuple[str, bool, int, bool]]:
+        """(name, up, restarts, breaker open) of every process; for the exporter."""
+        now = time.monotonic()
+        for child in self.children.values():
+            up = child.state == "ready" or (child.state == "ended" and not child.failure)
+            yield child.name, up, child.restarts.count, child.restarts.breaker_open(now)
+
     def _tick(self) -> None:
         now = time.monotonic()
         lateness_s = max(0.0, now - self._last_tick - 4 * TICK_S)

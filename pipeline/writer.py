@@ -117,9 +117,9 @@ class Writer:
 
     # -- messages ----------------------------------------------------------------------------------
 
-    def has_room(self, camera: str) -> bool:
-        """Whether every consumer of this camera can keep one more message without dropping another."""
-        return all(link.edge.has_room(camera) for link in self._serves[camera])
+    def has_room(self, camera: str, n: int = 1) -> bool:
+        """Whether every consumer of this camera can keep n more messages without dropping another."""
+        return all(link.edge.has_room(camera, n) for link in self._serves[camera])
 
     def wanted(self, camera: str) -> bool:
         """Whether any consumer asked for a frame of this camera now (`max_hz`)."""

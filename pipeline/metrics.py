@@ -1,0 +1,274 @@
+"""The ledger as Prometheus metrics, on one endpoint with /healthz and /readyz. The only exporter.
+
+Every series is fixed by the plan: labels are names from the configuration, never a pid or a URL. All
+numbers live in the ledger's memory, so that a restarted stage changes nothing but its own counters.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Protocol
+
+import numpy as np
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
+
+from pipeline.errors import ResourceError
+from pipeline.ledger import EDGES_S, MAX_BATCH, Ledger, Totals
+from pipeline.wiring import Plan
+
+_RATE_WINDOW_S = 5.0
+_EDGES_SHOWN = slice(0, None, 3)  # a third of the ledger's cells: 4 a decade are enough for a graph
+
+
+class Run(Protocol):
+    """What the exporter looks at; the supervisor."""
+
+    plan: Plan
+    ledger: Ledger
+    totals: dict[tuple[str, str], Totals]
+    live: bool
+
+    def stage_states(self) -> Iterable[tuple[str, bool, int, bool]]:
+        """(name, up, restarts, breaker open) of every process."""
+
+
+class Rates:
+    """Frames a second, over the last five seconds, of every process and camera."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._seen: deque[tuple[float, Any]] = deque()
+
+    def update(self) -> None:
+        """To be called about once a second or more often."""
+        now = time.monotonic()
+        if self._seen and now - self._seen[-1][0] < 0.5:
+            return
+        self._seen.append((now, self._ledger["processed"].copy()))
+        while len(self._seen) > 2 and now - self._seen[1][0] > _RATE_WINDOW_S:
+            self._seen.popleft()
+
+    def fps(self, process: str, camera: str) -> float:
+        """0.0 until two updates were made."""
+        if len(self._seen) < 2:
+            return 0.0
+        (t0, before), (t1, after) = self._seen[0], self._seen[-1]
+        cell = self._ledger.process_index[process], self._ledger.camera_index[camera]
+        return float(after[cell] - before[cell]) / (t1 - t0)
+
+
+class LedgerCollector(Collector):
+    """Makes the metrics from the ledger at each scrape."""
+
+    def __init__(self, run: Run, rates: Rates) -> None:
+        self._run, self._rates = run, rates
+
+    def collect(self) -> Iterator[Metric]:
+        """All families; called by the registry."""
+        yield from self._frames()
+        yield from self._stages()
+        yield from self._cameras()
+        yield from self._counters()
+        info = GaugeMetricFamily("manyeyes_build_info", "Version", labels=["version", "python"])
+        info.add_metric([_version(), platform.python_version()], 1)
+        yield info
+
+    def _frames(self) -> Iterator[Metric]:
+        frames = CounterMetricFamily(
+            "manyeyes_frames",
+            "Frames by fate; captured = delivered + dropped + in_flight",
+            labels=["camera", "path", "outcome"],
+        )
+        flying = GaugeMetricFamily(
+            "manyeyes_frames_in_flight", "Frames without a fate yet", labels=["camera", "path"]
+        )
+        dropped = CounterMetricFamily(
+            "manyeyes_dropped", "Frames dropped, by reason", labels=["camera", "path", "reason"]
+        )
+        wrong = GaugeMetricFamily(
+            "manyeyes_ledger_error", "captured - delivered - dropped - in_flight; 0, or it is a bug"
+        )
+        for (camera, path), totals in self._run.totals.items():
+            frames.add_metric([camera, path, "captured"], totals.captured)
+            frames.add_metric([camera, path, "delivered"], totals.delivered)
+            frames.add_metric([camera, path, "dropped"], sum(totals.dropped.values()))
+            flying.add_metric([camera, path], totals.in_flight)
+            for reason, n in totals.dropped.items():
+                dropped.add_metric([camera, path, reason], n)
+        wrong.add_metric([], sum(abs(totals.error) for totals in self._run.totals.values()))
+        yield from (frames, flying, dropped, wrong)
+
+    def _stages(self) -> Iterator[Metric]:
+        ledger = self._run.ledger
+        up = GaugeMetricFamily("manyeyes_stage_up", "1: ready", labels=["stage"])
+        restarts = CounterMetricFamily("manyeyes_restarts", "Restarts of a stage", labels=["stage"])
+        breaker = GaugeMetricFamily(
+            "manyeyes_breaker_open", "1: it keeps dying and is tried each 30 s", labels=["stage"]
+        )
+        for name, is_up, count, is_open in self._run.stage_states():
+            up.add_metric([name], int(is_up))
+            restarts.add_metric([name], count)
+            breaker.add_metric([name], int(is_open))
+        yield from (up, restarts, breaker)
+        for cells, text in (
+            ("stage_seconds", "Time in process() per item, or per batch"),
+            ("wait_seconds", "Time from ready at the producer to process()"),
+        ):
+            family = HistogramMetricFamily(f"manyeyes_{cells}", text, labels=["stage"])
+            for row, name in enumerate(ledger.layout.processes):
+                if ledger[cells][row].any():
+                    _add(family, [name], ledger[cells][row], float(ledger[cells + "_sum"][row]))
+            yield family
+        yield from self._batches()
+        slots = GaugeMetricFamily("manyeyes_slots", "Slots of a pool", labels=["pool", "state"])
+        torn = CounterMetricFamily("manyeyes_torn_frames", "Slots overwritten while read; 0")
+        garbage = CounterMetricFamily("manyeyes_garbage_messages", "Bytes that were no message")
+        for row, spec in enumerate(self._run.plan.processes):
+            if spec.slots:
+                slots.add_metric([spec.name, "free"], int(ledger["slots"][row, 0]))
+                slots.add_metric([spec.name, "leased"], int(ledger["slots"][row, 1]))
+        torn.add_metric([], int(ledger["torn"].sum()))
+        garbage.add_metric([], int(ledger["garbage"].sum()))
+        yield from (slots, torn, garbage)
+
+    def _batches(self) -> Iterator[Metric]:
+        family = HistogramMetricFamily(
+            "manyeyes_batch_size", "Pictures per batch", labels=["stage"]
+        )
+        sizes = [1, 2, 4, 8, 16, 32, 64]
+        for row, spec in enumerate(self._run.plan.processes):
+            if spec.role == "batch":
+                counts = self._run.ledger["batch_size"][row]
+                cumulative = np.cumsum(counts)
+                buckets = [(str(float(size)), float(cumulative[size])) for size in sizes]
+                buckets.append(("+Inf", float(cumulative[-1])))
+                total = float((counts * np.arange(MAX_BATCH + 1, dtype=np.uint64)).sum())
+                family.add_metric([spec.name], buckets, total)
+        yield family
+
+    def _cameras(self) -> Iterator[Metric]:
+        ledger = self._run.ledger
+        up = GaugeMetricFamily("manyeyes_camera_up", "1: frames arrive", labels=["camera"])
+        latency = HistogramMetricFamily(
+            "manyeyes_latency_seconds", "From capture to result", labels=["camera"]
+        )
+        fps = GaugeMetricFamily("manyeyes_fps", "Frames a second", labels=["camera", "stage"])
+        self._rates.update()
+        for row, camera in enumerate(self._run.plan.cameras):
+            up.add_metric([camera], int(ledger["camera_up"][row]))
+            cells = ledger["latency_seconds"][row]
+            _add(latency, [camera], cells, float(ledger["latency_seconds_sum"][row]))
+            for spec in self._run.plan.processes:
+                if camera in spec.cameras and spec.role != "batcher":
+                    fps.add_metric([camera, spec.name], self._rates.fps(spec.name, camera))
+        yield from (up, latency, fps)
+
+    def _counters(self) -> Iterator[Metric]:
+        detections = CounterMetricFamily(
+            "manyeyes_detections", "Detections by class", labels=["camera", "label"]
+        )
+        others = CounterMetricFamily(
+            "manyeyes_stage_events", "What stages count", labels=["stage", "camera", "event"]
+        )
+        cells = self._run.ledger["counters"]
+        for (process, name, camera), index in self._run.ledger.counter_index.items():
+            kind, _, label = name.partition(":")
+            if kind == "detections":
+                detections.add_metric([camera, label], int(cells[index]))
+            else:
+                others.add_metric([process, camera, name], int(cells[index]))
+        yield from (detections, others)
+
+
+def _add(family: HistogramMetricFamily, labels: list[str], cells: Any, total: float) -> None:
+    cumulative = np.cumsum(cells)
+    shown = range(len(EDGES_S))[_EDGES_SHOWN]
+    buckets = [(f"{EDGES_S[i]:.4g}", float(cumulative[i])) for i in shown]
+    family.add_metric(labels, [*buckets, ("+Inf", float(cumulative[-1]))], total)
+
+
+def _version() -> str:
+    try:
+        return version("manyeyes")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+class MetricsServer:
+    """HTTP on a thread of its own: /metrics, /healthz (it lives), /readyz (everything is up)."""
+
+    def __init__(self, run: Run, host: str, port: int) -> None:
+        """port 0: any free one, told by `port`. Raises ResourceError if it can't be bound."""
+        self.rates = Rates(run.ledger)
+        registry = CollectorRegistry()
+        registry.register(LedgerCollector(run, self.rates))
+        handler = type("Handler", (_Handler,), {"run": run, "registry": registry})
+        try:
+            self._server = ThreadingHTTPServer((host, port), handler)
+        except OSError as error:
+            raise ResourceError(
+                f"[metrics]: {host}:{port} can't be bound: {error.strerror}; "
+                "stop what uses it, or choose another port"
+            ) from error
+        self._server.daemon_threads = True
+        self.port = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Returns when the port is free."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    run: Run
+    registry: CollectorRegistry
+    timeout = 10  # a client that sends nothing does not keep a thread
+
+    def do_GET(self) -> None:
+        path = self.path.split("?", 1)[0]
+        if path == "/metrics":
+            self._answer(200, CONTENT_TYPE_LATEST, generate_latest(self.registry))
+        elif path == "/healthz":
+            self._answer(200, "application/json", b'{"status": "alive"}')
+        elif path == "/readyz":
+            down = self._down()
+            body = json.dumps({"status": "down" if down else "ready", "down": down}).encode()
+            self._answer(503 if down else 200, "application/json", body)
+        else:
+            self._answer(404, "text/plain", b"/metrics, /healthz or /readyz\n")
+
+    def _down(self) -> list[str]:
+        cameras = self.run.plan.cameras
+        up = self.run.ledger["camera_up"]
+        down = [f"camera {c}" for i, c in enumerate(cameras) if not up[i]]
+        return down + [
+            f"stage {name}" for name, is_up, _, _ in self.run.stage_states() if not is_up
+        ]
+
+    def _answer(self, status: int, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """A scrape every few seconds is no news."""
