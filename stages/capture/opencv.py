@@ -20,10 +20,8 @@ class OpenCvConfig:
     """Which device, and what to ask of it."""
 
     device: int | str  # index of a webcam, "/dev/videoN", or the path of a file
-    max_size: tuple[int, int] = (
-        1920,
-        1080,
-    )  # px; asked of a webcam; larger pictures are scaled down
+    max_size: tuple[int, int] = (1920, 1080)  # px; a picture with more pixels is scaled down
+    size: tuple[int, int] | None = None  # px, asked of a webcam; None: what it likes
     fps: float | None = None  # Hz, asked of a webcam; None: what it likes
     fourcc: str | None = None  # asked of a webcam, "MJPG" for high rates over USB
     loop: bool = False  # files: begin again at the end

@@ -27,9 +27,9 @@ def fit_size(width: int, height: int, max_px: int, *, even: bool = False) -> tup
     # 1e-6: sqrt may come out a hair below the exact ratio, and 1919.999 means 1920.
     out_w = max(step, math.floor(width * scale + 1e-6) // step * step)
     out_h = max(step, math.floor(height * scale + 1e-6) // step * step)
-    # A line much longer than high ends at the smallest height and gives way in its length.
+    # Where one side can't get any smaller, the other gives way, and the aspect with it.
+    out_h = min(out_h, max(step, max_px // out_w // step * step))
     out_w = min(out_w, max_px // out_h // step * step)
-    out_h = min(out_h, max_px // out_w // step * step)
     return out_w, out_h
 
 
