@@ -83,8 +83,8 @@ def to_i420(image_bgr: Image, matrix: str = "bt601", full_range: bool = False) -
     if height % 2 or width % 2 or not height or not width:
         raise FrameError(f"to_i420: wanted even sides, got {width}x{height}; crop or scale first")
     if (matrix, full_range) == ("bt601", False):
-        planes: Image = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2YUV_I420)
-        return planes
+        planes = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2YUV_I420)
+        return planes.astype(np.uint8, copy=False)
     yuv = cv2.transform(image_bgr, yuv_of_bgr(matrix, full_range))
     half = cv2.resize(yuv, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
     flat = np.concatenate([yuv[..., 0].ravel(), half[..., 1].ravel(), half[..., 2].ravel()])
