@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -118,7 +119,9 @@ def _save(module: nn.Module, config: ModelConfig, path: Path, format: Format) ->
         # TorchScript is deprecated upstream; this module and the engine are what knows about it
         warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
         warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
-        torch.jit.script(module).save(str(path))
+        buffer = io.BytesIO()  # in memory, or the file's name would be inside, too
+        torch.jit.save(torch.jit.script(module), buffer)
+    path.write_bytes(buffer.getvalue())
 
 
 def _save_onnx(module: nn.Module, config: ModelConfig, path: Path) -> None:

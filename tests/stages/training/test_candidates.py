@@ -58,7 +58,9 @@ def spread(layer, inputs, output):
     """A hook: scale a layer once, by the first output that is seen, and centre it."""
     if not hasattr(layer, "spread"):
         layer.spread = True
-        output = output - (0 if layer.bias is None else layer.bias.view(1, -1, *[1] * (output.ndim - 2)))
+        output = output - (
+            0 if layer.bias is None else layer.bias.view(1, -1, *[1] * (output.ndim - 2))
+        )
         layer.weight /= output.std()
         nn.init.zeros_(layer.bias)
 
@@ -69,17 +71,22 @@ def assert_equals_stock(model, config, wrapped, count):
     boxes, scores, labels = wrapped(pictures)
     assert (scores[:, :-1] >= scores[:, 1:]).all()
     part = getattr(model, "roi_heads", model)
-    part.score_thresh = float(scores[:, 400].max())
+    part.score_thresh = float(scores[:, min(400, scores.size(1) - 1)].max())
     part.detections_per_img = 200
     stock = model([p.float() / 255 for p in pictures])
+    compared = 0
     for i, wanted in enumerate(stock):
         above = scores[i] > part.score_thresh
         b, s, c = boxes[i][above], scores[i][above], labels[i][above]
         keep = batched_nms(b, s, c, part.nms_thresh)[:200]
-        assert len(keep) > 5
-        assert torch.equal(b[keep], wanted["boxes"])
-        assert torch.equal(s[keep], wanted["scores"])
-        assert torch.equal(c[keep] + models.label_offset(config), wanted["labels"])
+        # torchvision's order among equal scores is not defined: look at what lies before them
+        ties = torch.where(s[:-1] == s[1:], s[:-1], 0)
+        n = int((s[keep] > ties.max()).sum())
+        compared += n
+        assert torch.equal(b[keep][:n], wanted["boxes"][:n])
+        assert torch.equal(s[keep][:n], wanted["scores"][:n])
+        assert torch.equal(c[keep][:n] + models.label_offset(config), wanted["labels"][:n])
+    assert compared > 5 * count
 
 
 def scripted(module, tmp_path):
@@ -89,7 +96,7 @@ def scripted(module, tmp_path):
         return torch.jit.load(tmp_path / "m.pt")
 
 
-ONE_STAGE = {
+CONFIGS = {
     "ssd300_vgg16": ModelConfig(
         architecture="ssd300_vgg16", classes=CLASSES, width=300, height=300
     ),
@@ -97,6 +104,25 @@ ONE_STAGE = {
         architecture="ssdlite320_mobilenet_v3_large", classes=CLASSES, width=160, height=96
     ),
     "demo": models.demo(),
+    "fasterrcnn": ModelConfig(
+        architecture="fasterrcnn",
+        classes=CLASSES,
+        width=160,
+        height=128,
+        backbone="mobilenet_v2[:14]",
+    ),
+    "fasterrcnn_mobilenet_v3_large_fpn": ModelConfig(
+        architecture="fasterrcnn_mobilenet_v3_large_fpn", classes=CLASSES, width=320, height=256
+    ),
+    "fasterrcnn_mobilenet_v3_large_320_fpn": ModelConfig(
+        architecture="fasterrcnn_mobilenet_v3_large_320_fpn", classes=CLASSES, width=320, height=256
+    ),
+    "fasterrcnn_resnet50_fpn": ModelConfig(
+        architecture="fasterrcnn_resnet50_fpn", classes=CLASSES, width=128, height=96
+    ),
+    "fasterrcnn_resnet50_fpn_v2": ModelConfig(
+        architecture="fasterrcnn_resnet50_fpn_v2", classes=CLASSES, width=128, height=96
+    ),
     "ssd": ModelConfig(
         architecture="ssd", classes=CLASSES, width=128, height=96, backbone="resnet18"
     ),
@@ -115,11 +141,13 @@ ONE_STAGE = {
 }
 
 
-@pytest.mark.parametrize("name", ONE_STAGE)
+@pytest.mark.parametrize("name", CONFIGS)
 def test_equals_torchvision_bit_for_bit(name, tmp_path):
-    config = ONE_STAGE[name]
+    config = CONFIGS[name]
     model = lively(config)
     model.topk_candidates = 1000  # of a class or level; as many as the wrapper gives in all
+    if hasattr(model, "rpn"):  # torchvision's 1000 proposals cost a second each
+        model.rpn._post_nms_top_n["testing"] = 150
     eager = candidates(model, config)
     assert_equals_stock(model, config, eager, 4)
     module = scripted(eager, tmp_path)
