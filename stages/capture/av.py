@@ -38,7 +38,8 @@ MAX_LAG_S = (
     1.0  # behind its clock by more than this, a file goes on from here and catches up nothing
 )
 MAX_WAIT_S = 2.0  # a jump of the file's own clock by more than this is not waited for
-MAX_PIXELS = 1 << 26  # of one decoded picture; a forged header asks for more memory than a host has
+# Of one decoded picture: a forged header asks for more memory than a host has.
+LIMITS = {"max_pixels": str(1 << 26)}
 
 # AVColorSpace (ITU-T H.273): how YUV was made of RGB. 2 is "not said": then everybody takes bt601.
 BT709, BT601 = (1,), (2, 5, 6)
@@ -162,6 +163,7 @@ class AvSource(Source):
         self._stream = self._container.streams.video[0]
         codec = self._stream.codec_context
         codec.thread_type, codec.thread_count = "SLICE", 1  # frame threads: a frame of delay each
+        codec.options = LIMITS  # those of av.open go no further than probing
         self._packets = self._container.demux()
         rate_hz = self._stream.average_rate
         self._clock.start_lap(step_ns=round(1e9 / rate_hz) if rate_hz else 40_000_000)
@@ -190,7 +192,7 @@ class AvSource(Source):
         return "" if self._container.streams.video else "has no video; wanted a video stream"
 
     def _options(self, scheme: str) -> dict[str, str]:
-        options = {"protocol_whitelist": PROTOCOLS[scheme], "max_pixels": str(MAX_PIXELS)}
+        options = {"protocol_whitelist": PROTOCOLS[scheme], **LIMITS}
         if scheme in ("rtsp", "rtsps"):
             options |= {
                 "rtsp_transport": self.config.transport,
@@ -270,11 +272,8 @@ class AvSource(Source):
             self.runtime.count("scaled", self.runtime.cameras[0])
         if fits and frame.format.name in PLANAR and frame.colorspace in (*BT601, *BT709):
             return frame
-        wide = frame.colorspace not in (
-            *BT601,
-            0,
-            4,
-        )  # bt709, and what is nearer to it than to bt601
+        # bt2020 and smpte240m, which no message knows, are nearer to bt709 than to bt601.
+        wide = frame.colorspace in (*BT709, 7, 9, 10)
         return frame.reformat(
             width=frame.width if fits else width,
             height=frame.height if fits else height,

@@ -75,7 +75,7 @@ def test_a_rate_is_kept(folder):
     buffer = np.empty(1 << 14, np.uint8)
     begun = time.monotonic()
     pictures = [source.read(buffer) for _ in range(3)]
-    assert time.monotonic() - begun >= 2 / 50 - 0.001
+    assert time.monotonic() - begun >= 2 / 50
     assert [p.pts_ns for p in pictures] == [0, 20_000_000, 40_000_000]
 
 
