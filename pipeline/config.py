@@ -1,0 +1,400 @@
+"""TOML → a validated, frozen configuration; every mistake is one sentence that names file, place and key.
+
+The description of a field says what it must be: it is the error, and the JSON schema's comment.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypedDict, Unpack, cast, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.errors import ConfigError
+
+_NAME = r"^[A-Za-z0-9_-]{1,64}$"
+_NAMED = "1 to 64 of the characters A-Z a-z 0-9 _ -"
+_CLASS = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+_BOOL = "true or false"
+_SHARE = "within 0..1"
+
+
+def _field(default: Any, wanted: str, **limits: Any) -> Any:
+    return Field(default, description=wanted, **limits)
+
+
+Size = tuple[Annotated[int, Field(ge=2, le=32768)], Annotated[int, Field(ge=2, le=32768)]]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class RunConfig(_Section):
+    """`[run]`."""
+
+    policy: Literal["newest", "every"] = _field("newest", "'newest' or 'every'")
+    seconds: float | None = _field(None, "a number of seconds > 0", gt=0)  # None: until stopped
+    directory: Path | None = _field(None, "a folder")  # None: one of its own
+    strict: bool = _field(False, _BOOL)  # a source that can't be opened at start ends the run
+    drain_s: float = _field(3.0, "a number of seconds within 0..60", ge=0, le=60)
+
+
+class ModelConfig(_Section):
+    """`[model]`. What is None is what the bundle says; 0 is what fits the host."""
+
+    path: Path | None = _field(None, "the path of a model bundle")  # load() puts the demo model in
+    engine: Literal["auto", "torchscript", "onnx", "stub"] = _field(
+        "auto", "'auto', 'torchscript', 'onnx' or 'stub'"
+    )
+    device: str = _field(
+        "auto", "'auto', 'cpu', 'cuda' or 'cuda:N'", pattern=r"^(auto|cpu|cuda(:\d+)?)$"
+    )
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = _field(
+        "auto", "'auto', 'fp32', 'fp16' or 'bf16'"
+    )
+    max_batch: int = _field(
+        0, "a whole number within 0..256 (0: as the model allows)", ge=0, le=256
+    )
+    workers: int = _field(0, "a whole number within 0..64 (0: chosen for the host)", ge=0, le=64)
+    threads: int = _field(0, "a whole number within 0..256 (0: chosen for the host)", ge=0, le=256)
+    sha256: str | None = _field(None, "64 hexadecimal digits", pattern="^[0-9a-fA-F]{64}$")
+    score_threshold: Share | None = _field(None, _SHARE)
+    iou_threshold: Share | None = _field(None, _SHARE)
+    max_detections: int | None = _field(None, "a whole number within 1..1000", ge=1, le=1000)
+    per_class: dict[str, Share] = _field({}, _SHARE)  # score thresholds by class name
+    classes: tuple[str, ...] | None = _field(None, "a list of class names", min_length=1)
+
+
+class PreprocessConfig(_Section):
+    """`[preprocess]`."""
+
+    workers: int = _field(1, "a whole number within 1..64", ge=1, le=64)
+
+
+class RenderConfig(_Section):
+    """`[render]`."""
+
+    max_age_ms: float = _field(500.0, "a number of milliseconds >= 0", ge=0)
+    clock: bool = _field(True, _BOOL)
+    fps: bool = _field(True, _BOOL)
+
+
+class MetricsConfig(_Section):
+    """`[metrics]`. After `load`, port is None where metrics are not wanted."""
+
+    host: str = _field("127.0.0.1", "an address of this host", min_length=1)
+    enabled: bool = _field(True, _BOOL)
+    port: int | None = _field(9108, "a port within 0..65535 (0: any free one)", ge=0, le=65535)
+
+
+class CameraConfig(_Section):
+    """One `[[camera]]`. What is None is left to the reader of the source."""
+
+    name: str = _field(..., _NAMED, pattern=_NAME)
+    source: str | int = _field(..., "a URL, a path, or the index of a webcam")
+    credentials: str | None = _field(
+        None,
+        "a NAME, with NAME_USER and NAME_PASSWORD in the environment",
+        pattern=r"^[A-Za-z_]\w*$",
+    )
+    max_fps: float | None = _field(None, "a number of frames a second > 0", gt=0)
+    max_size: Size | None = _field(None, "[width, height] in px, each within 2..32768")
+    loop: bool | None = _field(None, _BOOL)
+    realtime: bool | None = _field(None, _BOOL)  # a file at the rate of its own clock
+    reader: Literal["av", "opencv"] | None = _field(None, "'av' or 'opencv'")
+    transport: Literal["tcp", "udp"] | None = _field(None, "'tcp' or 'udp'")
+
+
+SinkType = Literal["events", "video", "snapshot", "window", "null", "custom"]
+_SINKS = "'events', 'video', 'snapshot', 'window', 'null' or 'custom'"
+
+
+class SinkConfig(_Section):
+    """One `[[sink]]`: every key that is not here is an option of the sink's own class."""
+
+    type: SinkType = _field(..., _SINKS)
+    name: str | None = _field(None, _NAMED, pattern=_NAME)
+    run: str | None = _field(None, "'package.module:Class'", pattern=_CLASS)
+    options: dict[str, Any] = {}
+
+
+class StageConfig(_Section):
+    """One `[[stage]]` of somebody else."""
+
+    name: str = _field(..., _NAMED, pattern=_NAME)
+    run: str = _field(..., "'package.module:Class'", pattern=_CLASS)
+    after: Literal["capture", "postprocess"] = _field("capture", "'capture' or 'postprocess'")
+    path: Literal["detect", "view", "both"] = _field("both", "'detect', 'view' or 'both'")
+    config: dict[str, Any] = _field({}, "a table")
+
+
+class Config(_Section):
+    """A whole run. Made by `load` and `from_sources`, which check what a field can't."""
+
+    run: RunConfig = RunConfig()
+    model: ModelConfig = ModelConfig()
+    preprocess: PreprocessConfig = PreprocessConfig()
+    render: RenderConfig = RenderConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    camera: tuple[CameraConfig, ...] = _field((), "tables, each under [[camera]]")
+    sink: tuple[SinkConfig, ...] = _field((), "tables, each under [[sink]]")
+    stage: tuple[StageConfig, ...] = _field((), "tables, each under [[stage]]")
+
+
+class Overrides(TypedDict, total=False):
+    """What the command line may say; paths are relative to the current folder."""
+
+    model: str | Path
+    events: str | Path  # a file; adds a sink
+    video: str | Path  # a folder; adds a sink
+    window: bool  # True adds a sink
+    policy: str
+    seconds: float
+    strict: bool
+
+
+def load(path: str | Path, **overrides: Unpack[Overrides]) -> Config:
+    """The configuration in a TOML file; relative paths in it are relative to its folder.
+
+    Raises ConfigError: the file can't be read, or the first mistake in it.
+    """
+    path = Path(path)
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read: {error.strerror}; check the path") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is no UTF-8 text; wanted a TOML file") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path.name}: is no TOML: {error}") from error
+    return _validate(_overridden(raw, overrides), path.name, path.absolute().parent)
+
+
+def from_sources(sources: Sequence[str | int], **overrides: Unpack[Overrides]) -> Config:
+    """The configuration of `manyeyes run SOURCE…`: no metrics, paths relative to the current folder.
+
+    A camera is named after its file, or cam0, cam1, …; a name that is taken gets -2, -3, …
+    Raises ConfigError as `load`.
+    """
+    names: list[str] = []
+    for index, source in enumerate(sources):
+        names.append(_name_of(source, index, names))
+    cameras = [{"name": n, "source": s} for n, s in zip(names, sources, strict=True)]
+    raw = {"metrics": {"enabled": False}, "camera": cameras}
+    return _validate(_overridden(raw, overrides), "command line", Path.cwd())
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a configuration file, for editors."""
+    return Config.model_json_schema()
+
+
+def check_keys(where: str, keys: Iterable[str], known: Iterable[str]) -> None:
+    """Raise ConfigError for the first key that is not known, with the nearest that is."""
+    names = sorted(known)
+    for key in keys:
+        if key not in names:
+            near = difflib.get_close_matches(key, names, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
+            raise ConfigError(f"{where}: unknown key {key!r}; {hint}")
+
+
+# -- what a name, a path and a whole configuration must be ------------------------------------------
+
+
+def _name_of(source: str | int, index: int, taken: Sequence[str]) -> str:
+    text = str(source)
+    is_file = not (isinstance(source, int) or text.isdecimal() or "://" in text)
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(text).stem)[:56] if is_file else ""
+    base = stem.strip("_") or f"cam{index}"
+    copies = (base, *(f"{base}-{i}" for i in range(2, len(taken) + 3)))
+    return next(name for name in copies if name not in taken)
+
+
+def _overridden(raw: dict[str, Any], given: Overrides) -> dict[str, Any]:
+    """`raw` with the command line over it. What is malformed stays, for the check to find."""
+    run: dict[str, Any] = {k: given[k] for k in ("policy", "seconds", "strict") if k in given}  # type: ignore[literal-required]
+    model = {"path": str(Path(given["model"]).absolute())} if "model" in given else {}
+    for section, values in (("run", run), ("model", model)):
+        if values and isinstance(raw.get(section, {}), dict):
+            raw = {**raw, section: {**raw.get(section, {}), **values}}
+    sinks: list[dict[str, Any]] = []
+    if "events" in given:
+        sinks.append({"type": "events", "path": str(Path(given["events"]).absolute())})
+    if "video" in given:
+        sinks.append({"type": "video", "path": str(Path(given["video"]).absolute())})
+    if given.get("window"):
+        sinks.append({"type": "window"})
+    if sinks and isinstance(raw.get("sink", []), list):
+        # The command line takes the place of sinks of the same name.
+        names = [sink["type"] for sink in sinks]
+        kept = [sink for sink in raw.get("sink", []) if _sink_name(sink) not in names]
+        raw = {**raw, "sink": [*kept, *sinks]}
+    return raw
+
+
+def _sink_name(sink: Any) -> Any:
+    return sink.get("name", sink.get("type")) if isinstance(sink, dict) else None
+
+
+def _validate(raw: dict[str, Any], file: str, folder: Path) -> Config:
+    sinks = raw.get("sink")
+    if isinstance(sinks, list):
+        raw = {**raw, "sink": [_with_options(sink, folder) for sink in sinks]}
+    try:
+        # By way of JSON: there a strict check knows lists as tuples and text as paths.
+        config = Config.model_validate_json(json.dumps(raw, default=_no_json), strict=True)
+    except ValidationError as error:
+        raise ConfigError(_sentence(error, raw, file)) from None  # its text repeats the input
+    _check_names(config, file)
+    cameras = tuple(_camera(camera, file, folder) for camera in config.camera)
+    model = config.model.model_copy(update={"path": _model_path(config.model, file, folder)})
+    directory = config.run.directory and folder / config.run.directory
+    run = config.run.model_copy(update={"directory": directory})
+    metrics = config.metrics
+    if not metrics.enabled:
+        metrics = metrics.model_copy(update={"port": None})
+    return config.model_copy(
+        update={"camera": cameras, "model": model, "run": run, "metrics": metrics}
+    )
+
+
+def _with_options(sink: Any, folder: Path) -> Any:
+    if not isinstance(sink, dict):
+        return sink
+    own = {key: value for key, value in sink.items() if key in ("type", "name", "run")}
+    options = {key: value for key, value in sink.items() if key not in own}
+    if sink.get("type") != "custom" and isinstance(options.get("path"), str):
+        options["path"] = str(folder / options["path"])
+    return own | {"options": options}
+
+
+def _check_names(config: Config, file: str) -> None:
+    if not config.camera:
+        raise ConfigError(f"{file}: there is no camera; add a [[camera]] with a name and a source")
+    sinks = [sink.name or sink.type for sink in config.sink]
+    for kind, names in (
+        ("camera", [camera.name for camera in config.camera]),
+        ("sink", sinks),
+        ("stage", [stage.name for stage in config.stage]),
+    ):
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ConfigError(f"{file}: {kind} {twice!r}: the name is used twice; give one another")
+    for sink, name in zip(config.sink, sinks, strict=True):
+        if (sink.type == "custom") != (sink.run is not None):
+            raise ConfigError(
+                f"{file}: sink {name!r}: type 'custom' and run = 'package.module:Class' go together; "
+                "write both or neither"
+            )
+
+
+def _camera(camera: CameraConfig, file: str, folder: Path) -> CameraConfig:
+    source = camera.source
+    if isinstance(source, int):
+        if source < 0:
+            raise ConfigError(
+                f"{file}: camera {camera.name!r}: source must be the index of a webcam, 0 or more, "
+                f"got {source}"
+            )
+        return camera
+    _, is_url, rest = source.partition("://")
+    if "@" in rest:
+        raise ConfigError(
+            f"{file}: camera {camera.name!r}: a user or a password inside the URL of source; take it "
+            "out, write credentials = 'NAME' and set NAME_USER and NAME_PASSWORD in the environment "
+            "(an @ that is part of the path is written %40)"
+        )
+    if not source:
+        raise ConfigError(
+            f"{file}: camera {camera.name!r}: source is empty; "
+            "wanted a URL, a path, or the index of a webcam"
+        )
+    if is_url or source.isdecimal():
+        return camera
+    return camera.model_copy(update={"source": str(folder / source)})
+
+
+def _model_path(model: ModelConfig, file: str, folder: Path) -> Path:
+    if model.path is None:
+        return demo_model()
+    path = folder / model.path
+    if not path.is_file():
+        raise ConfigError(
+            f"{file}: [model]: path: there is no file {str(path)!r}; correct the path"
+        )
+    return path
+
+
+def demo_model() -> Path:
+    """Where the model lies that manyeyes carries."""
+    package = importlib.util.find_spec("stages.detector")
+    if package is None or not package.submodule_search_locations:
+        raise ConfigError("the package 'stages.detector' is missing; install manyeyes again")
+    return Path(package.submodule_search_locations[0]) / "demo.bundle"
+
+
+def _no_json(value: Any) -> dict[str, str]:
+    return {"": str(value)}  # dates and times: TOML has them, no field takes them
+
+
+# -- one sentence for a mistake --------------------------------------------------------------------
+
+
+def _sentence(error: ValidationError, raw: dict[str, Any], file: str) -> str:
+    first = error.errors()[0]
+    where, section, loc, table = _place(first["loc"], raw)
+    where, key = (f"{file}: {where}" if where else file), str(loc[0])
+    if first["type"] == "extra_forbidden":
+        try:
+            check_keys(where, [key], section.model_fields)
+        except ConfigError as unknown:
+            return str(unknown)
+    wanted = section.model_fields[key].description or "a table"
+    if key not in table:
+        return f"{where}: {key!r} is missing; it must be {wanted}"
+    if key == "credentials":  # what is there may be the secret itself
+        return f"{where}: {key} must be {wanted}"
+    got = table[key]
+    if isinstance(got, dict) and len(loc) > 1:
+        key, got = f"{key}.{loc[1]}", got[str(loc[1])]
+    is_percent = wanted == _SHARE and type(got) in (int, float) and 1 < got <= 100
+    hint = f"; write {got / 100:g} for {got:g} %" if is_percent else ""
+    return f"{where}: {key} must be {wanted}, got {_shown(got)}{hint}"
+
+
+def _place(
+    loc: tuple[int | str, ...], raw: dict[str, Any]
+) -> tuple[str, type[_Section], tuple[int | str, ...], dict[str, Any]]:
+    """Where a mistake is: words for it, the class of its table, the rest of `loc`, the table."""
+    name = str(loc[0])
+    if len(loc) > 2 and isinstance(loc[1], int):
+        section = get_args(Config.model_fields[name].annotation)[0]
+        table = raw[name][loc[1]]
+        label = table.get("name", table.get("type"))
+        where = f"{name} {label!r}" if isinstance(label, str) else f"[[{name}]] number {loc[1] + 1}"
+        return where, section, loc[2:], table
+    if len(loc) > 1 and isinstance(loc[1], str) and isinstance(raw[name], dict):
+        return (
+            f"[{name}]",
+            cast(type[_Section], Config.model_fields[name].annotation),
+            loc[1:],
+            raw[name],
+        )
+    return "", Config, loc, raw
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = repr(value) if isinstance(value, str | list) else str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
