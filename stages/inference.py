@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pipeline.errors import ConfigError, DeviceLost, ModelError
 from pipeline.messages import MAX_ARRAYS, Output, Tensor
 from pipeline.stage import BatchStage
-from stages.detector import archive, bundle
+from stages.detector import archive, bundle, layouts
 from stages.detector.bundle import Facts
 
 log = logging.getLogger(__name__)
@@ -104,9 +104,22 @@ class Inference(BatchStage):
                 alpha_ms=config.stub_alpha_ms, beta_ms=config.stub_beta_ms, burn=config.stub_burn
             ),
         )
+        self._check_outputs()
         golden.check(self._facts, self._engine)
         slowest_s = self._engine.warm_up(range(1, self._limit + 1))
         self.turn_s = max(1.0, 5 * slowest_s)
+
+    def _check_outputs(self) -> None:
+        """One inference: are the outputs what the layout says, and do they fit into a slot?"""
+        where = self.config.model or self._facts.name
+        (arrays,) = self._engine.infer(self._engine.buffer(1))
+        layouts.check(arrays, self._facts, where)
+        got, wanted = sum(array.nbytes for array in arrays), self._facts.output_bytes_per_image
+        if wanted and got > wanted:
+            raise ModelError(
+                f"{where}: its facts promise at most {wanted} bytes of output per picture, got {got}; "
+                "import it again with `manyeyes model import`"
+            )
 
     def process_batch(self, items: Sequence[Tensor]) -> list[Output]:
         """Blocks until the device is done. Any number of items; runs them in batches that fit."""

@@ -12,6 +12,7 @@ import mmap
 import os
 import shutil
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +43,7 @@ def kind_of(path: str | Path) -> Literal["torchscript", "onnx"]:
         return "torchscript"
     try:
         with _mapped(path) as data:
-            is_onnx = any(number == _GRAPH for number, _, _ in _fields(data))
+            is_onnx = _GRAPH in {number for number, _, _ in _fields(data)}  # to the end of the file
     except ValueError:  # no protobuf, or nothing to map
         is_onnx = False
     if not is_onnx:
@@ -104,7 +105,7 @@ def _zip(path: str | Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise ModelError(
             f"{path}: the archive is damaged or cut short ({error}); copy or export it again"
         ) from None

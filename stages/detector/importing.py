@@ -17,16 +17,19 @@ BATCH_SIZES = (1, 2, 4, 8)
 FINAL_ROW_BYTES = 4 * 4 + 4 + 8  # box, score and label of the layout torchvision
 
 COCO80 = tuple(
-    """person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant,
-    stop sign, parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe,
-    backpack, umbrella, handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite,
-    baseball bat, baseball glove, skateboard, surfboard, tennis racket, bottle, wine glass, cup, fork,
-    knife, spoon, bowl, banana, apple, sandwich, orange, broccoli, carrot, hot dog, pizza, donut, cake,
-    chair, couch, potted plant, bed, dining table, toilet, tv, laptop, mouse, remote, keyboard,
-    cell phone, microwave, oven, toaster, sink, refrigerator, book, clock, vase, scissors, teddy bear,
-    hair drier, toothbrush""".replace("\n", " ").split(",")
+    name.strip()
+    for line in """
+    person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light
+    fire hydrant, stop sign, parking meter, bench, bird, cat, dog, horse, sheep, cow
+    elephant, bear, zebra, giraffe, backpack, umbrella, handbag, tie, suitcase, frisbee
+    skis, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard, surfboard
+    tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, apple
+    sandwich, orange, broccoli, carrot, hot dog, pizza, donut, cake, chair, couch
+    potted plant, bed, dining table, toilet, tv, laptop, mouse, remote, keyboard, cell phone
+    microwave, oven, toaster, sink, refrigerator, book, clock, vase, scissors, teddy bear
+    hair drier, toothbrush""".strip().splitlines()
+    for name in line.split(",")
 )
-COCO80 = tuple(" ".join(name.split()) for name in COCO80)
 
 
 def inspect(path: str) -> tuple[Facts, dict[str, Any]]:
@@ -125,6 +128,13 @@ def _run(path: str, facts: Facts) -> list[engines.Outputs]:
     results = engine.infer(batch)
     for arrays in results:
         layouts.check(arrays, facts, str(path))
+        labels = layouts.candidates(arrays, facts, 0.0).labels
+        if len(labels) and not 0 <= labels.min() <= labels.max() < len(facts.classes):
+            raise ModelError(
+                f"{path}: wanted labels 0..{len(facts.classes) - 1} after label_offset "
+                f"{facts.label_offset}, got {labels.min()}..{labels.max()}; name all classes of the "
+                "model, or change label_offset"
+            )
     return results
 
 

@@ -15,7 +15,8 @@ def iou_matrix(a: Floats, b: Floats) -> Floats:
     inter = np.prod(np.maximum(high - low, 0), axis=2)
     area_a, area_b = (np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (a, b))
     union = area_a[:, None] + area_b[None] - inter
-    return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+    iou: Floats = np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+    return iou
 
 
 def match(found: Detections, truth: Detections, iou_threshold: float) -> list[tuple[int, int]]:

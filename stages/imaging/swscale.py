@@ -6,6 +6,8 @@ ones (swscale truncates where the formula rounds): enough to flip a box of low s
 
 from __future__ import annotations
 
+from typing import cast
+
 import av
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
@@ -23,10 +25,10 @@ class ToBgr:
     def __call__(self, frame: Frame) -> Image:
         """The picture of an i420 frame as uint8 (H, W, 3) BGR, new memory."""
         source = av.VideoFrame.from_ndarray(frame.pixels, format="yuv420p")
-        bgr: Image = self._reformatter.reformat(
+        bgr = self._reformatter.reformat(
             source,
             format="bgr24",
             src_colorspace=_COLORSPACE[frame.matrix],
             src_color_range=ColorRange.JPEG if frame.full_range else ColorRange.MPEG,
         ).to_ndarray()
-        return bgr
+        return cast(Image, bgr)
