@@ -1,0 +1,37 @@
+"""Where sinks write: folders that are checked before anything starts, names made of cameras."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pipeline.errors import ResourceError
+
+
+def check_folder(sink: str, folder: Path) -> None:
+    """Raises ResourceError, in one sentence, if files can't be made in `folder`. Creates nothing."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise ResourceError(
+            f"sink {sink}: wanted a folder at {existing}, got a file; choose another"
+        )
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ResourceError(
+            f"sink {sink}: the folder {existing} is not writable; change its mode or choose another"
+        )
+
+
+def make_folder(sink: str, folder: Path) -> None:
+    """`check_folder`, then make it and its parents."""
+    check_folder(sink, folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(
+            f"sink {sink}: the folder {folder} can't be made ({error.strerror}); choose another"
+        ) from error
+
+
+def stem_of(camera: str) -> str:
+    """The name of a camera as a file name that stays in its folder."""
+    return camera.replace(os.sep, "_").lstrip(".") or "_"

@@ -1,0 +1,68 @@
+"""Snapshot: the newest annotated picture of each camera as a JPEG, replaced whole."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import ConfigError, ResourceError
+from pipeline.messages import Frame
+from pipeline.stage import Sink
+from stages.sinks.files import check_folder, make_folder, stem_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotConfig:
+    """Where, and how often."""
+
+    folder: str  # gets <camera>.jpg; made if missing
+    interval_s: float = 1.0  # between two pictures of a camera, 0.05 and more
+    quality: int = 85  # of the JPEG, 1..100
+
+
+class Snapshot(Sink):
+    """Whoever opens a snapshot finds a whole one: it is written aside and moved into place."""
+
+    Config = SnapshotConfig
+    config: SnapshotConfig
+
+    def __init__(self, config: SnapshotConfig) -> None:
+        super().__init__(config)
+        self.max_hz = 1 / max(config.interval_s, 0.05)
+
+    @classmethod
+    def check(cls, config: SnapshotConfig) -> None:
+        """Raises ConfigError if a number is out of range or the folder can't be written."""
+        if not 0.05 <= config.interval_s <= 86400:
+            raise ConfigError(
+                f"sink snapshot: interval_s must be within 0.05..86400 s, got {config.interval_s}"
+            )
+        if not 1 <= config.quality <= 100:
+            raise ConfigError(f"sink snapshot: quality must be within 1..100, got {config.quality}")
+        check_folder("snapshot", Path(config.folder))
+
+    def setup(self) -> None:
+        """Make the folder."""
+        import cv2  # noqa: F401 - loaded before the first frame and not with it
+
+        self.check(self.config)
+        make_folder("snapshot", Path(self.config.folder))
+
+    def process(self, frame: Frame) -> None:
+        """Replace the snapshot of the frame's camera."""
+        import cv2
+
+        quality = [cv2.IMWRITE_JPEG_QUALITY, self.config.quality]
+        data = cv2.imencode(".jpg", frame.image, quality)[1]
+        path = Path(self.config.folder) / f"{stem_of(frame.info.camera)}.jpg"
+        aside = path.with_name(
+            f".{path.name}.part"
+        )  # one name a camera: a crash leaves one at most
+        try:
+            aside.write_bytes(data.tobytes())
+            os.replace(aside, path)
+        except OSError as error:
+            raise ResourceError(
+                f"sink snapshot: {path} can't be written ({error.strerror}); make room"
+            ) from error

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.detections import Detections
+from pipeline.errors import ConfigError, ResourceError
+from stages.sinks.events import Events, EventsConfig
+from sink_frames import result
+from sink_killed import run_and_kill
+
+CLASSES = ("person", "car")
+
+
+def write(path: Path, *results, **config) -> list[dict]:
+    sink = Events(EventsConfig(path=str(path), classes=CLASSES, **config))
+    sink.check(sink.config)
+    sink.setup()
+    for one in results:
+        sink.process(one)
+    sink.close()
+    text = path.read_text()
+    assert text == "" or text.endswith("\n")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_an_event_has_exactly_these_fields(tmp_path):
+    one = result(120, found=2, tracks=True)
+    [event] = write(tmp_path / "events.jsonl", one)
+    found = one.detections
+    assert list(event) == ["camera", "frame_id", "time", "width", "height", "detections"]
+    assert (event["camera"], event["frame_id"]) == ("gate", 120)
+    assert (event["width"], event["height"]) == (160, 90)
+    assert event["time"] == "2025-11-22T10:00:04.923456Z"
+    first = event["detections"][0]
+    assert list(first) == ["xyxy", "label", "class_id", "score", "track_id"]
+    assert (first["label"], first["class_id"], first["track_id"]) == ("person", 0, 7)
+    boxes = np.float32([d["xyxy"] for d in event["detections"]])
+    np.testing.assert_array_equal(boxes, found.xyxy)  # float32 for float32
+    np.testing.assert_array_equal(
+        [np.float32(d["score"]) for d in event["detections"]], found.scores
+    )
+
+
+def test_nothing_found_is_an_event_unless_only_hits_are_wanted(tmp_path):
+    empty, hit = result(0, found=0), result(1, found=1)
+    events = write(tmp_path / "all.jsonl", empty, hit)
+    assert [event["frame_id"] for event in events] == [0, 1]
+    assert events[0]["detections"] == []
+    assert events[1]["detections"][0]["track_id"] is None
+    hits = write(tmp_path / "hits.jsonl", empty, hit, only_hits=True)
+    assert [event["frame_id"] for event in hits] == [1]
+
+
+def test_a_pictures_name_is_told_and_its_truth_is_not(tmp_path):
+    one = result(0, found=0, name="tür 1.jpg", truth=Detections.empty())
+    [event] = write(tmp_path / "a.jsonl", one)
+    assert event["name"] == "tür 1.jpg"
+    assert "truth" not in event
+
+
+def test_a_label_without_a_name_is_its_number(tmp_path):
+    [event] = write(tmp_path / "a.jsonl", result(0, found=3))
+    assert [d["label"] for d in event["detections"]] == ["person", "car", "2"]
+
+
+@pytest.mark.parametrize(
+    ("before", "kept"),
+    [
+        (b"", 0), (b'{"torn": ', 0), (b'{"whole": 1}\n', 1), (b'{"whole": 1}\n{"torn', 1),
+        (b'{"whole": 1}\n' + b"x" * 200_000, 1),
+    ],
+)  # fmt: skip
+def test_a_torn_tail_is_cut_and_whole_lines_are_kept(tmp_path, before, kept):
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(before)
+    events = write(path, result(3))
+    assert [event.get("whole", event.get("frame_id")) for event in events] == [1] * kept + [3]
+
+
+@pytest.mark.parametrize("after", [0, 7, 300])
+def test_kill_9_leaves_whole_lines_and_the_next_start_goes_on(tmp_path, after):
+    path = tmp_path / "events.jsonl"
+    said = run_and_kill("events", path, after)
+    events = write(path, result(10**6))
+    ids = [event["frame_id"] for event in events]
+    assert ids[:-1] == list(range(len(ids) - 1))
+    assert len(ids) - 1 >= said + 1  # nothing is lost that was written
+    assert ids[-1] == 10**6
+
+
+def test_places_that_cannot_be_written_are_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResourceError, match=r"wanted a folder at .*file, got a file"):
+        Events.check(EventsConfig(path=str(tmp_path / "file" / "deep" / "events.jsonl")))
+    with pytest.raises(ConfigError, match=r"wanted a file at .*, got a folder"):
+        Events.check(EventsConfig(path=str(tmp_path)))
+    Events.check(EventsConfig(path=str(tmp_path / "new" / "deep" / "events.jsonl")))
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_of_others_is_refused(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(ResourceError, match="is not writable"):
+        Events.check(EventsConfig(path=str(tmp_path / "events.jsonl")))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_one_sentence():
+    sink = Events(EventsConfig(path="/dev/full"))
+    sink.setup()
+    with pytest.raises(ResourceError, match=r"/dev/full can't be written .*make room"):
+        sink.process(result())
+    sink.close()

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from pipeline.errors import ConfigError, FrameError, ResourceError
+from stages.sinks.video import Video, VideoConfig
+from sink_frames import bar, frame
+from sink_killed import run_and_kill
+
+
+def sink(folder: Path, **config) -> Video:
+    video = Video(VideoConfig(folder=str(folder), **config))
+    video.check(video.config)
+    video.setup()
+    return video
+
+
+def decode(path: Path) -> tuple[list[np.ndarray], list[float]]:
+    """All frames as BGR, and when each is shown, in seconds."""
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+    return [f.to_ndarray(format="bgr24") for f in frames], [float(f.time) for f in frames]
+
+
+def write(folder: Path, frames, **config) -> None:
+    video = sink(folder, **config)
+    for one in frames:
+        video.process(one)
+    video.close()
+
+
+def test_every_frame_is_there_in_order_at_its_time(tmp_path):
+    write(tmp_path, [frame(n) for n in range(60)])
+    images, times = decode(tmp_path / "gate.mp4")
+    assert [bar(image) for image in images] == [n % 16 for n in range(60)]
+    np.testing.assert_allclose(times, [n / 25 for n in range(60)], atol=1e-4)
+    assert abs(images[0].astype(int) - frame(0).image).mean() < 4
+
+
+def test_gaps_in_the_stream_are_gaps_in_the_file(tmp_path):
+    kept = [0, 1, 2, 30, 31]
+    write(tmp_path, [frame(n) for n in kept])
+    np.testing.assert_allclose(decode(tmp_path / "gate.mp4")[1], [n / 25 for n in kept], atol=1e-4)
+
+
+def test_a_source_with_its_own_clock_is_shown_by_it_and_survives_jumps(tmp_path):
+    second = 1_000_000_000
+    frames = [
+        frame(0, pts_ns=7 * second, t_capture_ns=1),
+        frame(1, pts_ns=8 * second, t_capture_ns=2),
+        frame(2, pts_ns=0, t_capture_ns=3, stream_epoch=1),  # began anew: a second later
+        frame(3, pts_ns=second // 2, t_capture_ns=4, stream_epoch=1),
+        frame(4, pts_ns=900 * second, t_capture_ns=5, stream_epoch=1),
+    ]
+    write(tmp_path, frames)
+    np.testing.assert_allclose(decode(tmp_path / "gate.mp4")[1], [0, 1, 2, 2.5, 3.5], atol=1e-4)
+
+
+def test_each_camera_has_its_file(tmp_path):
+    write(tmp_path, [frame(n // 2, camera=("gate", "a/../yard")[n % 2]) for n in range(10)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a_.._yard.mp4", "gate.mp4"]
+    assert len(decode(tmp_path / "gate.mp4")[0]) == 5
+
+
+def test_another_size_begins_another_file_and_odd_sides_lose_a_pixel(tmp_path):
+    write(tmp_path, [frame(0), frame(1), frame(2, size_wh=(97, 55)), frame(3, size_wh=(97, 55))])
+    first, second = decode(tmp_path / "gate.mp4")[0], decode(tmp_path / "gate-2.mp4")[0]
+    assert [image.shape for image in first] == [(90, 160, 3)] * 2
+    assert [image.shape for image in second] == [(54, 96, 3)] * 2
+
+
+def test_no_start_overwrites_what_an_earlier_one_wrote(tmp_path):
+    write(tmp_path, [frame(0)])
+    before = (tmp_path / "gate.mp4").read_bytes()
+    write(tmp_path, [frame(0), frame(1)])
+    write(tmp_path, [frame(0), frame(1), frame(2)])
+    assert (tmp_path / "gate.mp4").read_bytes() == before
+    counts = [len(decode(tmp_path / f"gate{n}.mp4")[0]) for n in ("", "-2", "-3")]
+    assert counts == [1, 2, 3]
+
+
+def test_no_frame_makes_no_file(tmp_path):
+    write(tmp_path / "new", [])
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+@pytest.mark.parametrize("after", [60, 137])
+def test_after_kill_9_the_file_plays_up_to_the_last_second(tmp_path, after):
+    said = run_and_kill("video", tmp_path, after)
+    images, _ = decode(tmp_path / "gate.mp4")
+    assert len(images) >= said - 26  # 25 frames a second, a fragment a second
+    assert [bar(image) for image in images] == [n % 16 for n in range(len(images))]
+    write(tmp_path, [frame(0)])
+    assert len(decode(tmp_path / "gate-2.mp4")[0]) == 1
+
+
+def test_a_picture_too_small_to_encode_is_one_lost_frame(tmp_path):
+    video = sink(tmp_path)
+    with pytest.raises(FrameError, match="2x2 px or more"):
+        video.process(frame(0, size_wh=(64, 1)))
+    video.process(frame(1))
+    video.close()
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [({"crf": 52}, "crf"), ({"preset": "best"}, "veryfast"), ({"threads": 0}, "threads")],
+)
+def test_values_out_of_range_are_refused(tmp_path, config, says):
+    with pytest.raises(ConfigError, match=says):
+        Video.check(VideoConfig(folder=str(tmp_path), **config))
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResourceError, match="wanted a folder at"):
+        Video.check(VideoConfig(folder=str(tmp_path / "file")))
