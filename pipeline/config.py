@@ -221,7 +221,7 @@ def _name_of(source: str | int, index: int, taken: Sequence[str]) -> str:
 
 def _overridden(raw: dict[str, Any], given: Overrides) -> dict[str, Any]:
     """`raw` with the command line over it. What is malformed stays, for the check to find."""
-    run: dict[str, Any] = {k: given[k] for k in ("policy", "seconds", "strict") if k in given}  # type: ignore[literal-required]
+    run: dict[str, Any] = {k: given[k] for k in ("policy", "seconds", "strict") if k in given}
     model = {"path": str(Path(given["model"]).absolute())} if "model" in given else {}
     for section, values in (("run", run), ("model", model)):
         if values and isinstance(raw.get(section, {}), dict):

@@ -11,6 +11,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
 TrackIds = npt.NDArray[np.int64]
+_FLOAT32, _INT32, _INT64 = np.dtype(np.float32), np.dtype(np.int32), np.dtype(np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,12 +37,14 @@ class Detections:
     track_ids: TrackIds | None = None
 
     def __post_init__(self) -> None:
-        n = len(self.xyxy)
-        _check("xyxy", self.xyxy, np.float32, (n, 4))
-        _check("scores", self.scores, np.float32, (n,))
-        _check("labels", self.labels, np.int32, (n,))
+        n = len(self.scores) if isinstance(self.scores, np.ndarray) and self.scores.ndim else 0
+        _check("xyxy", self.xyxy, _FLOAT32, (n, 4))
+        _check("scores", self.scores, _FLOAT32, (n,))
+        _check("labels", self.labels, _INT32, (n,))
         if self.track_ids is not None:
-            _check("track_ids", self.track_ids, np.int64, (n,))
+            _check("track_ids", self.track_ids, _INT64, (n,))
+        if n == 0:
+            return
         if not (np.isfinite(self.xyxy).all() and np.isfinite(self.scores).all()):
             raise ValueError("Detections: boxes and scores must be finite, got nan or infinity")
         if (self.xyxy[:, 2:] < self.xyxy[:, :2]).any():
@@ -92,11 +95,13 @@ class Fit:
         return xyxy * scale + offset
 
 
-def _check(name: str, array: npt.NDArray[Any], dtype: type, shape: tuple[int, ...]) -> None:
+def _check(
+    name: str, array: npt.NDArray[Any], dtype: np.dtype[Any], shape: tuple[int, ...]
+) -> None:
     if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != shape:
         got = (
             f"{array.dtype} {array.shape}"
             if isinstance(array, np.ndarray)
             else type(array).__name__
         )
-        raise ValueError(f"Detections.{name}: must be {np.dtype(dtype)} {shape}, got {got}")
+        raise ValueError(f"Detections.{name}: must be {dtype} {shape}, got {got}")

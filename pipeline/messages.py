@@ -201,7 +201,7 @@ _BATCH, _DONE = 100, 101
 # What strangers send must not cost memory: no nesting deeper or larger than our own messages.
 _LIMITS: dict[str, Any] = {
     "raw": False, "strict_map_key": True, "max_str_len": 4096, "max_bin_len": MAX_MESSAGE_BYTES,
-    "max_array_len": 4096, "max_map_len": 0, "max_ext_len": 0,
+    "max_array_len": 1024, "max_map_len": 0, "max_ext_len": 0,
 }  # fmt: skip
 
 
@@ -233,11 +233,11 @@ def decode(data: bytes) -> list[Envelope]:
     """The messages in `data`: one, or those of a batch in order. Raises MessageError for all else."""
     kind, body = _unpack(data)
     try:
-        if kind == _BATCH:
-            return [envelope for part in body[0] for envelope in decode(part)]
-        return [_envelope(_KINDS[kind], body)]
+        parts = [_unpack(part) for part in body[0]] if kind == _BATCH else [(kind, body)]
+        # A batch in a batch has no kind: what strangers nest would cost memory at every level.
+        return [_envelope(_KINDS[kind], body) for kind, body in parts]
     except _BAD as error:
-        raise MessageError(f"message of kind {kind}: fields that do not fit: {error!r}") from error
+        raise MessageError(f"message of kind {kind}: fields do not fit: {error!r:.200}") from error
 
 
 def decode_done(data: bytes) -> list[tuple[str, SlotRef | None]]:
@@ -248,7 +248,7 @@ def decode_done(data: bytes) -> list[tuple[str, SlotRef | None]]:
     try:
         return [(_text(row[0]), _ref(row[1:]) if len(row) > 1 else None) for row in body[0]]
     except _BAD as error:
-        raise MessageError(f"DONE message with fields that do not fit: {error!r}") from error
+        raise MessageError(f"DONE message with fields that do not fit: {error!r:.200}") from error
 
 
 _BAD = (TypeError, ValueError, IndexError, KeyError, OverflowError, AttributeError, RecursionError)
@@ -270,7 +270,7 @@ def _unpack(data: bytes) -> tuple[int, list[Any]]:
     try:
         fields = msgpack.unpackb(data, **_LIMITS)
     except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
-        raise MessageError(f"{len(data)} bytes that are no msgpack: {error!r}") from error
+        raise MessageError(f"{len(data)} bytes that are no msgpack: {error!r:.200}") from error
     if not isinstance(fields, list) or len(fields) < 3 or type(fields[0]) is not int:
         raise MessageError("no message: wanted a list [version, kind, …]")
     if fields[0] != VERSION:

@@ -1,0 +1,227 @@
+"""The command line: parses, calls, prints; no logic. Exit codes as in errors.py."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from pipeline import config as configuration
+from pipeline.errors import ManyeyesError
+from pipeline.live import LiveTable, cameras_table, print_ledger
+from pipeline.metrics import MetricsServer
+from pipeline.plan import make
+from pipeline.supervisor import Options, Supervisor
+from pipeline.wiring import load
+
+app = typer.Typer(
+    name="manyeyes",
+    help="Real-time object detection for many cameras: every frame accounted for.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+model_app = typer.Typer(
+    help="Look into model files, and import those of others.", no_args_is_help=True
+)
+app.add_typer(model_app, name="model")
+
+Sources = Annotated[
+    list[str],
+    typer.Argument(help="a TOML file, or sources: rtsp://…, a video, a folder, 0, synthetic://"),
+]
+
+
+@app.command()
+def demo(
+    seconds: Annotated[float, typer.Option(help="how long to run")] = 20.0,
+    cameras: Annotated[int, typer.Option(min=1, max=64, help="rendered cameras")] = 4,
+    window: Annotated[bool, typer.Option(help="show a live window, too")] = False,
+    output: Annotated[Path, typer.Option(help="folder for the video and the events")] = Path(
+        "out/demo"
+    ),
+) -> None:
+    """Four rendered cameras through every stage: no camera, GPU, weights or account needed.
+
+    Example: manyeyes demo --seconds 30 --cameras 8
+    """
+    sources = [
+        f"synthetic://?seed={seed}&size=640x360&rate={8 if cameras > 2 else 15}"
+        for seed in range(1, cameras + 1)
+    ]
+    config = configuration.from_sources(
+        sources,
+        events=output / "events.jsonl",
+        video=output,
+        window=window,
+        seconds=seconds,
+    )
+    _run(config)
+    Console().print(f"annotated videos and events.jsonl are in {output}/")
+
+
+@app.command()
+def run(
+    sources: Sources,
+    model: Annotated[Path | None, typer.Option(help="a model bundle; none: the demo model")] = None,
+    events: Annotated[Path | None, typer.Option(help="write detections as JSON Lines")] = None,
+    video: Annotated[
+        Path | None, typer.Option(help="write annotated videos into this folder")
+    ] = None,
+    window: Annotated[bool, typer.Option(help="show a live window; q or Esc quits")] = False,
+    policy: Annotated[
+        str | None, typer.Option(help="newest: never wait; every: process each frame")
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(help="end after so many seconds")] = None,
+    strict: Annotated[bool, typer.Option(help="a source that does not open ends the run")] = False,
+) -> None:
+    """Detect objects in cameras, videos or pictures until they end, or Ctrl-C.
+
+    Example: manyeyes run rtsp://10.0.0.7/stream1 --events out.jsonl --window
+    """
+    given: dict[str, Any] = {
+        "model": model, "events": events, "video": video, "window": window or None,
+        "policy": policy, "seconds": seconds, "strict": strict or None,
+    }  # fmt: skip
+    config = _config(sources, {key: value for key, value in given.items() if value is not None})
+    _run(config)
+
+
+@app.command()
+def check(config: Annotated[Path, typer.Argument(help="a TOML file")]) -> None:
+    """Check a configuration, its files and its memory without starting anything.
+
+    Example: manyeyes check street.toml
+    """
+    plan = make(configuration.load(config))
+    plan.check()
+    pools = sum(spec.slots * spec.slot_bytes for spec in plan.processes)
+    print(
+        f"{config}: fine. {len(plan.processes)} processes, {pools / 2**20:.0f} MiB of shared memory"
+    )
+    for note in plan.notes:
+        print(note)
+
+
+@app.command()
+def graph(
+    sources: Sources,
+    svg: Annotated[Path | None, typer.Option(help="draw it into this SVG file")] = None,
+) -> None:
+    """Print the wiring: every process and every edge.
+
+    Example: manyeyes graph street.toml --svg wiring.svg
+    """
+    plan = make(_config(sources, {}))
+    plan.check()
+    print(plan.text())
+    if svg is not None:
+        svg.write_text(load("pipeline.drawing:svg")(plan))
+
+
+@model_app.command("inspect")
+def model_inspect(
+    file: Path, as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False
+) -> None:
+    """Print the facts of a model file; nothing of it is run.
+
+    Example: manyeyes model inspect yolox.bundle
+    """
+    facts = load("stages.detector.importing:inspect")(file)
+    if as_json:
+        print(json.dumps(facts, indent=2))
+    else:
+        for key, value in facts.items():
+            print(f"{key:>24}  {value}")
+
+
+@model_app.command("import")
+def model_import(
+    file: Path,
+    output: Annotated[Path, typer.Option("-o", "--output", help="the bundle to write")],
+    layout: Annotated[
+        str, typer.Option(help="candidates, yolox, yolox-raw, ultralytics, torchvision")
+    ],
+    classes: Annotated[str, typer.Option(help="coco80, a file with one a line, or a,b,c")],
+    size: Annotated[str, typer.Option(help="input of the model, 416 or 640x352 (width x height)")],
+    color: Annotated[str, typer.Option(help="rgb or bgr")],
+    scale: Annotated[
+        float | None, typer.Option(help="input = (pixel * scale - mean) / std")
+    ] = None,
+    mean: Annotated[str | None, typer.Option(help="three numbers, a,b,c")] = None,
+    std: Annotated[str | None, typer.Option(help="three numbers, a,b,c")] = None,
+    pad: Annotated[int, typer.Option(help="grey level of the letterbox")] = 114,
+    align: Annotated[str, typer.Option(help="center or top-left")] = "center",
+    interpolation: Annotated[str, typer.Option(help="linear, area, nearest, cubic")] = "linear",
+    resize: Annotated[str, typer.Option(help="letterbox or stretch")] = "letterbox",
+) -> None:
+    """Give a TorchScript or ONNX model of somebody else the facts that manyeyes needs.
+
+    Example: manyeyes model import yolox.torchscript --layout yolox --classes coco80 --size 416
+    --color bgr --align top-left -o yolox.bundle
+    """
+    facts = load("stages.detector.importing:import_model")(
+        file, output=output, layout=layout, classes=classes, size=size, color=color, scale=scale,
+        mean=mean, std=std, pad=pad, align=align, interpolation=interpolation, resize=resize,
+    )  # fmt: skip
+    print(
+        f"{output}: {facts.name}, {len(facts.classes)} classes, {facts.input.width}x{facts.input.height}"
+    )
+
+
+def _config(sources: list[str], given: dict[str, Any]) -> configuration.Config:
+    if len(sources) == 1 and sources[0].endswith(".toml"):
+        return configuration.load(Path(sources[0]), **given)
+    return configuration.from_sources(sources, **given)
+
+
+def _run(config: configuration.Config) -> None:
+    plan = make(config)
+    console = Console()
+    for note in plan.notes:
+        console.print(note, style="dim")
+    options = Options(
+        directory=config.run.directory, seconds=config.run.seconds, strict=config.run.strict
+    )
+    table = LiveTable(console)
+    supervisor = Supervisor(plan, options, table.tick)
+    server = None
+    if config.metrics.enabled and config.metrics.port is not None:
+        server = MetricsServer(supervisor, config.metrics.host, config.metrics.port)
+        console.print(f"metrics on http://{config.metrics.host}:{server.port}/metrics", style="dim")
+    try:
+        with table.shown():
+            supervisor.run()
+    finally:
+        if server is not None:
+            server.close()
+    console.print(cameras_table(supervisor))
+    print_ledger(console, supervisor)
+
+
+def main() -> None:
+    """The console script."""
+    sys.path.insert(
+        0, os.getcwd()
+    )  # stages of others are found beside their TOML, as with python -m
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(message)s",
+        handlers=[RichHandler(show_time=False, show_path=False)],
+    )
+    try:
+        app()
+    except ManyeyesError as error:
+        print(f"manyeyes: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""A whole run without any picture library: pattern cameras through all kinds of process.
+
+`python tests/patterns.py POLICY CAMERAS SECONDS FRAMES RATE FOLDER` runs one and prints its ledger as
+JSON; `plan` is for tests that run a supervisor themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from pipeline.ledger import DETECT, VIEW
+from pipeline.supervisor import Options, Supervisor
+from pipeline.wiring import EdgeSpec, Plan, ProcessSpec
+
+PIXELS = 64 * 64 * 3
+
+
+def plan(
+    folder: Path, *, policy="newest", cameras=2, frames=0, rate_hz=50.0, alpha_ms=1.0, workers=1
+):
+    names = tuple(f"c{i}" for i in range(cameras))
+    every = policy == "every"
+    overflow = "wait" if every else "drop"
+
+    def edge(consumer, paths, credits, depth, overflow=overflow, cameras=names):
+        return EdgeSpec(
+            consumer=consumer,
+            cameras=cameras,
+            paths=paths,
+            credits=credits,
+            depth=depth,
+            overflow=overflow,
+        )
+
+    def process(name, run, outputs=(), **fields):
+        pixels = fields.pop("slot_bytes", 0)
+        slots = 20 + sum(edge.slots for edge in outputs) if pixels else 0
+        counters = tuple(f"undelivered:{edge.consumer}" for edge in outputs if not edge.paths)
+        return ProcessSpec(
+            name=name,
+            run=run,
+            outputs=tuple(outputs),
+            slots=slots,
+            slot_bytes=pixels,
+            counters=counters,
+            **{"config": {}, "cameras": names, "paths": (), "role": "stage", **fields},
+        )
+
+    captures = tuple(f"capture.{name}" for name in names)
+    engines = tuple(f"inference.{j}" for j in range(workers))
+    config = {"frames": frames, "rate_hz": rate_hz}
+    processes = [
+        process(
+            f"capture.{name}",
+            "parts:Pattern",
+            [
+                edge(
+                    "preprocess", (DETECT,), 2 if every else 1, 2 if every else 1, cameras=(name,)
+                ),
+                edge("render", (VIEW,), 24 if every else 1, 1, cameras=(name,)),
+            ],
+            role="source",
+            config=config,
+            cameras=(name,),
+            paths=(DETECT, VIEW),
+            slot_bytes=PIXELS,
+        )
+        for name in names
+    ]
+    processes += [
+        process(
+            "preprocess",
+            "parts:Shrink",
+            [edge("batcher", (DETECT,), 6 if every else 3, 2 if every else 1)],
+            paths=(DETECT,),
+            reads=captures,
+            slot_bytes=32 * 32 * 3,
+        ),
+        process(
+            "batcher",
+            "",
+            [edge(name, (DETECT,), 1, 1) for name in engines],
+            role="batcher",
+            paths=(DETECT,),
+            options={"max_batch": 4, "policy": policy, "depth": 8},
+        ),
+        *(
+            process(
+                name,
+                "parts:Model",
+                [edge("postprocess", (DETECT,), 2, 8, "wait")],
+                role="batch",
+                paths=(DETECT,),
+                reads=("preprocess",),
+                slot_bytes=64,
+                config={"alpha_ms": alpha_ms},
+            )
+            for name in engines
+        ),
+        process(
+            "postprocess",
+            "parts:Decode",
+            [edge("sink.results", (), 8, 32), edge("render", (), 32, 32)],
+            paths=(DETECT,),
+            delivers=True,
+            in_order=every,
+            reads=engines,
+        ),
+        process(
+            "render",
+            "parts:Draw",
+            [edge("sink.frames", (), 1, 1)],
+            role="join",
+            paths=(VIEW,),
+            delivers=True,
+            reads=captures,
+            slot_bytes=PIXELS,
+            options={"max_age_ms": 500},
+        ),
+        process("sink.results", "parts:WriteResults", role="sink", config=_file(folder, "results")),
+        process(
+            "sink.frames",
+            "parts:WriteFrames",
+            role="sink",
+            reads=("render",),
+            config=_file(folder, "frames"),
+        ),
+    ]
+    return Plan(cameras=names, policy=policy, processes=tuple(processes))
+
+
+def _file(folder: Path, name: str) -> dict[str, str]:
+    return {"path": str(folder / f"{name}.txt")}
+
+
+def rows(folder: Path, name: str) -> list[tuple[str, int, int, int]]:
+    """(camera, frame_id, value of the pixels, the source's count) of every line that a sink wrote."""
+    path = folder / f"{name}.txt"
+    lines = path.read_text().splitlines() if path.exists() else []
+    cells = [line.split() for line in lines]
+    return [(row[0], int(row[1]), int(row[2]), int(row[3])) for row in cells if len(row) == 4]
+
+
+def summary(supervisor: Supervisor) -> dict[str, dict[str, int]]:
+    return {
+        f"{camera}/{path}": {
+            "captured": totals.captured,
+            "delivered": totals.delivered,
+            "in_flight": totals.in_flight,
+            "error": totals.error,
+            **{reason: n for reason, n in totals.dropped.items() if n},
+        }
+        for (camera, path), totals in supervisor.totals.items()
+    }
+
+
+def main() -> None:
+    policy, cameras, seconds, frames, rate_hz, folder = sys.argv[1:7]
+    run = Supervisor(
+        plan(
+            Path(folder),
+            policy=policy,
+            cameras=int(cameras),
+            frames=int(frames),
+            rate_hz=float(rate_hz),
+        ),
+        Options(
+            seconds=float(seconds) or None,
+            to_bgr=None,
+            directory=Path(sys.argv[7]) if len(sys.argv) > 7 else None,
+        ),
+        _announce,
+    )
+    run.run()
+    print(json.dumps(summary(run)), flush=True)
+
+
+def _announce(supervisor: Supervisor) -> None:
+    """READY with all pids, once frames arrive at the sinks."""
+    if not getattr(supervisor, "announced", False) and all(
+        totals.delivered for totals in supervisor.totals.values()
+    ):
+        supervisor.announced = True
+        pids = {child.name: child.pid for child in supervisor.children.values()}
+        print(
+            "READY",
+            json.dumps({"pids": pids, "sockets": str(supervisor._directory.sockets)}),
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    os.environ["PYTHONPATH"] = str(Path(__file__).parent)
+    from pipeline.errors import ManyeyesError
+
+    try:
+        main()
+    except ManyeyesError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)

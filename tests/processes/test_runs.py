@@ -1,0 +1,195 @@
+"""Whole runs of pattern cameras, in real processes over real sockets and memory."""
+
+import gc
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import patterns
+import pytest
+
+from pipeline.supervisor import Options, Supervisor
+
+TESTS = Path(patterns.__file__).parent
+BOUND_S = 10.0
+
+
+@pytest.fixture(autouse=True)
+def _parts_on_path(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+
+
+@pytest.fixture
+def started(tmp_path):
+    """Starts `tests/patterns.py` and waits for READY; whatever happens, nothing is left behind."""
+    processes = []
+
+    def start(*arguments, ready=True):
+        process = subprocess.Popen(
+            [sys.executable, str(TESTS / "patterns.py"), *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        facts = None
+        if ready:
+            line = process.stdout.readline()
+            assert line.startswith("READY"), line
+            facts = json.loads(line.removeprefix("READY"))
+        return process, facts
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def run(tmp_path, on_tick=None, seconds=None, **options):
+    supervisor = Supervisor(
+        patterns.plan(tmp_path, **options), Options(seconds=seconds, to_bgr=None), on_tick
+    )
+    supervisor.run()
+    return supervisor
+
+
+def exists(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition, bound_s=BOUND_S):
+    """Poll for what another process does; there is nothing to wait on."""
+    end = time.monotonic() + bound_s
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_delivers_each_frame_once_in_order_with_its_own_pixels(tmp_path, workers):
+    supervisor = run(tmp_path, policy="every", cameras=3, frames=300, rate_hz=0, workers=workers)
+    wanted = [(n, n % 251, n + 1) for n in range(300)]
+    for name in ("results", "frames"):
+        rows = patterns.rows(tmp_path, name)
+        for camera in ("c0", "c1", "c2"):
+            assert [row[1:] for row in rows if row[0] == camera] == wanted
+    for totals in supervisor.totals.values():
+        assert (totals.captured, totals.delivered, totals.error) == (300, 300, 0)
+
+
+def test_newest_drops_only_what_a_newer_frame_replaced_and_serves_all_alike(tmp_path):
+    supervisor = run(tmp_path, cameras=3, frames=200, rate_hz=100, alpha_ms=30)
+    for (_, path), totals in supervisor.totals.items():
+        assert totals.error == 0
+        assert totals.in_flight == 0
+        assert totals.captured == 200
+        if path == "detect":
+            assert totals.dropped["superseded"] > 0
+    assert int(supervisor.ledger["torn"].sum()) == 0
+    for camera in ("c0", "c1", "c2"):
+        mine = [row for row in patterns.rows(tmp_path, "results") if row[0] == camera]
+        assert [row[1] for row in mine] == sorted({row[1] for row in mine})
+        assert all(value == frame_id % 251 for _, frame_id, value, _ in mine)
+
+
+class Chaos:
+    """Kills one process after the other, each when all cameras have recovered from the last kill."""
+
+    def __init__(self, folder, kills, how=signal.SIGKILL, seed=7):
+        self.folder, self.how = folder, how
+        self.left = kills
+        self.order = random.Random(seed)
+        self.captured = None
+        self.killed = []
+        self.deadline = time.monotonic() + 60
+
+    def __call__(self, supervisor):
+        if not supervisor.live or supervisor.stopping:
+            return
+        if not self.has_recovered():
+            assert time.monotonic() < self.deadline, f"no newer frames after {self.killed[-1:]}"
+            return
+        if self.left == 0:
+            supervisor.stop()
+            return
+        self.left -= 1
+        names = sorted(supervisor.children)
+        child = supervisor.children[names[len(self.killed) % len(names)]]
+        if child.pid is None:
+            self.left += 1
+            return
+        self.captured = [int(n) for n in supervisor.ledger["captured"]]
+        self.killed.append(child.name)
+        self.deadline = time.monotonic() + BOUND_S + 5
+        child.signal(self.how)
+
+    def has_recovered(self):
+        if self.captured is None:
+            return bool(patterns.rows(self.folder, "frames"))
+        return all(
+            any(
+                row[0] == f"c{i}" and row[1] >= captured for row in patterns.rows(self.folder, name)
+            )
+            for name in ("results", "frames")
+            for i, captured in enumerate(self.captured)
+        )
+
+
+@pytest.mark.parametrize("policy", ["newest", "every"])
+def test_kill_9_of_every_stage_loses_only_counted_frames(tmp_path, policy):
+    chaos = Chaos(tmp_path, kills=20 if policy == "newest" else 9)
+    before = set(os.listdir("/proc/self/fd"))
+    supervisor = run(tmp_path, chaos, policy=policy, cameras=2, rate_hz=50)
+    assert len(chaos.killed) == (20 if policy == "newest" else 9)
+    assert set(chaos.killed) == set(supervisor.children)
+    for totals in supervisor.totals.values():
+        assert (totals.error, totals.in_flight) == (0, 0)
+    assert int(supervisor.ledger["torn"].sum()) == 0
+    for name in ("results", "frames"):
+        rows = patterns.rows(tmp_path, name)
+        assert all(value == (pts - 1) % 251 for _, _, value, pts in rows), "pixels of another frame"
+    assert not supervisor._directory.sockets.exists()
+    del supervisor, totals
+    gc.collect()  # the ledger's mapping holds a descriptor
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_hung_stage_is_noticed_and_replaced(tmp_path):
+    chaos = Chaos(tmp_path, kills=9, how=signal.SIGSTOP)
+    supervisor = run(tmp_path, chaos, cameras=2, rate_hz=50)
+    assert set(chaos.killed) == set(supervisor.children)
+    for totals in supervisor.totals.values():
+        assert totals.error == 0
+
+
+def test_sigterm_ends_in_order_within_five_seconds(tmp_path, started):
+    process, facts = started("newest", 2, 0, 0, 50, tmp_path)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=5)
+    assert process.returncode == 0
+    for totals in json.loads(out.splitlines()[-1]).values():
+        assert totals["error"] == totals["in_flight"] == 0
+    assert not any(exists(pid) for pid in facts["pids"].values())
+    assert not Path(facts["sockets"]).exists()
+
+
+def test_kill_9_of_the_supervisor_takes_everything_along(tmp_path, started):
+    process, facts = started("newest", 2, 0, 0, 50, tmp_path)
+    process.kill()
+    process.wait()
+    wait_until(lambda: not any(exists(pid) for pid in facts["pids"].values()))
+    wait_until(lambda: not Path(facts["sockets"]).exists())
+
+
+def test_a_second_run_on_the_same_directory_exits_75(tmp_path, started):
+    started("newest", 1, 0, 0, 50, tmp_path, tmp_path / "run")
+    second, _ = started("newest", 1, 0, 0, 50, tmp_path, tmp_path / "run", ready=False)
+    assert second.wait(timeout=30) == 75
