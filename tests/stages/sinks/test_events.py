@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sink_frames import result
+from sink_killed import run_and_kill
 
 from pipeline.detections import Detections
 from pipeline.errors import ConfigError, ResourceError
 from stages.sinks.events import Events, EventsConfig
-from sink_frames import result
-from sink_killed import run_and_kill
 
 CLASSES = ("person", "car")
 

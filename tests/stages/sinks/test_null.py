@@ -3,8 +3,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from stages.sinks.null import Null, NullConfig
 from sink_frames import result
+
+from stages.sinks.null import Null, NullConfig
 
 
 def test_it_takes_everything_and_gives_nothing():

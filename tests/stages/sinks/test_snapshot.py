@@ -4,10 +4,10 @@ import threading
 
 import cv2
 import pytest
+from sink_frames import bar, frame
 
 from pipeline.errors import ConfigError, ResourceError
 from stages.sinks.snapshot import Snapshot, SnapshotConfig
-from sink_frames import bar, frame
 
 
 def sink(folder, **config) -> Snapshot:

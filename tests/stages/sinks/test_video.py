@@ -5,11 +5,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from sink_frames import bar, frame
+from sink_killed import run_and_kill
 
 from pipeline.errors import ConfigError, FrameError, ResourceError
 from stages.sinks.video import Video, VideoConfig
-from sink_frames import bar, frame
-from sink_killed import run_and_kill
 
 
 def sink(folder: Path, **config) -> Video:

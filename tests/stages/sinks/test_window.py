@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sink_frames import bar, frame
 
 from pipeline.errors import ConfigError
 from stages.sinks.window import Wall, Window, WindowConfig, tiles
-from sink_frames import bar, frame
 
 
 @given(st.integers(0, 70), st.integers(64, 2000), st.integers(64, 2000))
