@@ -142,9 +142,12 @@ def strides(blocks: Sequence[nn.Module], width: int, height: int) -> list[tuple[
     with torch.no_grad():
         for block in blocks:
             training = block.training
-            x = block.eval()(x)
-            block.train(training)
-            if x.ndim != 4:
+            try:
+                x = block.eval()(x)
+                flat = x.ndim != 4
+            except AssertionError:  # of a transformer's block, about its input
+                flat = True
+            if flat:
                 raise ConfigError("the backbone gives no feature maps (B, C, H, W); take a CNN")
             sizes.append((int(x.shape[1]), int(x.shape[2])))
     return sizes

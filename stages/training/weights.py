@@ -45,7 +45,9 @@ def load(model: nn.Module, architecture: str, names: Sequence[str], weights: str
     ready: dict[str, Tensor] = {}
     for key in (k for k in state if k in own):
         repeats = next((n for pattern, n in _PER_CLASS if pattern.search(key)), None)
-        if repeats and (own[key].shape != state[key].shape or old not in (None, tuple(names))):
+        same_form = own[key].shape[1:] == state[key].shape[1:]
+        same_rows = own[key].shape == state[key].shape and old in (None, tuple(names))
+        if repeats and same_form and not same_rows:
             where = f"{weights}: {key}"
             ready[key] = _by_name(own[key], state[key], names, old, repeats, where)
         else:
@@ -59,7 +61,11 @@ def load_backbone(model: nn.Module, architecture: str, path: Path) -> None:
     own = model.backbone.state_dict()
     fits: dict[str, Tensor] = {}
     for key, value in state.items():
-        for name in (key, f"body.{key}", f"body.{key.removeprefix('features.')}"):
+        names = [key, f"body.{key}", f"body.{key.removeprefix('features.')}"]
+        if architecture == "ssd300_vgg16" and (number := re.match(r"features\.(\d+)\.", key)):
+            # the last three convolutions of VGG are the first of torchvision's extra blocks
+            names.append(f"extra.0.{int(number[1]) - 23}.{key.rpartition('.')[2]}")
+        for name in names:
             if name in own and own[name].shape == value.shape:
                 fits[name] = value
     inner = [
@@ -88,7 +94,7 @@ def _by_name(
     count = old.shape[0] // (anchors * repeats)
     if old_names is None and count == len(COCO):
         old_names = COCO
-    if old_names is None or len(old_names) != count or new.shape[1:] != old.shape[1:]:
+    if old_names is None or len(old_names) != count:
         raise ConfigError(
             f"{where} has rows for {count} classes, the model has {len(names)}, and the file does not "
             "say which; pass a checkpoint of `manyeyes train`, or weights of the same classes"
