@@ -121,27 +121,35 @@ def load(
 def read_image(sample: Sample) -> Image:
     """The picture of a sample: uint8 (height, width, 3) BGR, EXIF orientation applied.
 
+    Raises DataError as `decode` does, or if the picture is no longer of the size it had.
+    """
+    image = decode(sample.path)
+    if image.shape != (sample.height, sample.width, 3):
+        raise DataError(
+            f"{sample.path}: wanted {sample.width}x{sample.height} px as when the data set was "
+            f"read, got {image.shape[1]}x{image.shape[0]}; load it again"
+        )
+    return image
+
+
+def decode(path: Path) -> Image:
+    """A picture file as uint8 (H, W, 3) BGR, EXIF orientation applied.
+
     Decoded by OpenCV as the pipeline's picture folders are, so that both see the same pixels.
-    Raises DataError naming the file if it is gone, broken, too large or not of the size it had.
+    Raises DataError naming the file if it is gone, broken or too large.
     """
     import cv2
 
-    data = _bytes(sample.path)
+    data = _bytes(path)
     try:
         with _open(data) as picture:
             _check_size(*picture.size)
     except _BROKEN as error:
-        raise DataError(f"{sample.path}: no readable picture: {error}") from error
+        raise DataError(f"{path}: no readable picture: {error}") from error
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if decoded is None:
-        raise DataError(f"{sample.path}: OpenCV cannot decode this picture; save it as JPEG or PNG")
+        raise DataError(f"{path}: OpenCV cannot decode this picture; save it as JPEG or PNG")
     image: Image = decoded.astype(np.uint8, copy=False)
-    if image.shape != (sample.height, sample.width, 3):
-        got = f"{image.shape[1]}x{image.shape[0]}"
-        raise DataError(
-            f"{sample.path}: wanted {sample.width}x{sample.height} px as when the data set was "
-            f"read, got {got}; load it again"
-        )
     return image
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.detections import Detections, Labels
-from pipeline.errors import DataError
+from pipeline.errors import DataError, ModelError
 from stages.detector.bundle import read_facts
 from stages.detector.decode import Options, detections_from
 from stages.detector.engines import load
@@ -51,6 +52,7 @@ class Predictor:
         self._engine = load(
             str(path), self.facts, device=device, precision=precision, threads=threads
         )
+        self._engine.warm_up((min(batch, max(self.facts.batch_sizes)),))
         self._ms = dict.fromkeys(("prepare", "infer", "decode"), 0.0)
         self._pictures = 0
 
@@ -73,8 +75,67 @@ class Predictor:
 
     @property
     def speed_ms(self) -> dict[str, float]:
-        """Mean ms of a picture so far, by phase; the first batches, which are slow, among them."""
+        """Mean ms of a picture so far, by phase; reading files is not among them."""
         return {name: ms / max(self._pictures, 1) for name, ms in self._ms.items()}
+
+
+def found_by(
+    path: Path | str,
+    dataset: DataSet,
+    *,
+    device: str = "auto",
+    batch: int = 8,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[list[Detections], dict[str, float]]:
+    """What `evaluate` is given: the detections of anything that has some, and ms per picture by phase.
+
+    path: a bundle (TorchScript or ONNX), a checkpoint of `manyeyes train`, a file of detections.
+    progress: called with the number of pictures done. Speed is empty but for bundles.
+    Raises ModelError, DataError, ConfigError.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ModelError(f"{file}: no such file; wanted a bundle, a checkpoint or detections")
+    if file.suffix in (".json", ".jsonl"):
+        return read_detections(file, dataset), {}
+    if zipfile.is_zipfile(file) and not _is_torchscript(file):
+        return _of_checkpoint(file, dataset, device, batch), {}
+    predictor = Predictor(file, options=TAIL, device=device, batch=batch)
+    return detect(predictor, dataset, progress), predictor.speed_ms
+
+
+def _is_torchscript(file: Path) -> bool:
+    with zipfile.ZipFile(file) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _of_checkpoint(file: Path, dataset: DataSet, device: str, batch: int) -> list[Detections]:
+    import torch
+
+    from stages.detector.bundle import ResizeFacts
+    from stages.training import checkpoint, models, validation
+
+    state = checkpoint.load(file)
+    config = models.ModelConfig.from_json(state["config"])
+    model = models.build(config)
+    try:
+        model.load_state_dict(state["model"])
+        resize = ResizeFacts(**state["resize"])
+    except (RuntimeError, TypeError, KeyError) as error:
+        raise ModelError(
+            f"{file}: its weights do not fit {config.architecture}: {error}"
+        ) from error
+    mapping = class_map(config.classes, dataset.classes)
+    chosen = "cuda" if torch.cuda.is_available() else "cpu"
+    found = validation.detect(
+        model,
+        config,
+        validation.facts_of(config, resize),
+        dataset,
+        device=torch.device(chosen if device == "auto" else device),
+        batch=batch,
+    )
+    return [relabelled(one, mapping) for one in found]
 
 
 def detect(
@@ -167,7 +228,12 @@ def _read_coco(file: Path, dataset: DataSet) -> list[Detections]:
 
 def _read_events(file: Path, dataset: DataSet) -> list[Detections]:
     order = sorted(range(len(dataset.samples)), key=lambda i: dataset.samples[i].path)
-    by_name = {dataset.samples[i].path.name: i for i in order}
+    by_name: dict[str, int] = {}
+    for i in order:
+        known = dataset.samples[i].path.name
+        by_name[known] = (
+            -1 if known in by_name else i
+        )  # -1: in two folders, so a name tells nothing
     label_of = {name: label for label, name in enumerate(dataset.classes)}
     found = [Detections.empty() for _ in dataset.samples]
     seen: set[int] = set()
@@ -177,6 +243,8 @@ def _read_events(file: Path, dataset: DataSet) -> list[Detections]:
         try:
             name, frame_id = event.get("name"), int(event["frame_id"])
             index = by_name[Path(name).name] if name else order[frame_id]
+            if index < 0 or frame_id < 0:
+                raise ValueError(f"no one picture is {name or frame_id!r}")
             size = (event["width"], event["height"])
             rows = [
                 (*map(float, row["xyxy"]), float(row["score"]), label_of.get(row["label"], -1))

@@ -1,0 +1,183 @@
+"""A model on pictures, folders and videos without the pipeline: drawn, and as lines of events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from pipeline.detections import Detections
+from pipeline.errors import DataError
+from stages.imaging.drawing import draw
+from stages.training.convert import new_folder
+from stages.training.datasets import Image, decode
+from stages.training.formats import PICTURE_SUFFIXES, pictures_below
+from stages.training.predict import Predictor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shot:
+    """One picture to look at; `rate_hz` is that of its video."""
+
+    source: str
+    index: int
+    name: str | None  # of a picture
+    image: Image
+    rate_hz: Fraction | None
+
+
+def annotate(
+    predictor: Predictor,
+    sources: Sequence[Path | str],
+    output: Path | str,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, int]:
+    """Find things in pictures, folders of pictures and videos; write a new folder.
+
+    output: gets each picture drawn (JPEG), each video drawn (MP4, H.264), and detections.jsonl, whose
+        lines are events as the pipeline writes them. Appears whole or not at all.
+    progress: called with the number of pictures done.
+    Returns how often each class was found.
+    Raises DataError naming the source that is none, ResourceError if the folder can't be written.
+    """
+    counts = dict.fromkeys(predictor.classes, 0)
+    done = 0
+    with new_folder(Path(output)) as folder, ExitStack() as stack:
+        lines = stack.enter_context((folder / "detections.jsonl").open("w", encoding="utf-8"))
+        film = stack.enter_context(_Film(folder))
+        for batch in _batches(_shots(sources), predictor.batch):
+            for shot, found in zip(batch, predictor([shot.image for shot in batch]), strict=True):
+                lines.write(json.dumps(_event(shot, found, predictor.classes)) + "\n")
+                drawn = draw(shot.image.copy(), found, predictor.classes)
+                if shot.name is None:
+                    film.add(shot, drawn)
+                else:
+                    target = folder / f"{shot.source}_{shot.name.replace('/', '_')}"
+                    cv2.imwrite(str(target.with_suffix(".jpg")), drawn)
+                for label in found.labels.tolist():
+                    counts[predictor.classes[label]] += 1
+            done += len(batch)
+            if progress is not None:
+                progress(done)
+    return counts
+
+
+def _shots(sources: Sequence[Path | str]) -> Iterator[_Shot]:
+    names: set[str] = set()
+    for source in sources:
+        path = Path(source)
+        stem = path.stem or path.resolve().name
+        stem = stem if stem not in names else f"{stem}-{len(names)}"
+        names.add(stem)
+        if path.is_dir():
+            pictures = pictures_below(path)
+            if not pictures:
+                raise DataError(
+                    f"{path}: no picture in this folder; wanted JPEG, PNG, BMP, WebP or TIFF"
+                )
+            for i, picture in enumerate(pictures):
+                name = picture.relative_to(path).as_posix()
+                yield _Shot(source=stem, index=i, name=name, image=decode(picture), rate_hz=None)
+        elif path.suffix.lower() in PICTURE_SUFFIXES:
+            yield _Shot(source=stem, index=0, name=path.name, image=decode(path), rate_hz=None)
+        else:
+            yield from _frames(path, stem)
+
+
+def _frames(path: Path, stem: str) -> Iterator[_Shot]:
+    import av
+
+    if not path.is_file():
+        raise DataError(f"{path}: no such picture, folder or video")
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise DataError(f"{path}: no video in this file")
+            rate = container.streams.video[0].average_rate or Fraction(25)
+            for i, frame in enumerate(container.decode(video=0)):
+                image = frame.to_ndarray(format="bgr24").astype("uint8", copy=False)
+                yield _Shot(source=stem, index=i, name=None, image=image, rate_hz=rate)
+    except av.FFmpegError as error:
+        raise DataError(f"{path}: no readable picture or video: {error.strerror}") from error
+
+
+class _Film:
+    """The video that is being written; another one for each source."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._source = ""
+        self._size_wh = (0, 0)
+        self._container: Any = None
+
+    def __enter__(self) -> _Film:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._container is not None:
+            for packet in self._stream.encode(None):
+                self._container.mux(packet)
+            self._container.close()
+
+    def add(self, shot: _Shot, image: Image) -> None:
+        """One more frame; a source whose size changes is scaled to its first."""
+        import av
+
+        if shot.source != self._source:
+            self.__exit__()
+            self._source = shot.source
+            self._container = av.open(str(self._folder / f"{shot.source}.mp4"), "w")
+            self._stream = self._container.add_stream(
+                "libx264", rate=shot.rate_hz, options={"crf": "23"}
+            )
+            self._size_wh = (max(2, image.shape[1] // 2 * 2), max(2, image.shape[0] // 2 * 2))
+            self._stream.width, self._stream.height = self._size_wh
+            self._stream.pix_fmt = "yuv420p"
+        if (image.shape[1], image.shape[0]) != self._size_wh:  # H.264 wants even sides
+            image = cv2.resize(image, self._size_wh).astype("uint8", copy=False)
+        frame = av.VideoFrame.from_ndarray(image, format="bgr24")
+        for packet in self._stream.encode(frame):
+            self._container.mux(packet)
+
+
+def _event(shot: _Shot, found: Detections, classes: Sequence[str]) -> dict[str, Any]:
+    height, width = shot.image.shape[:2]
+    rows = zip(found.xyxy, found.scores, found.labels.tolist(), strict=True)
+    detections = [
+        {
+            "xyxy": [float(str(edge)) for edge in xyxy],  # the shortest that gives the float32 back
+            "label": classes[label],
+            "class_id": label,
+            "score": float(str(score)),
+            "track_id": None,
+        }
+        for xyxy, score, label in rows
+    ]
+    name = {} if shot.name is None else {"name": shot.name}
+    time = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    head = {
+        "camera": shot.source,
+        "frame_id": shot.index,
+        "time": time,
+        "width": width,
+        "height": height,
+    }
+    return {**head, **name, "detections": detections}
+
+
+def _batches(shots: Iterator[_Shot], size: int) -> Iterator[list[_Shot]]:
+    batch: list[_Shot] = []
+    for shot in shots:
+        batch.append(shot)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
