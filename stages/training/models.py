@@ -18,7 +18,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign
 
 from pipeline.errors import ConfigError
-from stages.training import backbones
+from stages.training import backbones, tiny
 from stages.training import weights as weight_files
 
 NAMED = (
@@ -31,7 +31,8 @@ NAMED = (
     "fcos_resnet50_fpn",
     "ssd300_vgg16",
     "ssdlite320_mobilenet_v3_large",
-)  # complete torchvision detectors
+    "fcos_tiny",  # ours
+)  # complete detectors: torchvision's, and a tiny one
 HEADS = ("ssd", "ssdlite", "fasterrcnn")  # on `ModelConfig.backbone`
 
 
@@ -88,18 +89,8 @@ class ModelConfig:
 
 
 def demo(classes: tuple[str, ...] = ("person", "car", "bicycle")) -> ModelConfig:
-    """The small detector of `manyeyes demo`: 16:9 pictures, half of a MobileNetV2, 8 px apart."""
-    return ModelConfig(
-        architecture="ssdlite",
-        classes=classes,
-        width=256,
-        height=144,
-        backbone="mobilenet_v2[:18]",
-        width_mult=0.5,
-        first_stride=8,
-        levels=5,
-        min_scale=0.08,
-    )
+    """The small detector of `manyeyes demo`, for 16:9 pictures."""
+    return ModelConfig(architecture="fcos_tiny", classes=classes, width=320, height=192)
 
 
 def label_offset(config: ModelConfig) -> int:
@@ -180,6 +171,8 @@ class Canvas(GeneralizedRCNNTransform):
 
 
 def _named(config: ModelConfig, backbone_weights: Path | None) -> nn.Module:
+    if config.architecture == "fcos_tiny":
+        return tiny.fcos_tiny(num_classes=len(names(config)))
     model: nn.Module = getattr(detection, config.architecture)(
         weights=None, weights_backbone=None, num_classes=len(names(config))
     )

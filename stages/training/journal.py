@@ -1,0 +1,82 @@
+"""What a person sees of a run: a line per epoch, curves, augmented pictures, a progress bar."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from stages.detector.bundle import Facts
+from stages.training.batches import Pictures
+from stages.training.train import State
+from stages.training.transforms import sheet
+
+METRICS = "metrics.jsonl"
+
+
+def log(folder: Path, line: dict[str, Any]) -> None:
+    """Append the epoch to `metrics.jsonl` and to TensorBoard's file, dropping what a kill left over."""
+    path = folder / METRICS
+    old = path.read_text().splitlines(keepends=True) if path.exists() else []
+    kept = [
+        text for text in old if text.endswith("\n") and json.loads(text)["epoch"] < line["epoch"]
+    ]
+    new = path.with_suffix(".new")
+    new.write_text("".join([*kept, json.dumps(line) + "\n"]))
+    new.replace(path)
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:  # an extra
+        return
+    with SummaryWriter(str(folder / "tensorboard"), purge_step=line["epoch"]) as board:
+        for name, value in line["losses"].items():
+            board.add_scalar(f"loss/{name}", value, line["epoch"])
+        board.add_scalar("lr", line["lr"], line["epoch"])
+        for weights, figures in line.get("validation", {}).items():
+            for name, value in figures.items():
+                board.add_scalar(f"{name}/{weights}", value, line["epoch"])
+
+
+def write_sheet(path: Path, pictures: Pictures, facts: Facts) -> None:
+    """Eight training pictures as the model sees them, with their boxes, as a JPEG file."""
+    count = len(pictures)
+    chosen = [pictures[0, i % count] for i in range(8)]
+    cv2.imwrite(str(path), sheet([item[:3] for item in chosen], facts.input.color))
+
+
+def describe(state: State, steps: int) -> str:
+    """The losses of this epoch so far, in short."""
+    done = state.step % steps or steps
+    return "loss " + " ".join(f"{k} {v / done:.3f}" for k, v in state.losses.items())
+
+
+def sentence(line: dict[str, Any]) -> str:
+    """A line of `metrics.jsonl` for a person."""
+    losses = " ".join(f"{name} {value:.3f}" for name, value in line["losses"].items())
+    figures = " ".join(
+        f"{weights}: mAP {f['map']:.3f} AP50 {f['map_50']:.3f} F1 {f['f1']:.3f}"
+        for weights, f in line.get("validation", {}).items()
+    )
+    return f"epoch {line['epoch']}: {losses}; {figures}; {line['images_per_s']:.1f} pictures/s"
+
+
+@contextmanager
+def progress(console: Console | None) -> Iterator[Progress]:
+    """A bar with steps done and the time that is left; console None: nothing is shown."""
+    columns = (
+        BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"),
+    )  # fmt: skip
+    with Progress(*columns, console=console, disable=console is None) as bar:
+        yield bar

@@ -1,0 +1,288 @@
+"""A training run from plan to best weights: build, loop, checkpoints, what a person sees of it.
+
+A run folder says everything that is needed to repeat the run: `plan.json` (configuration, data set
+hashes, seeds, versions), `metrics.jsonl` (a line per epoch), `augmented.jpg` (what the model sees),
+`tensorboard/`, `last.pt` (everything, to go on) and `best.pt` (the best weights, to export).
+
+On one machine with the same number of threads a run that was killed and resumed ends with the same
+weights, bit for bit, as one that was not: nothing random depends on history (see `batches`), and the
+rest is in `last.pt`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torchvision
+from rich.console import Console
+
+from pipeline.errors import ConfigError, DataError, ModelError, ResourceError
+from stages.detector.bundle import Facts
+from stages.training import checkpoint, journal, parallel
+from stages.training.batches import Pictures, Steps, balance, loader
+from stages.training.datasets import DataSet, Sample, read_image
+from stages.training.models import build, label_offset
+from stages.training.plan import PLAN, Plan
+from stages.training.train import State, TrainConfig, new_state, train_one_epoch
+from stages.training.transforms import Augment
+from stages.training.validation import facts_of, validate
+
+Image = npt.NDArray[np.uint8]
+LAST, BEST = "last.pt", "best.pt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a run ended with."""
+
+    folder: Path
+    epochs: int  # done
+    best: dict[str, Any]  # epoch, map, map_50, weights ("ema" or "raw"), score_threshold
+    seconds: float  # of this process
+
+
+def train(
+    plan: Plan,
+    training: DataSet,
+    validation: DataSet,
+    folder: Path,
+    *,
+    resume: bool = False,
+    console: Console | None = None,
+    read: Callable[[Sample], Image] = read_image,
+) -> Outcome:
+    """Train until the last epoch, or until nothing gets better; returns when `best.pt` is written.
+
+    Args:
+        plan: what to do.
+        training, validation: with the classes of the plan's model, in its order.
+        folder: a new one; with `resume` that of an earlier run, which then goes on exactly.
+        console: where progress is shown; None: nowhere.
+        read: decodes the picture of a sample, BGR.
+
+    Raises:
+        ConfigError: the folder exists (without `resume`), the plan cannot work, a loss is not finite,
+            memory runs out. DataError: an empty split, other classes. ResourceError: a full disk.
+    """
+    _check(plan, training, validation)
+    with parallel.group() as device:
+        writer = parallel.rank() == 0
+        if writer:
+            _open(folder, plan, training, validation, resume)
+        parallel.barrier()
+        return _run(
+            plan, training, validation, folder, resume, device, console if writer else None, read
+        )
+
+
+def _run(
+    plan: Plan,
+    training: DataSet,
+    validation: DataSet,
+    folder: Path,
+    resume: bool,
+    device: torch.device,
+    console: Console | None,
+    read: Callable[[Sample], Image],
+) -> Outcome:
+    start, config = time.monotonic(), plan.train
+    facts = facts_of(plan.model, plan.resize, folder.name)
+    torch.manual_seed(config.seed)
+    backbone = Path(plan.backbone_weights) if plan.backbone_weights else None
+    model = build(plan.model, weights=plan.weights, backbone_weights=backbone).to(device)
+    state = new_state(model, config, device)
+    if resume and (folder / LAST).exists():
+        _restore(state, folder / LAST, plan)
+
+    steps = Steps(
+        len(training.samples), config.batch, seed=config.seed,
+        rank=parallel.rank(), world=parallel.world(),
+        weights=balance(training.samples, len(training.classes)) if config.balanced else None,
+    )  # fmt: skip
+    cache = config.cache_mb * 2**20 // max(1, config.workers)
+    augment = Augment(config.augment, facts.input, facts.resize)
+    pictures = Pictures(
+        training, augment, seed=config.seed, cache_bytes=cache, read=read,
+        plain_from=math.ceil(config.epochs * (1 - config.plain_epochs)),
+    )  # fmt: skip
+    batches = loader(pictures, steps, config.workers)
+    total = config.epochs * len(steps)
+    if parallel.rank() == 0 and not (folder / "augmented.jpg").exists():
+        journal.write_sheet(folder / "augmented.jpg", pictures, facts)
+
+    def save(state: State) -> None:
+        if parallel.rank() == 0:
+            checkpoint.save(folder / LAST, {**_identity(plan), **state.state_dict()})
+
+    with journal.progress(console) as bar:
+        epoch, task = (
+            state.step // len(steps),
+            bar.add_task("training", total=total, completed=state.step),
+        )
+
+        def after_step(state: State) -> None:
+            bar.update(task, completed=state.step, description=journal.describe(state, len(steps)))
+            if state.step % config.save_every == 0 and state.step % len(steps):
+                save(state)
+
+        while epoch < config.epochs and not parallel.agree(_stale(state, config)):
+            began, first = time.monotonic(), state.step % len(steps)
+            steps.epoch, steps.first = epoch, first
+            train_one_epoch(
+                state, batches, config, total=total, device=device,
+                label_offset=label_offset(plan.model),
+                name_of=lambda i: training.samples[i].path.name, after_step=after_step,
+            )  # fmt: skip
+            epoch += 1
+            seconds = time.monotonic() - began
+            line = {
+                "epoch": epoch,
+                "step": state.step,
+                "lr": state.optimizer.param_groups[0]["lr"],
+                "losses": {k: v / len(steps) for k, v in state.losses.items()},
+                "images_per_s": (len(steps) - first) * config.batch / max(seconds, 1e-9),
+                "seconds": seconds,
+            }
+            state.losses = {}
+            if epoch % config.evaluate_every == 0 or epoch == config.epochs:
+                line["validation"] = _judge(
+                    state, plan, facts, validation, folder, epoch, device, read
+                )
+            if parallel.rank() == 0:
+                journal.log(folder, line)
+                if console:
+                    console.print(journal.sentence(line))
+            save(state)
+            parallel.barrier()
+    return Outcome(folder=folder, epochs=epoch, best=state.best, seconds=time.monotonic() - start)
+
+
+def _check(plan: Plan, training: DataSet, validation: DataSet) -> None:
+    for name, data in (("training", training), ("validation", validation)):
+        if not data.samples:
+            raise DataError(
+                f"{data.name}: the {name} split holds no picture; look at it with `manyeyes data inspect`"
+            )
+        if data.classes != plan.model.classes:
+            raise DataError(
+                f"{data.name}: wanted the classes {', '.join(plan.model.classes)} in this order, got "
+                f"{', '.join(data.classes)}"
+            )
+    if not any(len(sample.labels) for sample in training.samples):
+        raise DataError(
+            f"{training.name}: no picture of the training split has a box to learn from"
+        )
+    if plan.train.batch % parallel.expected_world():
+        raise ConfigError(
+            f"train: batch {plan.train.batch} does not divide among {parallel.expected_world()} "
+            "processes; take a multiple of their number"
+        )
+
+
+def _open(folder: Path, plan: Plan, training: DataSet, validation: DataSet, resume: bool) -> None:
+    """Make the run folder, or take up an old one."""
+    if resume:
+        if not (folder / PLAN).exists():
+            raise ConfigError(
+                f"{folder}: nothing to resume, there is no {PLAN} in it; leave out --resume"
+            )
+        kept = json.loads((folder / PLAN).read_text())["data"]
+        for name, data in (("training", training), ("validation", validation)):
+            if kept[name]["sha256"] != data.sha256:
+                raise DataError(
+                    f"{folder}: the {name} data set has changed since this run began, so it cannot be "
+                    "resumed exactly; start a new run"
+                )
+        return
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError as error:
+        raise ConfigError(
+            f"{folder}: exists already; name a new folder, or go on with that run by --resume"
+        ) from error
+    except OSError as error:
+        raise ResourceError(f"{folder}: the run folder cannot be made: {error.strerror}") from error
+    sets = {"training": training, "validation": validation}
+    about = {
+        "plan": plan.to_json(),
+        "data": {
+            name: {"name": d.name, "sha256": d.sha256, "pictures": len(d.samples)}
+            for name, d in sets.items()
+        },
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "commit": checkpoint.commit(),
+        },
+        "threads": torch.get_num_threads(),
+        "processes": parallel.expected_world(),
+    }
+    (folder / PLAN).write_text(json.dumps(about, indent=1) + "\n")
+
+
+def _identity(plan: Plan) -> dict[str, Any]:
+    """What every checkpoint says about itself; `export` needs nothing else."""
+    return {
+        "config": plan.model.to_json(),
+        "resize": asdict(plan.resize),
+        "seed": plan.train.seed,
+        "commit": checkpoint.commit(),
+    }
+
+
+def _restore(state: State, path: Path, plan: Plan) -> None:
+    saved = checkpoint.load(path)
+    if saved.get("config") != plan.model.to_json():
+        raise ModelError(
+            f"{path}: is a checkpoint of {saved.get('config', {}).get('architecture')} with another "
+            f"configuration than this run's {plan.model.architecture}; start a new run"
+        )
+    state.load_state_dict(saved)
+
+
+def _judge(
+    state: State,
+    plan: Plan,
+    facts: Facts,
+    data: DataSet,
+    folder: Path,
+    epoch: int,
+    device: torch.device,
+    read: Callable[[Sample], Image],
+) -> dict[str, dict[str, float]]:
+    """Validate the weights and their average; keep the better ones when they are the best so far."""
+    if parallel.rank() != 0:
+        return {}
+    models = {"ema": state.ema.model} if state.ema else {}
+    models["raw"] = state.model
+    figures: dict[str, dict[str, float]] = {}
+    for name, model in models.items():
+        result = validate(model, plan.model, facts, data, device=device, read=read)
+        best = result.overall.best
+        figures[name] = {
+            "map": result.coco["AP"], "map_50": result.coco["AP50"],
+            "f1": best.f1 if math.isfinite(best.f1) else 0.0, "score_threshold": best.threshold,
+        }  # fmt: skip
+    name = max(figures, key=lambda key: figures[key]["map"])
+    state.stale += 1
+    if not state.best or figures[name]["map"] > state.best["map"]:
+        state.stale = 0
+        state.best = {"epoch": epoch, "weights": name, **figures[name]}
+        identity = {**_identity(plan), "metrics": dict(state.best)}
+        checkpoint.save(folder / BEST, {**identity, "model": models[name].state_dict()})
+    return figures
+
+
+def _stale(state: State, config: TrainConfig) -> bool:
+    return bool(config.patience) and state.stale >= config.patience

@@ -1,0 +1,284 @@
+"""The loop: its configuration, what changes while it runs, and one epoch of it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import ConfigError
+from stages.training import parallel
+from stages.training.batches import Batch, seed_of
+from stages.training.ema import Ema
+from stages.training.transforms import AugmentConfig
+
+Losses = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """How to train; the defaults suit a few hundred pictures and a pre-trained backbone."""
+
+    epochs: int = 60
+    batch: int = (
+        8  # pictures of one step of the optimiser, over all ranks and accumulation together
+    )
+    accumulate: int = 1  # parts that a batch is computed in, one after the other, to save memory
+    optimizer: Literal["sgd", "adamw"] = "sgd"  # sgd: Nesterov momentum
+    lr: float = 0.01  # at the peak; about 0.0005 for adamw
+    momentum: float = 0.9  # sgd only
+    weight_decay: float = 1e-4  # of matrices and kernels; norms and biases are not decayed
+    warmup_steps: int = 100  # linear from 0; at most a tenth of the run
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    step_at: tuple[float, ...] = (0.7, 0.9)  # shares of the run where "step" divides lr by 10
+    clip_norm: float = 10.0  # largest gradient norm; 0: no clipping
+    ema: float = 0.998  # decay of the average of the weights; 0: none
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = (
+        "auto"  # auto: half on a GPU, fp32 on a CPU
+    )
+    freeze: tuple[str, ...] = ()  # prefixes of parameter names that stay as they are
+    balanced: bool = False  # pictures of rare classes are drawn more often
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    plain_epochs: float = 0.1  # share of the run, at its end, without mosaic and zoom-out
+    evaluate_every: int = 1  # epochs
+    patience: int = 20  # evaluations without a better mAP before the run stops early; 0: never
+    save_every: int = 500  # steps between checkpoints inside an epoch
+    workers: int = 1  # processes that decode and augment
+    cache_mb: int = 1024  # decoded pictures in memory, all workers together
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch", "accumulate", "evaluate_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"train: {name} must be at least 1, got {getattr(self, name)}")
+        if not self.lr > 0:
+            raise ConfigError(f"train: lr must be above 0, got {self.lr}")
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"train: ema is a decay within 0..1, 1 excluded, got {self.ema}")
+
+
+def lr_factor(step: int, total: int, config: TrainConfig) -> float:
+    """What the peak learning rate is multiplied with at `step` of `total`: 0..1.
+
+    Linear warm-up (Goyal et al. 2017), then half a cosine down to 0 (Loshchilov & Hutter 2017) or
+    steps. A function of the step alone: a schedule has no state.
+    """
+    warmup = min(config.warmup_steps, total // 10)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    done = (step - warmup) / max(1, total - warmup)
+    if config.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * done))
+    if config.schedule == "step":
+        return 0.1 ** sum(done >= at for at in config.step_at)
+    return 1.0
+
+
+@dataclass(slots=True)
+class State:
+    """What changes while a run goes on."""
+
+    model: nn.Module
+    network: nn.Module  # the model, or what averages its gradients over all processes
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    ema: Ema | None
+    step: int = 0  # steps done in the whole run
+    losses: Losses = field(default_factory=dict)  # sums over the steps of this epoch
+    best: dict[str, Any] = field(default_factory=dict)  # epoch, map, weights ("ema" or "raw")
+    stale: int = 0  # evaluations since the best one
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that `load_state_dict` needs to go on as if nothing had happened."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "ema": self.ema.state_dict() if self.ema else None,
+            "step": self.step,
+            "losses": dict(self.losses),
+            "best": dict(self.best),
+            "stale": self.stale,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises RuntimeError when the weights are of another architecture."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.ema and state["ema"]:
+            self.ema.load_state_dict(state["ema"])
+        self.step, self.stale = state["step"], state["stale"]
+        self.losses, self.best = dict(state["losses"]), dict(state["best"])
+
+
+def new_state(model: nn.Module, config: TrainConfig, device: torch.device) -> State:
+    """Optimiser, loss scaler and average for a model that is on its device already."""
+    freeze(model, config.freeze)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    if not trained:
+        raise ConfigError("train: every parameter is frozen, nothing is left to learn")
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer: torch.optim.Optimizer
+    if config.optimizer == "sgd":
+        nesterov = config.momentum > 0
+        optimizer = torch.optim.SGD(groups, config.lr, momentum=config.momentum, nesterov=nesterov)
+    else:
+        optimizer = torch.optim.AdamW(groups, config.lr)
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype_of(config, device) is torch.float16)
+    ema = Ema(model, config.ema) if config.ema else None
+    return State(model, parallel.wrap(model), optimizer, scaler, ema)
+
+
+def freeze(model: nn.Module, prefixes: Iterable[str]) -> None:
+    """Stop learning of all parameters whose names start with a prefix; a prefix must match some."""
+    for prefix in prefixes:
+        matched = [p for name, p in model.named_parameters() if name.startswith(prefix)]
+        if not matched:
+            tops = sorted({".".join(name.split(".")[:2]) for name, _ in model.named_parameters()})
+            raise ConfigError(
+                f"train: freeze {prefix!r} matches no parameter; the model has {', '.join(tops[:12])}"
+            )
+        for parameter in matched:
+            parameter.requires_grad_(False)
+
+
+def dtype_of(config: TrainConfig, device: torch.device) -> torch.dtype:
+    """The precision of the forward pass."""
+    if config.precision == "auto":
+        if device.type != "cuda":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if config.precision == "fp16" and device.type == "cpu":
+        raise ConfigError("train: precision fp16 needs a GPU; on a CPU use bf16 or fp32")
+    return names[config.precision]
+
+
+def train_one_epoch(
+    state: State,
+    batches: Iterable[Batch],
+    config: TrainConfig,
+    *,
+    total: int,
+    device: torch.device,
+    label_offset: int,
+    name_of: Callable[[int], str] = str,
+    after_step: Callable[[State], None] = lambda state: None,
+) -> None:
+    """The rest of an epoch: one step of the optimiser per batch.
+
+    Args:
+        state: is advanced in place; `state.losses` sums the losses of the epoch's steps.
+        batches: full batches of this rank, `config.batch` pictures over all ranks together.
+        total: steps of the whole run, for the schedule.
+        label_offset: what classes grow by for the model.
+        name_of: the file name of a sample, for error messages.
+        after_step: called after each step; may save a checkpoint.
+
+    Raises ConfigError when a loss is not finite (names the pictures) or memory runs out (says what
+    would fit).
+    """
+    state.model.train()
+    dtype = dtype_of(config, device)
+    for images, targets, indices in batches:
+        for group in state.optimizer.param_groups:
+            group["lr"] = config.lr * lr_factor(state.step, total, config)
+        # the sampling of Faster R-CNN and dropout draw from the global generators
+        torch.manual_seed(seed_of(config.seed, state.step, parallel.rank()))
+        parts = split(images, targets, config.accumulate)
+        sums: Losses = {}
+        for number, (part_images, part_targets) in enumerate(parts):
+            last = number == len(parts) - 1
+            inputs, truth = to_device(part_images, part_targets, device, label_offset)
+            # ranks add their gradients up once, at the last part
+            with contextlib.nullcontext() if last else parallel.no_sync(state.network):
+                try:
+                    with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
+                        losses = state.network(inputs, truth)
+                    loss = sum(losses.values()) * (len(inputs) / len(images))
+                    state.scaler.scale(loss).backward()
+                except (torch.OutOfMemoryError, RuntimeError) as error:
+                    raise _memory_error(error, state.model, inputs, truth) from error
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + float(value.detach()) * len(inputs) / len(images)
+        sums = parallel.mean(sums)
+        if not all(map(math.isfinite, sums.values())):
+            raise ConfigError(_not_finite(state.step, sums, [name_of(i) for i in indices]))
+        if config.clip_norm:
+            state.scaler.unscale_(state.optimizer)
+            torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.clip_norm)
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.optimizer.zero_grad(set_to_none=True)
+        if state.ema:
+            state.ema.update(state.model)
+        state.step += 1
+        for name, value in sums.items():
+            state.losses[name] = state.losses.get(name, 0.0) + value
+        after_step(state)
+
+
+def split(
+    images: list[Tensor], targets: list[dict[str, Tensor]], parts: int
+) -> list[tuple[list[Tensor], list[dict[str, Tensor]]]]:
+    """A batch in at most `parts` parts whose sizes differ by at most one."""
+    parts = min(parts, len(images))
+    cuts = [len(images) * i // parts for i in range(parts + 1)]
+    return [(images[a:b], targets[a:b]) for a, b in itertools.pairwise(cuts)]
+
+
+def to_device(
+    images: list[Tensor], targets: list[dict[str, Tensor]], device: torch.device, label_offset: int
+) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """Float pictures 0..1 and targets as the torchvision detectors take them."""
+    inputs = list(torch.stack(images).to(device, non_blocking=True).float().div_(255))
+    truth = [
+        {"boxes": t["boxes"].to(device), "labels": t["labels"].to(device) + label_offset}
+        for t in targets
+    ]
+    return inputs, truth
+
+
+def _not_finite(step: int, sums: Losses, names: list[str]) -> str:
+    bad = ", ".join(
+        f"{name} is {value}" for name, value in sums.items() if not math.isfinite(value)
+    )
+    return (
+        f"train: step {step}: {bad}, wanted finite losses; the batch held {', '.join(names)}; look at "
+        "these pictures and their boxes, or lower lr"
+    )
+
+
+def _memory_error(
+    error: Exception, model: nn.Module, inputs: list[Tensor], truth: list[dict[str, Tensor]]
+) -> Exception:
+    """The error itself, or what to do when it says that memory ran out."""
+    text = str(error).lower()
+    if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in text:
+        return error
+    size = len(inputs)
+    while size > 1:
+        size //= 2
+        model.zero_grad(set_to_none=True)
+        try:
+            sum(model(inputs[:size], truth[:size]).values()).backward()
+        except (torch.OutOfMemoryError, RuntimeError):
+            continue
+        model.zero_grad(set_to_none=True)
+        return ConfigError(
+            f"train: {len(inputs)} pictures at a time do not fit into memory, {size} do; set batch to "
+            f"{size}, or keep the batch and set accumulate to {-(-len(inputs) // size)} times what it is"
+        )
+    return ConfigError(
+        "train: not even one picture at a time fits into memory; use a smaller model or input size"
+    )

@@ -1,0 +1,221 @@
+"""Augmentation: one sample with boxes in, one canvas with boxes out, repeatable from a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from pipeline.errors import ConfigError
+from stages.detector.bundle import InputFacts, ResizeFacts
+from stages.imaging.letterbox import prepare
+
+Image = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int32]
+Boxed = tuple[Image, Floats, Labels]
+"""A picture uint8 (H, W, 3) BGR, its boxes float32 (N, 4) xyxy px, and their classes int32 (N,)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AugmentConfig:
+    """How training pictures are varied; a probability of 0 switches a variation off."""
+
+    flip: float = 0.5  # probability of mirroring left and right
+    photometric: float = 0.5  # brightness, contrast, saturation, hue
+    iou_crop: float = 0.5  # a crop that keeps some box by IoU, as SSD was trained
+    zoom_out: float = 0.3  # the picture small on a grey canvas
+    scale_jitter: float = 0.0  # zoom in or out by `scale_range` and crop or pad
+    scale_range: tuple[float, float] = (0.5, 1.5)
+    mosaic: float = 0.0  # four pictures in one
+    min_box_px: float = 3.0  # canvas px; boxes with a shorter side are not learnt from
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "photometric", "iou_crop", "zoom_out", "scale_jitter", "mosaic"):
+            if not 0 <= getattr(self, name) <= 1:
+                got = getattr(self, name)
+                raise ConfigError(f"augmentation: {name} is a probability, wanted 0..1, got {got}")
+
+    @classmethod
+    def off(cls) -> AugmentConfig:
+        """No variation at all."""
+        return cls(flip=0, photometric=0, iou_crop=0, zoom_out=0, scale_jitter=0, mosaic=0)
+
+
+class Augment:
+    """Varies samples and letterboxes them with the function that evaluation and the pipeline use."""
+
+    def __init__(self, config: AugmentConfig, input_facts: InputFacts, resize: ResizeFacts) -> None:
+        self.config = config
+        self.input = input_facts
+        self.resize = resize
+        fill = {tv_tensors.Image: resize.pad, "others": 0}
+        steps: list[v2.Transform] = []
+        if config.scale_jitter:
+            steps.append(
+                v2.RandomApply([_Jitter(config.scale_range, resize.pad)], config.scale_jitter)
+            )
+        if config.photometric:
+            steps.append(v2.RandomPhotometricDistort(p=config.photometric))
+        if config.zoom_out:
+            steps.append(v2.RandomZoomOut(fill=fill, side_range=(1.0, 2.0), p=config.zoom_out))
+        if config.iou_crop:
+            steps.append(v2.RandomApply([v2.RandomIoUCrop(min_scale=0.4)], config.iou_crop))
+        if config.flip:
+            steps.append(v2.RandomHorizontalFlip(config.flip))
+        # mandatory behind RandomIoUCrop, which leaves boxes of cut-off objects with zero area
+        self.steps = v2.Compose([*steps, v2.SanitizeBoundingBoxes(min_size=1.0)])
+
+    def plain(self) -> Augment:
+        """The same without what makes pictures unlike those of the camera."""
+        config = replace(self.config, mosaic=0.0, zoom_out=0.0, scale_jitter=0.0)
+        return Augment(config, self.input, self.resize)
+
+    def __call__(
+        self, read: Callable[[int], Boxed], index: int, others: int, seed: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One training picture.
+
+        Args:
+            read: gives picture and boxes of an index; called up to four times; nothing is changed.
+            index: the picture that is meant.
+            others: pictures there are, for the mosaic's companions.
+            seed: all randomness of this call; the same seed gives the same result in any process.
+
+        Returns:
+            image: uint8 (3, height, width) of the canvas, in the model's colour order.
+            boxes: float32 (N, 4) xyxy, canvas px, each side at least `min_box_px`.
+            labels: int64 (N,), 0-based classes.
+        """
+        with torch.random.fork_rng(devices=[]):  # transforms.v2 draws from torch's global generator
+            torch.manual_seed(seed)
+            if self.config.mosaic and torch.rand(()) < self.config.mosaic:
+                companions = torch.randint(others, (3,)).tolist()
+                image, xyxy, labels = mosaic(
+                    [read(i) for i in (index, *companions)], self.resize.pad
+                )
+            else:
+                image, xyxy, labels = read(index)
+            image, xyxy, labels = self._vary(image, xyxy, labels)
+        canvas, fit = prepare(image, self.input, self.resize)
+        boxes = fit.to_input(xyxy)  # (N, 4)
+        keep = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) >= self.config.min_box_px
+        return (
+            torch.from_numpy(canvas).permute(2, 0, 1),
+            torch.from_numpy(boxes[keep]),
+            torch.from_numpy(labels[keep].astype(np.int64)),
+        )
+
+    def _vary(self, image: Image, xyxy: Floats, labels: Labels) -> Boxed:
+        rgb = torch.from_numpy(np.ascontiguousarray(image[..., ::-1])).permute(2, 0, 1)
+        boxes = tv_tensors.BoundingBoxes(
+            torch.from_numpy(xyxy), format="XYXY", canvas_size=image.shape[:2]
+        )
+        if not len(xyxy):  # RandomIoUCrop needs a box, and there is nothing to keep
+            return self._vary_empty(rgb)
+        picture, found = self.steps(
+            tv_tensors.Image(rgb), {"boxes": boxes, "labels": torch.from_numpy(labels)}
+        )
+        out = np.ascontiguousarray(picture.permute(1, 2, 0).numpy()[..., ::-1])
+        return out, found["boxes"].numpy().reshape(-1, 4), found["labels"].numpy()
+
+    def _vary_empty(self, rgb: Tensor) -> Boxed:
+        kept = [
+            step
+            for step in self.steps.transforms
+            if isinstance(step, v2.RandomPhotometricDistort | v2.RandomHorizontalFlip)
+        ]
+        picture = tv_tensors.Image(rgb)
+        for step in kept:
+            picture = step(picture)
+        out = np.ascontiguousarray(picture.permute(1, 2, 0).numpy()[..., ::-1])
+        return out, np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
+
+
+class _Jitter(v2.Transform):  # type: ignore[misc]  # torchvision publishes no types
+    """Scale the picture, then cut or pad it back to its size at a random place."""
+
+    def __init__(self, scale_range: tuple[float, float], pad: int) -> None:
+        super().__init__()
+        self.scale_range = scale_range
+        self.fill = {tv_tensors.Image: pad, "others": 0}
+
+    def forward(self, *inputs: object) -> object:
+        image = inputs[0]
+        assert isinstance(image, tv_tensors.Image)  # our own caller
+        height, width = image.shape[-2:]
+        steps = [
+            v2.ScaleJitter((height, width), self.scale_range, antialias=True),
+            v2.RandomCrop((height, width), pad_if_needed=True, fill=self.fill),
+        ]
+        return v2.Compose(steps)(*inputs)
+
+
+def mosaic(four: list[Boxed], pad: int) -> Boxed:
+    """Four pictures around a random centre, on a canvas of the first one's size (YOLOv4, YOLOv5).
+
+    Each picture is scaled to cover about a quarter up to the whole canvas, and cut at the centre
+    lines. Draws from torch's global generator. Boxes are clipped; those that lose more than 70 % of
+    their area are left out.
+    """
+    height, width = four[0][0].shape[:2]
+    canvas = np.full((height, width, 3), pad, np.uint8)
+    share = torch.rand(2) * 0.4 + 0.3  # the centre lies within the middle of the canvas
+    cx, cy = int(width * float(share[0])), int(height * float(share[1]))
+    all_boxes, all_labels = [], []
+    for quadrant, (image, xyxy, labels) in enumerate(four):
+        right, low = quadrant % 2 == 1, quadrant >= 2
+        x1, x2 = (cx, width) if right else (0, cx)
+        y1, y2 = (cy, height) if low else (0, cy)
+        scale = min(width / image.shape[1], height / image.shape[0])
+        scale *= float(torch.rand(())) * 0.5 + 0.5
+        w, h = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+        small = cv2.resize(
+            image, (w, h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        )
+        # the picture touches the centre with its inner corner
+        left, top = (cx if right else cx - w), (cy if low else cy - h)
+        a1, b1, a2, b2 = max(x1, left), max(y1, top), min(x2, left + w), min(y2, top + h)
+        canvas[b1:b2, a1:a2] = small[b1 - top : b2 - top, a1 - left : a2 - left]
+        ratio = np.array([w / image.shape[1], h / image.shape[0]] * 2, np.float32)
+        moved = xyxy * ratio + np.array([left, top] * 2, np.float32)  # (N, 4)
+        clipped = np.clip(moved, [a1, b1, a1, b1], [a2, b2, a2, b2]).astype(np.float32)
+        keep = _area(clipped) > 0.3 * _area(moved)
+        all_boxes.append(clipped[keep])
+        all_labels.append(labels[keep])
+    return canvas, np.concatenate(all_boxes).astype(np.float32), np.concatenate(all_labels)
+
+
+def _area(xyxy: Floats) -> Floats:
+    sides = xyxy[:, 2:] - xyxy[:, :2]  # (N, 2)
+    area: Floats = sides[:, 0] * sides[:, 1]
+    return area
+
+
+def sheet(pictures: list[tuple[Tensor, Tensor, Tensor]], color: str, columns: int = 4) -> Image:
+    """What the model sees, for a person: canvases side by side with their boxes drawn.
+
+    pictures: as `Augment` returns them, all of one size. Returns uint8 (H, W, 3) BGR.
+    """
+    cells = []
+    for canvas, boxes, labels in pictures:
+        image = np.ascontiguousarray(
+            canvas.permute(1, 2, 0).numpy()[..., :: -1 if color == "rgb" else 1]
+        )
+        for (x1, y1, x2, y2), label in zip(boxes.tolist(), labels.tolist(), strict=True):
+            hue = int(label * 47 % 180)
+            pixel = cv2.cvtColor(np.array([[[hue, 220, 255]]], np.uint8), cv2.COLOR_HSV2BGR)[
+                0, 0
+            ].tolist()
+            cv2.rectangle(image, (round(x1), round(y1)), (round(x2), round(y2)), pixel, 1)
+        cells.append(image)
+    cells += [np.zeros_like(cells[0])] * (-len(cells) % columns)
+    rows = [np.hstack(cells[i : i + columns]) for i in range(0, len(cells), columns)]
+    return np.vstack(rows)

@@ -1,0 +1,86 @@
+"""How good the weights of a run are right now: the path of the exported bundle, without the export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from pipeline.detections import Detections, Fit
+from stages.detector.bundle import Facts, InputFacts, ResizeFacts
+from stages.detector.decode import Options, detections_from
+from stages.imaging.letterbox import prepare
+from stages.training.candidates import candidates
+from stages.training.datasets import DataSet, Sample, read_image
+from stages.training.evaluate import Evaluation, evaluate
+from stages.training.models import ModelConfig
+
+LEAST_SCORE = 0.001  # AP needs the tail
+
+
+def facts_of(config: ModelConfig, resize: ResizeFacts, name: str = "training") -> Facts:
+    """The facts that a bundle of this model will carry."""
+    return Facts(
+        name=name,
+        architecture=config.architecture,
+        classes=config.classes,
+        input=InputFacts(width=config.width, height=config.height),
+        layout="candidates",
+        resize=resize,
+    )
+
+
+@torch.no_grad()
+def detect(
+    model: nn.Module,
+    config: ModelConfig,
+    facts: Facts,
+    data: DataSet,
+    *,
+    device: torch.device,
+    batch: int = 8,
+    read: Callable[[Sample], npt.NDArray[np.uint8]] = read_image,
+) -> list[Detections]:
+    """What the model finds in each picture, down to LEAST_SCORE, in pixels of the source picture.
+
+    Letterbox, candidates and decoding are the functions that the pipeline calls. The model is not
+    changed.
+    """
+    network = candidates(model, config).to(device).eval()
+    found: list[Detections] = []
+    for start in range(0, len(data.samples), batch):
+        samples = data.samples[start : start + batch]
+        prepared: list[tuple[npt.NDArray[np.uint8], Fit]] = [
+            prepare(read(sample), facts.input, facts.resize) for sample in samples
+        ]
+        stack = np.stack([canvas for canvas, _ in prepared])  # (B, H, W, 3)
+        outputs = network(torch.from_numpy(stack).to(device).permute(0, 3, 1, 2))
+        arrays = [output.cpu().numpy() for output in outputs]
+        for i, (sample, (_, fit)) in enumerate(zip(samples, prepared, strict=True)):
+            found.append(
+                detections_from(
+                    [array[i] for array in arrays],
+                    facts,
+                    fit,
+                    (sample.width, sample.height),
+                    Options(score_threshold=LEAST_SCORE),
+                )
+            )
+    return found
+
+
+def validate(
+    model: nn.Module,
+    config: ModelConfig,
+    facts: Facts,
+    data: DataSet,
+    *,
+    device: torch.device,
+    read: Callable[[Sample], npt.NDArray[np.uint8]] = read_image,
+) -> Evaluation:
+    """The model judged on a data set, at the default threshold of its facts."""
+    found = detect(model, config, facts, data, device=device, read=read)
+    return evaluate(found, data, score_threshold=facts.defaults.score_threshold)
