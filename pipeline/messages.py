@@ -64,7 +64,7 @@ class Frame:
     matrix: str = "bt601"
     full_range: bool = False
     to_bgr: Callable[[Frame], Image] | None = field(default=None, repr=False, compare=False)
-    _bgr: list[Image] = field(default_factory=list, repr=False, compare=False)
+    _bgr: list[Image] = field(init=False, default_factory=list, repr=False, compare=False)
 
     @property
     def image(self) -> Image:
@@ -103,7 +103,7 @@ class Frame:
                 f"Frame.with_image: wanted uint8 {(self.info.height, self.info.width, 3)}, "
                 f"got {image.dtype} {image.shape}; keep the size of the frame"
             )
-        return replace(self, format="bgr24", pixels=image, _bgr=[])
+        return replace(self, format="bgr24", pixels=image)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
