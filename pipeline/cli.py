@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from pipeline import config as configuration
-from pipeline.errors import ManyeyesError
+from pipeline.errors import ConfigError, ManyeyesError
 from pipeline.live import LiveTable, cameras_table, print_ledger
 from pipeline.metrics import MetricsServer
 from pipeline.plan import make
@@ -134,12 +134,14 @@ def model_inspect(
 
     Example: manyeyes model inspect yolox.bundle
     """
-    facts = load("stages.detector.importing:inspect")(file)
+    facts, about = load("stages.detector.importing:inspect")(str(file))
+    table = {**about, **json.loads(facts.to_json())}
     if as_json:
-        print(json.dumps(facts, indent=2))
-    else:
-        for key, value in facts.items():
-            print(f"{key:>24}  {value}")
+        print(json.dumps(table, indent=2))
+        return
+    table["golden"] = "yes" if table.get("golden") else "no"
+    for key, value in table.items():
+        print(f"{key:>24}  {value if not isinstance(value, list) else ', '.join(map(str, value))}")
 
 
 @model_app.command("import")
@@ -152,9 +154,7 @@ def model_import(
     classes: Annotated[str, typer.Option(help="coco80, a file with one a line, or a,b,c")],
     size: Annotated[str, typer.Option(help="input of the model, 416 or 640x352 (width x height)")],
     color: Annotated[str, typer.Option(help="rgb or bgr")],
-    scale: Annotated[
-        float | None, typer.Option(help="input = (pixel * scale - mean) / std")
-    ] = None,
+    scale: Annotated[float, typer.Option(help="input = (pixel * scale - mean) / std")] = 1.0,
     mean: Annotated[str | None, typer.Option(help="three numbers, a,b,c")] = None,
     std: Annotated[str | None, typer.Option(help="three numbers, a,b,c")] = None,
     pad: Annotated[int, typer.Option(help="grey level of the letterbox")] = 114,
@@ -168,12 +168,25 @@ def model_import(
     --color bgr --align top-left -o yolox.bundle
     """
     facts = load("stages.detector.importing:import_model")(
-        file, output=output, layout=layout, classes=classes, size=size, color=color, scale=scale,
-        mean=mean, std=std, pad=pad, align=align, interpolation=interpolation, resize=resize,
+        str(file), str(output), layout=layout, classes=classes, size=size, color=color, scale=scale,
+        mean=_three("--mean", mean), std=_three("--std", std), pad=pad, align=align,
+        interpolation=interpolation, resize=resize,
     )  # fmt: skip
     print(
         f"{output}: {facts.name}, {len(facts.classes)} classes, {facts.input.width}x{facts.input.height}"
     )
+
+
+def _three(option: str, text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        red, green, blue = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(
+            f"{option}: wanted three numbers like 0.5,0.5,0.5, got {text!r}"
+        ) from error
+    return red, green, blue
 
 
 def _config(sources: list[str], given: dict[str, Any]) -> configuration.Config:

@@ -16,7 +16,7 @@ from stages.sinks.files import check_folder, make_folder, stem_of
 class SnapshotConfig:
     """Where, and how often."""
 
-    folder: str  # gets <camera>.jpg; made if missing
+    path: str  # a folder: gets <camera>.jpg; made if missing
     interval_s: float = 1.0  # between two pictures of a camera, 0.05 and more
     quality: int = 85  # of the JPEG, 1..100
 
@@ -40,14 +40,14 @@ class Snapshot(Sink):
             )
         if not 1 <= config.quality <= 100:
             raise ConfigError(f"sink snapshot: quality must be within 1..100, got {config.quality}")
-        check_folder("snapshot", Path(config.folder))
+        check_folder("snapshot", Path(config.path))
 
     def setup(self) -> None:
         """Make the folder."""
         import cv2  # noqa: F401 - loaded before the first frame and not with it
 
         self.check(self.config)
-        make_folder("snapshot", Path(self.config.folder))
+        make_folder("snapshot", Path(self.config.path))
 
     def process(self, frame: Frame) -> None:
         """Replace the snapshot of the frame's camera."""
@@ -55,7 +55,7 @@ class Snapshot(Sink):
 
         quality = [cv2.IMWRITE_JPEG_QUALITY, self.config.quality]
         data = cv2.imencode(".jpg", frame.image, quality)[1]
-        path = Path(self.config.folder) / f"{stem_of(frame.info.camera)}.jpg"
+        path = Path(self.config.path) / f"{stem_of(frame.info.camera)}.jpg"
         aside = path.with_name(
             f".{path.name}.part"
         )  # one name a camera: a crash leaves one at most

@@ -30,7 +30,7 @@ _BT601, _LIMITED = 6, 1  # AVCOL_SPC_SMPTE170M, AVCOL_RANGE_MPEG
 class VideoConfig:
     """Where, and how well."""
 
-    folder: str  # gets <camera>.mp4, then <camera>-2.mp4, …; made if missing
+    path: str  # a folder: gets <camera>.mp4, then <camera>-2.mp4, …; made if missing
     crf: int = 23  # constant rate factor of x264, 0 (best) .. 51
     preset: str = "veryfast"  # of x264: ultrafast, superfast, veryfast, faster, fast, medium, …
     threads: int = 1  # of each camera's encoder
@@ -61,7 +61,7 @@ class Video(Sink):
             )
         if not 1 <= config.threads <= 16:
             raise ConfigError(f"sink video: threads must be within 1..16, got {config.threads}")
-        check_folder("video", Path(config.folder))
+        check_folder("video", Path(config.path))
 
     def setup(self) -> None:
         """Load PyAV, make the folder."""
@@ -71,7 +71,7 @@ class Video(Sink):
         self.check(self.config)
         if "libx264" not in av.codecs_available:
             raise ConfigError("sink video: this build of PyAV has no libx264; pip install av")
-        make_folder("video", Path(self.config.folder))
+        make_folder("video", Path(self.config.path))
 
     def process(self, frame: Frame) -> None:
         """Append a frame to its camera's file. Odd sizes lose their last row or column."""
@@ -84,7 +84,7 @@ class Video(Sink):
             self._files.pop(camera).close()
             file = None
         if file is None:
-            path = _new_path(Path(self.config.folder), stem_of(camera))
+            path = _new_path(Path(self.config.path), stem_of(camera))
             file = self._files[camera] = _File(path, size_wh_px, self.config)
         file.write(frame)
 

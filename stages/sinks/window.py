@@ -112,7 +112,7 @@ class Window(Sink):
         """Show what is new, and see whether somebody wants to leave: q, Esc, or the window closed."""
         import cv2
 
-        if cv2.getWindowProperty(self.config.title, cv2.WND_PROP_VISIBLE) < 1:
+        if not self._is_open():
             self.runtime.quit()  # and show nothing more: that would open the window again
             return
         if self._changed:
@@ -120,6 +120,14 @@ class Window(Sink):
             self._changed = False
         if cv2.pollKey() & 0xFF in _QUIT_KEYS:
             self.runtime.quit()
+
+    def _is_open(self) -> bool:
+        import cv2
+
+        try:
+            return bool(cv2.getWindowProperty(self.config.title, cv2.WND_PROP_VISIBLE) >= 1)
+        except cv2.error:  # Qt has no window left
+            return False
 
     def close(self) -> None:
         """Close the window."""

@@ -11,7 +11,7 @@ from stages.sinks.snapshot import Snapshot, SnapshotConfig
 
 
 def sink(folder, **config) -> Snapshot:
-    snapshot = Snapshot(SnapshotConfig(folder=str(folder), **config))
+    snapshot = Snapshot(SnapshotConfig(path=str(folder), **config))
     snapshot.check(snapshot.config)
     snapshot.setup()
     return snapshot
@@ -50,19 +50,19 @@ def test_a_reader_never_meets_half_a_picture(tmp_path):
 
 
 def test_no_more_pictures_are_asked_for_than_are_kept(tmp_path):
-    assert Snapshot(SnapshotConfig(folder=str(tmp_path), interval_s=4)).max_hz == 0.25
+    assert Snapshot(SnapshotConfig(path=str(tmp_path), interval_s=4)).max_hz == 0.25
 
 
 @pytest.mark.parametrize("config", [{"interval_s": 0}, {"quality": 0}, {"quality": 101}])
 def test_values_out_of_range_are_refused(tmp_path, config):
     with pytest.raises(ConfigError, match=next(iter(config))):
-        Snapshot.check(SnapshotConfig(folder=str(tmp_path), **config))
+        Snapshot.check(SnapshotConfig(path=str(tmp_path), **config))
 
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ResourceError, match="wanted a folder at"):
-        Snapshot.check(SnapshotConfig(folder=str(tmp_path / "file")))
+        Snapshot.check(SnapshotConfig(path=str(tmp_path / "file")))
 
 
 def test_a_folder_that_went_away_is_said(tmp_path):

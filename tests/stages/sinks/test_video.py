@@ -13,7 +13,7 @@ from stages.sinks.video import Video, VideoConfig
 
 
 def sink(folder: Path, **config) -> Video:
-    video = Video(VideoConfig(folder=str(folder), **config))
+    video = Video(VideoConfig(path=str(folder), **config))
     video.check(video.config)
     video.setup()
     return video
@@ -112,10 +112,10 @@ def test_a_picture_too_small_to_encode_is_one_lost_frame(tmp_path):
 )
 def test_values_out_of_range_are_refused(tmp_path, config, says):
     with pytest.raises(ConfigError, match=says):
-        Video.check(VideoConfig(folder=str(tmp_path), **config))
+        Video.check(VideoConfig(path=str(tmp_path), **config))
 
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ResourceError, match="wanted a folder at"):
-        Video.check(VideoConfig(folder=str(tmp_path / "file")))
+        Video.check(VideoConfig(path=str(tmp_path / "file")))
