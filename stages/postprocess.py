@@ -71,6 +71,8 @@ class Postprocess(Stage):
             self.runtime.count(f"detections:{self._facts.classes[label]}", camera, int(n))
 
     def _judge(self, found: Detections, truth: Detections, camera: str) -> None:
+        if self._options.classes is not None:  # what nobody asked for cannot be missed
+            truth = truth[np.isin(truth.labels, sorted(self._options.classes))]
         hits = len(match(found, truth, TRUTH_IOU))
         numbers = (hits, len(found) - hits, len(truth) - hits)
         for name, n in zip(TRUTH_COUNTERS, numbers, strict=True):

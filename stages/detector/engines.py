@@ -161,6 +161,9 @@ class TorchScriptEngine(BaseEngine):
             module = module.to(memory_format=torch.channels_last)
             if self._cuda:  # one specialisation, for all batch sizes: no compilation in mid-run
                 torch.jit.set_fusion_strategy([("DYNAMIC", 1)])
+                torch.backends.cudnn.benchmark = (
+                    True  # sizes are fixed; the warm-up pays for the search
+                )
             return torch.jit.freeze(module)
 
     def _input(self, batch: Image) -> Any:

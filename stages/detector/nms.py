@@ -13,6 +13,8 @@ MAX_CANDIDATES = 1000
 of greedy NMS on the whole list, so only detections beyond those of the best 1000 candidates are lost.
 It is also the number up to which torchvision separates classes by moving them apart, as done here."""
 
+BLOCK = 64  # boxes that are compared with each other at once; the next block meets only survivors
+
 
 def top_candidates(scores: Floats, k: int = MAX_CANDIDATES) -> Indices:
     """The indices of the best k scores, best first; equal scores in their order of appearance.
@@ -44,16 +46,28 @@ def batched_nms(
     # cannot meet; rounding at these coordinates is part of being equal
     apart = labels.astype(np.float32) * (xyxy.max() + np.float32(1))
     boxes = (xyxy + apart[:, None])[order]
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    kept: list[int] = []
+    kept: list[Indices] = []
+    rest = np.arange(len(order))
+    while len(rest) and (limit is None or sum(map(len, kept)) < limit):
+        block, rest = rest[:BLOCK], rest[BLOCK:]
+        over = _iou(boxes[block], boxes[block]) > iou_threshold  # (b, b)
+        alive = np.ones(len(block), np.bool_)
+        for i in range(len(block)):
+            if alive[i]:
+                alive[i + 1 :] &= ~over[i, i + 1 :]
+        kept.append(block[alive])
+        rest = rest[~(_iou(boxes[kept[-1]], boxes[rest]) > iou_threshold).any(axis=0)]
+    return order[np.concatenate(kept)[:limit]] if kept else order[:0]
+
+
+def _iou(a: Floats, b: Floats) -> npt.NDArray[np.float64]:
+    """(N, M) of boxes (N, 4) and (M, 4), computed in float32 as torchvision does; 0/0 is nan."""
+    ax1, ay1, ax2, ay2 = a.T[:, :, None]
+    bx1, by1, bx2, by2 = b.T[:, None]
+    width = np.minimum(ax2, bx2) - np.maximum(ax1, bx1)
+    height = np.minimum(ay2, by2) - np.maximum(ay1, by1)
+    inter: Floats = np.maximum(width, 0) * np.maximum(height, 0)
+    union = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - inter
     with np.errstate(invalid="ignore"):
-        while len(order) and (limit is None or len(kept) < limit):
-            kept.append(int(order[0]))
-            low = np.maximum(boxes[0, :2], boxes[1:, :2])
-            high = np.minimum(boxes[0, 2:], boxes[1:, 2:])
-            sides = np.maximum(high - low, np.float32(0))
-            inter = sides[:, 0] * sides[:, 1]
-            iou = inter / (areas[0] + areas[1:] - inter)
-            rest = np.flatnonzero(~(iou.astype(np.float64) > iou_threshold)) + 1
-            order, boxes, areas = order[rest], boxes[rest], areas[rest]
-    return np.array(kept, np.intp)
+        iou: Floats = inter / union
+    return iou.astype(np.float64)  # compared with the threshold as a double

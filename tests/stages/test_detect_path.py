@@ -242,6 +242,14 @@ def test_counts_per_class_and_against_the_truth(preprocess, inference):
     assert "detections:dog" in names
 
 
+def test_truth_of_other_classes_is_not_missed(preprocess, inference):
+    stage = postprocess(classes=["dog"])
+    item = frame(truth=detections((*BOX, 0)))
+    (output,) = inference.process_batch([preprocess.process(item)])
+    stage.process(output)
+    assert dict(stage.runtime.counts) == {}
+
+
 def test_class_filter_and_thresholds(preprocess, inference):
     (output,) = inference.process_batch([preprocess.process(frame())])
     for config, n in (

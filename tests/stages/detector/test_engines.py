@@ -83,7 +83,7 @@ def test_lists_of_dicts_become_three_arrays(tmp_path):
 def test_outputs_of_another_kind_are_named(tmp_path, layout):
     module = tiny_models.Candidates() if layout == "torchvision" else Dicts()
     engine = load(tiny_models.save(module, tmp_path / "m.pt"), facts(layout, dtype="float32"))
-    with pytest.raises(ModelError, match="m.pt"):
+    with pytest.raises(ModelError, match=r"m\.pt: (layout|the model fails)"):
         engine.infer(pictures(1))
 
 

@@ -70,6 +70,7 @@ def test_a_model_for_single_pictures_gets_batch_size_one(tmp_path):
     path = tiny_models.save(OneOnly(), tmp_path / "foreign.pt")
     facts = import_model(path, str(tmp_path / "m.bundle"), **DECLARED | {"layout": "yolox"})
     assert facts.batch_sizes == (1,)
+    assert facts.golden is None  # it finds nothing, so there is nothing to compare
     assert (
         len(load(str(tmp_path / "m.bundle"), facts).infer(np.zeros((3, 64, 64, 3), np.uint8))) == 3
     )
@@ -103,6 +104,32 @@ def test_undecoded_boxes_are_told_how_to_be_imported(tmp_path):
     path = tiny_models.save(tiny_models.YoloxRaw(), tmp_path / "foreign.pt")
     with pytest.raises(ModelError, match="--layout yolox-raw"):
         import_model(path, str(tmp_path / "m.bundle"), **DECLARED | {"layout": "yolox"})
+
+
+def test_an_onnx_file_becomes_a_bundle_that_runs(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    helper, proto = onnx.helper, onnx.TensorProto
+    x = helper.make_tensor_value_info("x", proto.UINT8, ["b", 3, 64, 64])
+    y = helper.make_tensor_value_info("y", proto.FLOAT, ["b", 6, 2048])
+    shape = helper.make_tensor("shape", proto.INT64, [3], [-1, 6, 2048])
+    nodes = [
+        helper.make_node("Cast", ["x"], ["f"], to=proto.FLOAT),
+        helper.make_node("Reshape", ["f", "shape"], ["y"]),
+    ]
+    graph = helper.make_graph(nodes, "g", [x], [y], [shape])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "foreign.onnx")
+    output = str(tmp_path / "m.bundle")
+    facts = import_model(
+        str(tmp_path / "foreign.onnx"), output, **DECLARED | {"layout": "ultralytics"}
+    )
+    assert inspect(output)[1]["kind"] == "onnx"
+    assert facts.output_bytes_per_image == 6 * 2048 * 4
+    golden.check(facts, load(output, facts))
+    batch = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    (first, _) = load(output, facts).infer(batch)
+    assert first[0].reshape(3, 64, 64).tolist() == batch[0].transpose(2, 0, 1).tolist()
 
 
 def test_a_checkpoint_is_no_model(tmp_path):
