@@ -15,15 +15,13 @@ import random
 import re
 import select
 import socket
+import ssl
 import struct
 import threading
 import time
 from contextlib import suppress
-from fractions import Fraction
-from functools import cache
 
-import av
-import numpy as np
+from clips import h264_loop
 
 FAULTS = {
     "mute": "accepts the connection and never answers",
@@ -57,14 +55,15 @@ class Camera:
         port: int = 0,
         login: str | None = None,  # "user:password", asked for with HTTP Basic
         redirect_to: str = "",
+        tls: ssl.SSLContext | None = None,  # rtsps
         seed: int = 0,
     ) -> None:
         if fault is not None and fault not in FAULTS:
             raise ValueError(f"fault must be one of {', '.join(FAULTS)}, got {fault!r}")
         self.fault, self.after, self.fps, self.login = fault, after, fps, login
-        self.redirect_to = redirect_to
+        self.redirect_to, self.tls = redirect_to, tls
         self.port, self.connections, self.frames_sent = port, 0, 0
-        self._streams = (encode(size), encode(second_size))
+        self._streams = (h264_loop(size), h264_loop(second_size))
         self._random = random.Random(seed)
         self._listener: socket.socket | None = None
         self._threads: list[threading.Thread] = []
@@ -74,7 +73,7 @@ class Camera:
     @property
     def url(self) -> str:
         """Where to watch it; without the login."""
-        return f"rtsp://127.0.0.1:{self.port}/stream"
+        return f"rtsp{'s' if self.tls else ''}://127.0.0.1:{self.port}/stream"
 
     def start(self) -> Camera:
         """Listen; at the port of the last time, if there was one."""
@@ -114,6 +113,8 @@ class Camera:
                 peer, _ = listener.accept()
             except OSError:
                 return
+            if self.tls is not None:  # the handshake comes with the first recv
+                peer = self.tls.wrap_socket(peer, server_side=True, do_handshake_on_connect=False)
             with self._lock:
                 self._peers.add(peer)
             self.connections += 1
@@ -281,35 +282,6 @@ def fragments(nal: bytes) -> list[bytes]:
     marks = [0x80, *[0] * (len(parts) - 2), 0x40]  # first, middle, last
     head, kind = nal[0] & 0xE0 | 28, nal[0] & 31
     return [bytes((head, mark | kind)) + part for mark, part in zip(marks, parts, strict=True)]
-
-
-@cache
-def encode(size: tuple[int, int], frames: int = 50) -> tuple[list[bytes], ...]:
-    """A loop of H.264 frames as their NAL units: noise with a bright square that moves."""
-    width, height = size
-    noise = np.random.default_rng(0).integers(60, 110, (height, width, 3), np.uint8)
-    codec = av.CodecContext.create("libx264", "w")
-    codec.width, codec.height, codec.pix_fmt = width, height, "yuv420p"
-    codec.framerate, codec.time_base = 25, Fraction(1, 25)
-    codec.options = {
-        "preset": "ultrafast", "tune": "zerolatency", "g": "25",
-        "x264-params": "sliced-threads=0:repeat-headers=1",
-    }  # fmt: skip
-    out = []
-    for i in range(frames):
-        image = noise.copy()
-        left = i * (width - 32) // frames
-        image[16:48, left : left + 32] = 230
-        frame = av.VideoFrame.from_ndarray(image, format="bgr24").reformat(format="yuv420p")
-        frame.pts = i
-        out += [split(bytes(packet)) for packet in codec.encode(frame)]
-    out += [split(bytes(packet)) for packet in codec.encode(None)]
-    return tuple(out)
-
-
-def split(annex_b: bytes) -> list[bytes]:
-    """The NAL units between the start codes."""
-    return [nal for nal in re.split(b"\x00\x00\x00?\x01", annex_b) if nal]
 
 
 def main() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import av
@@ -69,3 +71,32 @@ def noise_i420(count: int, size: tuple[int, int], seed: int = 0) -> list[Image]:
     width, height = size
     rng = np.random.default_rng(seed)
     return [rng.integers(16, 236, (height * 3 // 2, width), np.uint8) for _ in range(count)]
+
+
+@cache
+def h264_loop(size: tuple[int, int], frames: int = 50) -> tuple[list[bytes], ...]:
+    """H.264 frames as lists of their NAL units: noise with a bright square that moves."""
+    width, height = size
+    noise = np.random.default_rng(0).integers(60, 110, (height, width, 3), np.uint8)
+    codec = av.CodecContext.create("libx264", "w")
+    codec.width, codec.height, codec.pix_fmt = width, height, "yuv420p"
+    codec.framerate, codec.time_base = 25, Fraction(1, 25)
+    codec.options = {
+        "preset": "ultrafast", "tune": "zerolatency", "g": "25",
+        "x264-params": "sliced-threads=0:repeat-headers=1",
+    }  # fmt: skip
+    out = []
+    for i in range(frames):
+        image = noise.copy()
+        left = i * (width - 32) // frames
+        image[16:48, left : left + 32] = 230
+        frame = av.VideoFrame.from_ndarray(image, format="bgr24").reformat(format="yuv420p")
+        frame.pts = i
+        out += [nal_units(bytes(packet)) for packet in codec.encode(frame)]
+    out += [nal_units(bytes(packet)) for packet in codec.encode(None)]
+    return tuple(out)
+
+
+def nal_units(annex_b: bytes) -> list[bytes]:
+    """The NAL units between the start codes."""
+    return [nal for nal in re.split(b"\x00\x00\x00?\x01", annex_b) if nal]

@@ -232,16 +232,16 @@ class AvSource(Source):
     def _decode_packet(self) -> None:
         import av
 
+        begun_s, limit_s = time.monotonic(), self.config.read_timeout_s
         try:
             packet = next(self._packets)
         except StopIteration:
             self._at_end()
             return
         except (av.FFmpegError, OSError) as error:
-            late = isinstance(error, av.error.ExitError)
-            reason = (
-                f"sent nothing for {self.config.read_timeout_s:g} s" if late else _reason(error)
-            )
+            # What FFmpeg calls an interrupted read depends on the protocol.
+            late = time.monotonic() - begun_s >= limit_s
+            reason = f"sent nothing for {limit_s:g} s" if late else _reason(error)
             raise SourceError(f"source {self._name}: lost: {reason}") from None
         if packet.stream is not self._stream:
             return

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import ssl
+import subprocess
+
 import numpy as np
 import pytest
 from cameras import Camera
@@ -140,6 +145,39 @@ def test_the_same_source_opens_again_when_the_camera_is_back(watch):
     with camera:
         source.open()
         assert len(take(source, 5)) == 5
+
+
+def test_opening_again_and_again_leaks_nothing(watch):
+    with Camera() as camera:
+        source = watch(camera.url)
+        counts = set()
+        for _ in range(6):
+            source.open()
+            take(source, 1)
+            counts.add((len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))))
+            source.close()
+        # The camera's own thread and socket of the connection before may still be there.
+        assert max(counts)[1] - min(counts)[1] <= 2
+
+
+def test_rtsps(watch, tmp_path, monkeypatch):
+    if shutil.which("openssl") is None:
+        pytest.skip("no certificate for rtsps: apt-get install openssl")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1",
+         "-subj", "/CN=localhost", "-keyout", key, "-out", certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    monkeypatch.setenv("GATE_USER", "me")
+    monkeypatch.setenv("GATE_PASSWORD", "p/w")
+    with Camera(tls=tls, login="me:p/w", fault="stall", after=20) as camera:
+        assert camera.url.startswith("rtsps://")
+        pictures, why = take_until_lost(watch(camera.url, credentials="GATE"))
+        assert len(pictures) == 20
+        assert "lost: " in why  # TLS calls silence an input/output error
 
 
 def test_udp_is_only_tried_when_asked(watch):

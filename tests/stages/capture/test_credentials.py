@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.server
 import logging
+import threading
 import traceback
 from base64 import b64encode
 from urllib.parse import quote, unquote, urlsplit
@@ -10,6 +12,7 @@ from urllib.parse import quote, unquote, urlsplit
 import numpy as np
 import pytest
 from cameras import Camera
+from clips import moving_square, write_clip
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -88,6 +91,44 @@ def lost(source: AvSource, call=None) -> list[str]:
             said += trace.format_exception_only()
             error = error.__cause__ or error.__context__
         return said
+
+
+class _Guarded(http.server.BaseHTTPRequestHandler):
+    """Asks for a login with HTTP Basic, then serves `server.body`."""
+
+    def do_GET(self) -> None:
+        known = self.headers.get("Authorization") == self.server.wanted
+        body = self.server.body if known else b""
+        self.send_response(200 if known else 401)
+        self.send_header("WWW-Authenticate", 'Basic realm="camera"')
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_http_gets_them_too(gate, tmp_path):
+    user, password = "me@home", "p/w:&%?"
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Guarded)
+    server.wanted = "Basic " + b64encode(f"{user}:{password}".encode()).decode()
+    server.body = write_clip(tmp_path / "a.ts", moving_square(3)).read_bytes()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        gate(user, password)
+        url = f"http://127.0.0.1:{server.server_port}/a.ts"
+        source = AvSource(AvConfig(url=url, credentials="GATE"))
+        source.open()
+        assert source.read(np.empty(1 << 18, np.uint8)).width == 96
+        source.close()
+        gate(user, "another")
+        assert any("401" in text for text in lost(source, source.open))
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 @given(st.text(min_size=1, max_size=30), st.text(min_size=1, max_size=30))
