@@ -63,7 +63,11 @@ class AvConfig:
 
 
 class AvSource(Source):
-    """One stream. A camera is live and for ever; a file ends, unless it loops."""
+    """One stream. A camera is live and for ever; a file ends, unless it loops.
+
+    Not prevented: FFmpeg follows an RTSP redirect to any other host, and logs in there, too. Give each
+    camera a password of its own, and the capture host no way to where cameras have no business.
+    """
 
     Config = AvConfig
     config: AvConfig
