@@ -166,5 +166,6 @@ def _parts(output: Path) -> Iterator[tuple[Path, Path]]:
             f"{output}: the bundle cannot be written ({error.strerror}); choose another folder"
         ) from error
     finally:
-        bare.unlink(missing_ok=True)
-        whole.unlink(missing_ok=True)
+        for part in (bare, whole):
+            with contextlib.suppress(OSError):
+                part.unlink()

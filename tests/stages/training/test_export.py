@@ -1,0 +1,401 @@
+"""A bundle is written only when it equals the training model; a spoilt one is noticed."""
+
+import dataclasses
+import io
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from test_candidates import lively
+from torch import nn
+
+from pipeline.errors import ConfigError, ManyeyesError, ModelError
+from stages.detector import archive, engines, golden
+from stages.detector.bundle import Defaults, ResizeFacts, read_facts
+from stages.training import export as exporting
+from stages.training import parity
+from stages.training.export import export
+from stages.training.models import ModelConfig
+
+TINY = ModelConfig(
+    architecture="ssdlite",
+    classes=("person", "car", "bicycle"),
+    width=96,
+    height=64,
+    backbone="mobilenet_v2[:7]",
+    width_mult=0.25,
+    first_stride=8,
+    levels=2,
+)
+FASTER = ModelConfig(
+    architecture="fasterrcnn", classes=("a", "b"), width=96, height=96, backbone="mobilenet_v2[:7]",
+    width_mult=0.25,
+)  # fmt: skip
+
+
+def pictures(count=5):
+    return [golden.picture(100 + 30 * i, 120)[:, 20 * i :] for i in range(count)]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return lively(TINY)
+
+
+@pytest.fixture(scope="module")
+def bundle(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("bundle") / "tiny.bundle"
+    export(model, TINY, output=path, pictures=pictures())
+    return path
+
+
+def opened(path):
+    """As the inference process does it; returns facts and engine or raises."""
+    facts = read_facts(str(path))
+    engine = engines.load(str(path), facts, device="cpu", precision="fp32")
+    golden.check(facts, engine)
+    return facts, engine
+
+
+class TestExport:
+    def test_facts_say_what_is_in_the_file(self, bundle):
+        facts, engine = opened(bundle)
+        assert facts.classes == TINY.classes
+        assert facts.name == "tiny"
+        [arrays] = engine.infer(np.zeros((1, 64, 96, 3), np.uint8))
+        assert sum(a.nbytes for a in arrays) == facts.output_bytes_per_image
+        assert facts.provenance["parity"]["candidates"] > 100
+        assert ModelConfig.from_json(facts.provenance["model"]) == TINY
+
+    def test_nothing_else_is_left_beside_it(self, bundle):
+        assert [p.name for p in bundle.parent.iterdir()] == [bundle.name]
+
+    def test_no_device_is_baked_in(self, bundle):
+        with zipfile.ZipFile(bundle) as file:
+            code = b"".join(file.read(n) for n in file.namelist() if n.endswith(".py"))
+        assert b'torch.device("' not in code
+
+    def test_runs_on_a_device_without_memory(self, bundle):
+        module = torch.jit.load(str(bundle), map_location="meta")
+        found = module(torch.zeros(2, 3, 64, 96, dtype=torch.uint8, device="meta"))
+        assert {t.device.type for t in found} == {"meta"}
+
+    def test_the_callers_facts_travel(self, model, tmp_path):
+        facts = export(
+            model,
+            TINY,
+            output=tmp_path / "new" / "x.bundle",
+            pictures=pictures(1),
+            name="street",
+            resize=ResizeFacts(align="top-left", pad=0),
+            defaults=Defaults(score_threshold=0.2),
+            provenance={"data": {"train": "sha256"}},
+            k=50,
+        )
+        assert facts == read_facts(str(tmp_path / "new" / "x.bundle"))
+        assert (facts.name, facts.resize.pad, facts.defaults.score_threshold) == ("street", 0, 0.2)
+        assert facts.output_bytes_per_image == 50 * 28
+        assert facts.provenance["data"] == {"train": "sha256"}
+
+    @pytest.mark.parametrize("precision", ["fp16", "bf16"])
+    def test_half_precision_is_close(self, model, precision, tmp_path):
+        path = tmp_path / "half.bundle"
+        facts = export(model, TINY, output=path, pictures=pictures(), precision=precision)
+        assert facts.provenance["parity"]["precision"] == precision
+        opened(path)
+
+    def test_two_stages(self, tmp_path):
+        path = tmp_path / "faster.bundle"
+        export(lively(FASTER), FASTER, output=path, pictures=pictures(2))
+        opened(path)
+
+    def test_onnx(self, model, tmp_path):
+        path = tmp_path / "tiny.onnx"
+        export(model, TINY, output=path, pictures=pictures(), format="onnx")
+        _, engine = opened(path)
+        assert len(engine.infer(np.zeros((3, 64, 96, 3), np.uint8))) == 3
+        assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+    def test_onnx_halves_are_refused(self, model, tmp_path):
+        with pytest.raises(ConfigError, match="fp32"):
+            export(
+                model, TINY, output=tmp_path / "x", pictures=pictures(1), format="onnx",
+                precision="fp16",
+            )  # fmt: skip
+
+    def test_without_pictures_there_is_no_proof(self, model, tmp_path):
+        with pytest.raises(ConfigError, match="at least one picture"):
+            export(model, TINY, output=tmp_path / "x.bundle", pictures=[])
+        assert list(tmp_path.iterdir()) == []
+
+    def test_an_unwritable_folder_is_one_sentence(self, model, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(ConfigError, match="cannot be written"):
+            export(model, TINY, output=tmp_path / "file" / "x.bundle", pictures=pictures(1))
+
+    def test_what_differs_is_not_written(self, model, tmp_path, monkeypatch):
+        def half_folded(module):
+            module.net.backbone.stages[0][0][0].weight.data *= 1.01
+            return 0
+
+        monkeypatch.setattr(exporting, "fold_batch_norms", half_folded)
+        path = tmp_path / "x.bundle"
+        path.write_text("the old one")
+        with pytest.raises(ModelError, match="nothing was written"):
+            export(model, TINY, output=path, pictures=pictures(1))
+        assert path.read_text() == "the old one"
+        assert list(tmp_path.iterdir()) == [path]
+
+
+class TestParity:
+    def test_says_what_it_compared(self, model, bundle):
+        facts, engine = opened(bundle)
+        found = parity.compare(model, TINY, engine, facts, pictures())
+        assert found.pictures == 5
+        assert found.batches == (1, 4)
+        assert found.box_px <= 0.05
+        assert found.score <= 1e-3
+        assert "none unmatched" in str(found)
+
+    def test_finds_other_weights(self, bundle):
+        facts, engine = opened(bundle)
+        with pytest.raises(ModelError, match="candidate of class"):
+            parity.compare(lively(TINY, seed=1), TINY, engine, facts, pictures(1))
+
+    def test_finds_shifted_labels(self, model, bundle):
+        facts, engine = opened(bundle)
+        facts = dataclasses.replace(facts, label_offset=1)
+        with pytest.raises(ModelError, match="candidate of class"):
+            parity.compare(model, TINY, engine, facts, pictures(1))
+
+
+# ------------------------------------------------------------------------------------------------
+# Fifty ways to spoil a bundle. Each takes a path and changes the file.
+
+
+def facts_with(**changes):
+    """Change values by their path, "input.color"; a callable gets the old value."""
+
+    def spoil(path):
+        table = json.loads(archive.read_text(path))
+        for key, value in changes.items():
+            *parents, last = key.split("__")
+            inner = table
+            for parent in parents:
+                inner = inner[parent]
+            inner[last] = value(inner[last]) if callable(value) else value
+        archive.write_text(path, path, json.dumps(table))
+
+    return spoil
+
+
+def facts_without(key):
+    def spoil(path):
+        table = json.loads(archive.read_text(path))
+        del table[key]
+        archive.write_text(path, path, json.dumps(table))
+
+    return spoil
+
+
+def weights(change):
+    """`change` gets the scripted module; the facts stay."""
+
+    def spoil(path):
+        text = archive.read_text(path)
+        module = torch.jit.load(str(path))
+        with torch.no_grad():
+            change(module)
+        save(module, path, text)
+
+    return spoil
+
+
+def save(module, path, text):
+    buffer = io.BytesIO()
+    torch.jit.save(module, buffer, _extra_files={"manyeyes.json": text})
+    path.write_bytes(buffer.getvalue())
+
+
+class Around(nn.Module):
+    """The model with its outputs changed."""
+
+    def __init__(self, inner: nn.Module, how: str) -> None:
+        super().__init__()
+        self.inner = inner
+        self.how = how
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        boxes, scores, labels = self.inner(x)
+        if self.how == "order":
+            return scores, boxes, labels
+        if self.how == "xywh":
+            boxes = torch.cat([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], dim=-1)
+        if self.how == "yxyx":
+            boxes = torch.stack([boxes[..., i] for i in (1, 0, 3, 2)], dim=-1)
+        if self.how == "shares":
+            boxes = boxes / 96
+        if self.how == "from 1":
+            labels = labels + 1
+        if self.how == "logits":
+            scores = torch.logit(scores)
+        if self.how == "nan":
+            scores = scores * float("nan")
+        if self.how == "one picture":
+            return boxes[:1], scores[:1], labels[:1]
+        if self.how == "flat":
+            boxes = boxes.flatten(1)
+        if self.how == "cuda":
+            scores = scores + torch.ones(1, device=torch.device("cuda:0"))
+        if self.how == "first of batch":
+            scores = scores[:1].expand_as(scores)
+        return boxes, scores, labels
+
+
+def outputs(how):
+    def spoil(path):
+        text = archive.read_text(path)
+        save(torch.jit.script(Around(torch.jit.load(str(path)), how)), path, text)
+
+    return spoil
+
+
+def file(change):
+    """`change` maps the bytes of the file to others."""
+
+    def spoil(path):
+        path.write_bytes(change(path.read_bytes()))
+
+    return spoil
+
+
+def flip_an_exponent(module):
+    parameter(FIRST)(module).view(torch.int32).view(-1)[0] ^= 1 << 30
+
+
+def parameter(part):
+    def find(module):
+        found = [p for n, p in module.named_parameters() if part in n]
+        return found[0]
+
+    return find
+
+
+def scale(part, factor):
+    return weights(lambda m: parameter(part)(m).mul_(factor))
+
+
+def swap_class_rows(module):
+    for name, p in module.named_parameters():
+        if "classification_head" in name and len(p) % 4 == 0 and ".1." in name:
+            rows = p.view(-1, 4, *p.shape[1:])
+            rows[:, [1, 2]] = rows[:, [2, 1]].clone()
+
+
+def shift(buffer, by):
+    return weights(lambda m: dict(m.named_buffers())[buffer].add_(by))
+
+
+def noise(module):
+    generator = torch.Generator().manual_seed(0)
+    for p in module.parameters():
+        p.mul_(1 + 0.02 * torch.randn(p.shape, generator=generator))
+
+
+def twice(path):
+    with zipfile.ZipFile(path, "a") as out:
+        out.writestr("other/extra/manyeyes.json", "{}")
+
+
+def other_text(text):
+    return lambda path: archive.write_text(path, path, text)
+
+
+FIRST = "net.backbone.stages.0"
+SPOILT = {
+    "classes swapped": facts_with(classes=lambda c: [c[1], c[0], c[2]]),
+    "classes reversed": facts_with(classes=lambda c: c[::-1]),
+    "classes rotated": facts_with(classes=lambda c: c[1:] + c[:1]),
+    "a class renamed": facts_with(classes=lambda c: [*c[:2], "dog"]),
+    "a class too few": facts_with(classes=lambda c: c[:2]),
+    "a class in front": facts_with(classes=lambda c: ["background", *c]),
+    "a class twice": facts_with(classes=lambda c: [c[0], c[0], c[2]]),
+    "no classes": facts_with(classes=[]),
+    "colours swapped": facts_with(input__color="bgr"),
+    "colours unknown": facts_with(input__color="hsv"),
+    "scaled to 1": facts_with(input__dtype="float32", input__scale=1 / 255),
+    "mean taken off": facts_with(input__dtype="float32", input__mean=[123.0, 116.0, 103.0]),
+    "divided by std": facts_with(input__dtype="float32", input__std=[58.0, 57.0, 57.0]),
+    "scale with uint8": facts_with(input__scale=0.5),
+    "sides swapped": facts_with(input__width=64, input__height=96),
+    "half the size": facts_with(input__width=48, input__height=32),
+    "wider": facts_with(input__width=128),
+    "no size": facts_with(input__width=0),
+    "stretched": facts_with(resize__mode="stretch"),
+    "top left": facts_with(resize__align="top-left"),
+    "black bars": facts_with(resize__pad=0),
+    "white bars": facts_with(resize__pad=255),
+    "no grey": facts_with(resize__pad=300),
+    "nearest": facts_with(resize__interpolation="nearest"),
+    "area": facts_with(resize__interpolation="area"),
+    "cubic": facts_with(resize__interpolation="cubic"),
+    "layout yolox": facts_with(layout="yolox"),
+    "layout yolox-raw": facts_with(layout="yolox-raw"),
+    "layout ultralytics": facts_with(layout="ultralytics"),
+    "layout torchvision": facts_with(layout="torchvision"),
+    "layout unknown": facts_with(layout="detr"),
+    "labels from 1 in the facts": facts_with(label_offset=1),
+    "later format": facts_with(format=2),
+    "unknown key": facts_with(colour="rgb"),
+    "no batch size": facts_with(batch_sizes=[]),
+    "threshold in percent": facts_with(defaults__score_threshold=35),
+    "no input": facts_without("input"),
+    "golden of a later build": facts_with(golden__generator="v2"),
+    "golden empty": facts_with(golden__picture=[]),
+    "golden damaged": facts_with(golden__pattern=[[{"label": "car"}], []]),
+    "not JSON": other_text("hello"),
+    "facts twice": twice,
+    "facts of 2 MiB": other_text(" " * (2 << 20) + "{}"),
+    "a kernel doubled": scale(FIRST, 2.0),
+    "a kernel negated": scale(FIRST, -1.0),
+    "a kernel lost": scale("regression_head", 0.0),
+    "class rows swapped": weights(swap_class_rows),
+    "a bit of a weight flipped": weights(flip_an_exponent),
+    "all weights noisy": weights(noise),
+    "anchors moved": shift("anchors", 2.0),
+    "mean changed": shift("normalise.mean", 0.05),
+    "std changed": shift("normalise.std", 0.05),
+    "outputs in another order": outputs("order"),
+    "boxes as xywh": outputs("xywh"),
+    "boxes as yxyx": outputs("yxyx"),
+    "boxes as shares": outputs("shares"),
+    "labels from 1": outputs("from 1"),
+    "scores as logits": outputs("logits"),
+    "scores not a number": outputs("nan"),
+    "batch of one baked in": outputs("one picture"),
+    "batch mates mixed up": outputs("first of batch"),
+    "boxes flat": outputs("flat"),
+    "device baked in": outputs("cuda"),
+    "cut in half": file(lambda data: data[: len(data) // 2]),
+    "cut at the end": file(lambda data: data[:-100]),
+    "an index damaged": file(lambda data: data[:-2000] + b"?" * 1000 + data[-1000:]),
+    "empty": file(lambda data: b""),
+    "text": file(lambda data: b"hello"),
+}
+
+
+def test_fifty_ways_at_least():
+    assert len(SPOILT) >= 50
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+@pytest.mark.parametrize("name", SPOILT)
+def test_a_spoilt_bundle_is_noticed(name, bundle, tmp_path):
+    path = tmp_path / "spoilt.bundle"
+    path.write_bytes(bundle.read_bytes())
+    opened(path)
+    SPOILT[name](path)
+    with pytest.raises(ManyeyesError):
+        opened(path)
