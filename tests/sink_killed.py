@@ -15,7 +15,7 @@ from stages.sinks.video import Video, VideoConfig
 
 kind, path = sys.argv[1:]
 if kind == "video":
-    sink, make = Video(VideoConfig(folder=path)), frame
+    sink, make = Video(VideoConfig(path=path)), frame
 else:
     sink, make = Events(EventsConfig(path=path, classes=("person", "car"))), result
 sink.setup()

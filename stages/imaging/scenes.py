@@ -26,7 +26,7 @@ from stages.imaging.shapes import CLASSES, Box, Look, Pen, box_of, paint
 MIN_INSIDE = 0.4  # share of the box that lies in the frame
 MIN_VISIBLE = 0.4  # share of the silhouette in the frame that nothing nearer hides
 MIN_SIDES_PX = (4, 6)  # width, height of a truth box
-_MAP_SIDE_PX = 160  # longer side of the small map on which hiding is measured
+_MAP_SIDE_PX = 320  # longer side of the small map on which hiding is measured
 _SPEED_S = (6.0, 13.0)  # how long one object takes from side to side
 
 

@@ -71,14 +71,45 @@ def test_objects_enter_move_and_leave():
     assert all(abs(way[-1][1] - way[0][1]) > 100 for way in ended)
 
 
-def test_what_is_hidden_or_outside_has_no_box():
-    lonely = drawn = 0
+def full_size_share_visible(scene: Scene, t_s: float) -> dict[int, tuple[float, float]]:
+    """By track id: (share of the silhouette in the frame that is visible, share of the box inside)."""
+    width, height = scene.size_wh_px
+    levels, own, inside = np.zeros((height, width), np.uint8), {}, {}
+    things = sorted(scene._things(t_s), key=lambda thing: thing.ground_y_px)
+    for level, thing in enumerate(things, start=1):
+        look, h = thing.walk.look, thing.walk.height_px
+        pen = Pen(
+            thing.x_px - h * look.aspect / 2, thing.ground_y_px - h, h, look.aspect,
+            thing.walk.leftward,
+        )  # fmt: skip
+        strokes = look.strokes(thing.phase)
+        paint(levels, strokes, pen, level=level)
+        own[level] = (levels == level).sum()
+        x1, y1, x2, y2 = box_of(strokes, pen)
+        w, h = min(x2, width) - max(x1, 0), min(y2, height) - max(y1, 0)
+        inside[level] = max(w, 0) * max(h, 0) / ((x2 - x1) * (y2 - y1))
+    scene._background.front(levels.copy(), levels, 1.0)
+    return {
+        thing.walk.track_id: ((levels == level).sum() / max(1, own[level]), inside[level])
+        for level, thing in enumerate(things, start=1)
+    }
+
+
+def test_what_is_hidden_or_outside_has_no_box_and_the_rest_has():
+    without = with_box = 0
     for seed in range(12):
-        scene = Scene(seed, (320, 180), 12)
-        for t in np.arange(0, 10, 1.0):
-            lonely += len(scene.render(float(t))[1])
-            drawn += 12
-    assert 0.4 < lonely / drawn < 0.9
+        scene = Scene(seed, (640, 360), 12)
+        for t in range(6):
+            tracks = scene.render(t)[1].track_ids.tolist()
+            for track, (visible, inside) in full_size_share_visible(scene, t).items():
+                if visible < 0.33 or inside < 0.39:
+                    assert track not in tracks
+                    without += 1
+                elif visible > 0.52 and inside > 0.41:
+                    assert track in tracks
+                    with_box += 1
+    assert without > 30
+    assert with_box > 200
 
 
 def test_an_empty_scene_has_a_background_and_no_truth():
