@@ -112,17 +112,20 @@ def import_model(
 
 def measured(path: str, facts: Facts) -> Facts:
     """The same facts with what only a run can tell: batch sizes, bytes of output, golden record."""
+    engine = engines.load(path, facts, device="cpu", precision="fp32", threads=0)
     sizes: list[int] = []
     n_bytes = 0
     for batch in facts.batch_sizes:
         try:
-            results = _run(path, dataclasses.replace(facts, batch_sizes=(batch,)))
+            results = engine.infer(golden.pattern(batch, facts.input.height, facts.input.width))
         except ModelError:
             if not sizes:
                 raise
             break  # a model traced for one batch size takes no other
+        for arrays in results:
+            _check(arrays, facts, path)
+            n_bytes = max(n_bytes, sum(array.nbytes for array in arrays))
         sizes.append(batch)
-        n_bytes = max(n_bytes, *(sum(array.nbytes for array in arrays) for arrays in results))
     if facts.layout == "torchvision":  # as many rows as it finds, up to the engine's limit
         n_bytes = max(n_bytes, engines.MAX_FINAL_ROWS * FINAL_ROW_BYTES)
     facts = dataclasses.replace(facts, batch_sizes=tuple(sizes), output_bytes_per_image=n_bytes)
@@ -133,21 +136,15 @@ def measured(path: str, facts: Facts) -> Facts:
     return dataclasses.replace(facts, golden=record if found else None)
 
 
-def _run(path: str, facts: Facts) -> list[engines.Outputs]:
-    """What the model returns for one batch of golden patterns; raises ModelError if it does not fit."""
-    engine = engines.load(path, facts, device="cpu", precision="fp32", threads=0)
-    batch = golden.pattern(max(facts.batch_sizes), facts.input.height, facts.input.width)
-    results = engine.infer(batch)
-    for arrays in results:
-        layouts.check(arrays, facts, str(path))
-        labels = layouts.candidates(arrays, facts, 0.0).labels
-        if len(labels) and not 0 <= labels.min() <= labels.max() < len(facts.classes):
-            raise ModelError(
-                f"{path}: wanted labels 0..{len(facts.classes) - 1} after label_offset "
-                f"{facts.label_offset}, got {labels.min()}..{labels.max()}; name all classes of the "
-                "model, or change label_offset"
-            )
-    return results
+def _check(arrays: engines.Outputs, facts: Facts, path: str) -> None:
+    layouts.check(arrays, facts, str(path))
+    labels = layouts.candidates(arrays, facts, 0.0).labels
+    if len(labels) and not 0 <= labels.min() <= labels.max() < len(facts.classes):
+        raise ModelError(
+            f"{path}: wanted labels 0..{len(facts.classes) - 1} after label_offset "
+            f"{facts.label_offset}, got {labels.min()}..{labels.max()}; name all classes of the "
+            "model, or change label_offset"
+        )
 
 
 def parse_size(size: str | int | tuple[int, int]) -> tuple[int, int]:
