@@ -134,7 +134,7 @@ def _bin(rng: random.Random, picture: Image, horizon: int) -> None:
     _fill(picture, x, base - h, x + w, base - h * 0.85, _grey(rng, 40, 90))
 
 
-def _fill(  # noqa: PLR0917 - a picture and four edges in their usual order
+def _fill(
     image: Image, x1: float, y1: float, x2: float, y2: float, color: tuple[int, int, int]
 ) -> None:
     corners = (round(x1), round(y1)), (round(x2), round(y2))

@@ -117,7 +117,7 @@ def _status(image: Image, text_px: int, title: str, clock: str, fps: float | Non
     return strip
 
 
-def _label(  # noqa: PLR0917 - private, called once
+def _label(
     image: Image, text: str, box: list[int], color: Color, text_px: int, taken: list[Rect]
 ) -> Rect:
     """A label at its box (xyxy), inside the picture and, where there is room, on no other label."""

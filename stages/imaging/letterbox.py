@@ -91,7 +91,7 @@ def prepare(
     return out, fit
 
 
-def prepare_i420(  # noqa: PLR0917 - one signature with `prepare`, and what planes need
+def prepare_i420(
     planes: tuple[Image, Image, Image],
     matrix: str,
     full_range: bool,
