@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -44,10 +45,10 @@ def annotate(
     output: gets each picture drawn (JPEG), each video drawn (MP4, H.264), and detections.jsonl, whose
         lines are events as the pipeline writes them. Appears whole or not at all.
     progress: called with the number of pictures done.
-    Returns how often each class was found.
+    Returns how often each class was found, those that were.
     Raises DataError naming the source that is none, ResourceError if the folder can't be written.
     """
-    counts = dict.fromkeys(predictor.classes, 0)
+    counts: Counter[str] = Counter()
     done = 0
     with new_folder(Path(output)) as folder, ExitStack() as stack:
         lines = stack.enter_context((folder / "detections.jsonl").open("w", encoding="utf-8"))
@@ -66,7 +67,7 @@ def annotate(
             done += len(batch)
             if progress is not None:
                 progress(done)
-    return counts
+    return dict(counts)
 
 
 def _shots(sources: Sequence[Path | str]) -> Iterator[_Shot]:

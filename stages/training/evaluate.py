@@ -121,7 +121,7 @@ def evaluate(
     """Judge detections against a data set.
 
     predictions: one for each sample of the data set, in its order, in pixels of the source picture,
-        labels by the data set's classes (`predict.relabelled` maps a model's by name). Give all
+        labels by the data set's classes (`labels.relabelled` maps a model's by name). Give all
         down to a score of about 0.001: AP needs the tail.
     score_threshold: where precision, recall, confusion and errors are read, 0..1.
     iou: least overlap of a match, 0..1.

@@ -72,9 +72,9 @@ class Scored:
         return self.scores[ends], tp / (ends + 1), tp / max(self.truths, 1)
 
     def best(self) -> Point:
-        """At the threshold with the largest F1; the highest such; 1 if nothing was detected."""
+        """At the threshold with the largest F1; the highest such; 1 if nothing right was detected."""
         thresholds, precision, recall = self.curve()
-        if not len(thresholds):
+        if not self.right.any():
             return self.at(1.0)
         f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
         return self.at(float(thresholds[int(f1.argmax())]))

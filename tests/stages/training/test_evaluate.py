@@ -8,6 +8,7 @@ import json
 import math
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,7 +18,8 @@ from pycocotools.cocoeval import COCOeval
 
 from pipeline.detections import Detections
 from pipeline.errors import DataError
-from stages.training.datasets import DataSet, Sample
+from stages.training.datasets import DataSet, Sample, load
+from stages.training.detection_files import read_detections
 from stages.training.evaluate import evaluate
 from stages.training.figures import FIGURES, coco_results, coco_truth
 
@@ -114,6 +116,59 @@ def test_the_twelve_figures_are_those_of_pycocotools(
     expected = oracle(
         coco_truth(dataset), coco_results(predictions, dataset), tmp_path_factory.mktemp("coco")
     )
+    assert [result.coco[name] for name in FIGURES] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four pictures of 200x200 px."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for i in range(4):
+        cv2.imwrite(str(folder / f"{i}.png"), np.full((200, 200, 3), i, np.uint8))
+    return folder
+
+
+hundredths = st.integers(0, 9999).map(lambda v: v / 100)
+file_boxes = st.tuples(hundredths, hundredths, hundredths, hundredths).map(
+    lambda b: [b[0], b[1], b[2] + 0.01, b[3] + 0.01]
+)
+truth_rows = st.tuples(st.integers(0, 3), st.sampled_from((3, 17, 90)), file_boxes, st.booleans())
+result_rows = st.tuples(
+    *[st.integers(0, 3)] * 2, file_boxes, st.integers(0, 1000), st.integers(0, 30)
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(truths=st.lists(truth_rows, max_size=12), rows=st.lists(result_rows, max_size=25))
+def test_files_give_the_figures_that_pycocotools_gives_for_them(
+    truths: list, rows: list, pictures: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """From disk to figures: ids with gaps, masks' areas, two decimals, detections near objects."""
+    categories = (3, 17, 90)
+    document = {
+        "images": [
+            {"id": 7 * i + 3, "file_name": f"{i}.png", "width": 200, "height": 200} for i in range(4)
+        ],
+        "categories": [{"id": number, "name": f"c{number}"} for number in categories],
+        "annotations": [
+            {"id": k + 1, "image_id": 7 * i + 3, "category_id": c, "bbox": box, "iscrowd": int(crowd),
+             "area": round(box[2] * box[3] * 0.7, 2)}  # of a mask
+            for k, (i, c, box, crowd) in enumerate(truths)
+        ],
+    }  # fmt: skip
+    results = []
+    for i, category, box, score, shift in rows:
+        near = [row for row in truths if row[0] == i]
+        place = near[score % len(near)][2] if near and shift < 20 else box
+        moved = [round(place[0] + shift / 10, 2), *place[1:]]
+        row = {"image_id": 7 * i + 3, "category_id": categories[category % 3], "bbox": moved}
+        results.append({**row, "score": score / 1000})
+    folder = tmp_path_factory.mktemp("files")
+    expected = oracle(document, results, folder)
+    (pictures / "truth.json").write_text(json.dumps(document))
+    dataset = load(pictures / "truth.json")
+    detections = read_detections(folder / "found.json", dataset).detections
+    result = evaluate(detections, dataset, score_threshold=0.5)
     assert [result.coco[name] for name in FIGURES] == pytest.approx(expected, abs=1e-6)
 
 

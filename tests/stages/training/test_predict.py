@@ -17,17 +17,11 @@ from stages.detector import archive
 from stages.detector.bundle import Facts, InputFacts
 from stages.training.annotate import annotate
 from stages.training.datasets import DataSet, Sample
+from stages.training.detection_files import read_detections
 from stages.training.evaluate import evaluate
 from stages.training.figures import FIGURES, coco_results
-from stages.training.predict import (
-    TAIL,
-    Predictor,
-    class_map,
-    detect,
-    found_by,
-    read_detections,
-    relabelled,
-)
+from stages.training.labels import class_map, relabelled
+from stages.training.predict import TAIL, Predictor, detect, found_by
 
 WHITE = (20, 10, 60, 50)  # the white box in every picture of `dataset` but the last
 
@@ -106,14 +100,19 @@ def same(one: list[Detections], other: list[Detections]) -> None:
 
 def test_a_bundle_finds_boxes_in_pixels_of_the_source(bundle: Path, dataset: DataSet) -> None:
     steps: list[int] = []
-    found, speed = found_by(bundle, dataset, batch=2, progress=steps.append)
+    result = found_by(bundle, dataset, batch=2, progress=steps.append)
+    found, speed = result.detections, result.speed_ms
+    assert result.notes == (
+        "the model knows no dog: all of them count as missed",
+        "the data set knows no nothing: detections of them are left out",
+    )
     assert [len(one) for one in found] == [1, 1, 1, 1, 0]
     np.testing.assert_allclose(found[0].xyxy, [WHITE], atol=2)
     assert found[0].labels.tolist() == [0]  # "White" of the model is "white" of the data set
     assert steps == [2, 4, 5]
     assert set(speed) == {"prepare", "infer", "decode"}
-    result = evaluate(found, dataset, score_threshold=0.5, speed=speed)
-    assert result.coco["AP50"] == pytest.approx(1)
+    judged = evaluate(found, dataset, score_threshold=0.5, speed=speed)
+    assert judged.coco["AP50"] == pytest.approx(1)
 
 
 def test_batches_of_any_size_find_the_same(bundle: Path, dataset: DataSet) -> None:
@@ -127,21 +126,22 @@ def test_batches_of_any_size_find_the_same(bundle: Path, dataset: DataSet) -> No
 def test_coco_results_and_events_are_read_back(
     bundle: Path, dataset: DataSet, tmp_path: Path
 ) -> None:
-    found, _ = found_by(bundle, dataset)
+    found = found_by(bundle, dataset).detections
     results = tmp_path / "results.json"
     results.write_text(json.dumps(coco_results(found, dataset)))
     assert json.loads(results.read_text())[0]["category_id"] == 4
-    same(found, read_detections(results, dataset))
-    same(found, found_by(results, dataset)[0])
+    same(found, read_detections(results, dataset).detections)
+    same(found, found_by(results, dataset).detections)
 
     counts = annotate(Predictor(bundle, options=TAIL), [tmp_path / "pictures"], tmp_path / "out")
-    assert counts == {"nothing": 0, "White": 4}
+    assert counts == {"White": 4}
     events = tmp_path / "out" / "detections.jsonl"
-    events.write_text(events.read_text().replace("White", "white"))
-    same(found, read_detections(events, dataset))
+    same(found, read_detections(events, dataset, {"White": "white"}).detections)
     ours, theirs = (
-        evaluate(read_detections(file, dataset), dataset, score_threshold=0.5).coco
-        for file in (events, results)
+        evaluate(
+            found_by(file, dataset, rename=names).detections, dataset, score_threshold=0.5
+        ).coco
+        for file, names in ((events, {"White": "white"}), (results, None))
     )
     assert [ours[name] for name in FIGURES] == [theirs[name] for name in FIGURES]
 
@@ -152,11 +152,13 @@ def test_events_without_names_are_matched_by_frame(dataset: DataSet, tmp_path: P
     event = {"camera": "a", "frame_id": 3, "width": 100, "height": 100, "detections": [row, other]}
     file = tmp_path / "events.jsonl"
     file.write_text(json.dumps(event) + "\n")
-    found = read_detections(file, dataset)
+    result = read_detections(file, dataset)
+    assert result.notes == ("the data set knows no cat: detections of them are left out",)
+    found = result.detections
     assert [len(one) for one in found] == [0, 0, 0, 1, 0]
     assert found[3].labels.tolist() == [1]
     file.write_text("")
-    assert sum(map(len, read_detections(file, dataset))) == 0
+    assert sum(map(len, read_detections(file, dataset).detections)) == 0
 
 
 GOOD = {"camera": "a", "frame_id": 0, "width": 100, "height": 100, "detections": []}
@@ -208,6 +210,10 @@ def test_classes_are_mapped_by_name() -> None:
         DataError, match=r"no class of the model \(a\) is one of the data set \(b\)"
     ):
         class_map(("a",), ("b",))
+    with pytest.raises(DataError, match=r"rename: 'x' is no class of the data set \(b\)"):
+        class_map(("a",), ("b",), {"a": "x"})
+    with pytest.raises(DataError, match=r"rename: 'b' is no class of the model \(a\)"):
+        class_map(("a",), ("b",), {"b": "a"})
 
 
 def test_a_video_is_drawn_frame_by_frame(bundle: Path, tmp_path: Path) -> None:
