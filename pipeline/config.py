@@ -44,7 +44,6 @@ class RunConfig(_Section):
     seconds: float | None = _field(None, "a number of seconds > 0", gt=0)  # None: until stopped
     directory: Path | None = _field(None, "a folder")  # None: one of its own
     strict: bool = _field(False, _BOOL)  # a source that can't be opened at start ends the run
-    drain_s: float = _field(3.0, "a number of seconds within 0..60", ge=0, le=60)
 
 
 class ModelConfig(_Section):

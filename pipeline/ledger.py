@@ -18,11 +18,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from mmap import mmap
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from pipeline.memory import shared
 
 RING = 4096  # frames a camera and path; far more than can be in flight
 PATHS = ("detect", "view")
@@ -107,7 +108,7 @@ class Ledger:
 
     def __init__(self, fd: int, layout: Layout) -> None:
         self.layout = layout
-        memory = np.frombuffer(mmap(fd, layout.nbytes), np.uint8)  # read and write
+        memory = shared(fd, layout.nbytes)
         self._arrays: dict[str, npt.NDArray[Any]] = {}
         offset = 0
         for name, (dtype, shape) in layout.fields().items():

@@ -50,6 +50,14 @@ def seal(fd: int) -> None:
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
 
 
+def shared(fd: int, nbytes: int) -> Bytes:
+    """The first `nbytes` of the memory, for reading and writing: uint8 (nbytes,).
+
+    It stays mapped as long as the array or a view of it lives; the descriptor may be closed.
+    """
+    return np.frombuffer(mmap.mmap(fd, nbytes), np.uint8)
+
+
 def pool_bytes(slots: int, slot_bytes: int) -> int:
     """Size of a pool of `slots` slots of `slot_bytes` each."""
     return _up(slots * _WORD_STRIDE) + slots * _up(slot_bytes)

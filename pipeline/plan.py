@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipeline.config import CameraConfig, Config, SinkConfig, StageConfig
+from pipeline.config import CameraConfig, Config, SinkConfig, StageConfig, check_keys
 from pipeline.delivery import Overflow
 from pipeline.errors import ConfigError
 from pipeline.ledger import DETECT, VIEW
@@ -207,9 +207,10 @@ def _max_batch(config: Config, facts: Any) -> int:
 
 
 def _add_camera(draft: _Draft, camera: CameraConfig, *, viewed: bool) -> None:
-    realtime = (
-        camera.realtime if camera.realtime is not None else draft.config.run.policy == "newest"
-    )
+    run, _ = load(SOURCE_FOR)(camera.source, reader=camera.reader)
+    realtime = camera.realtime
+    if realtime is None and "realtime" in load(run).Config.__dataclass_fields__:
+        realtime = draft.config.run.policy == "newest"
     options = {
         "max_size": camera.max_size,
         "loop": camera.loop or None,
@@ -260,6 +261,7 @@ def _insert_results(draft: _Draft, stage: StageConfig, last: str) -> str:
 
 
 def _check_taken(stage: StageConfig, kind: type) -> None:
+    check_keys(f"stage {stage.name!r}", stage.config, load(stage.run).Config.__dataclass_fields__)
     taken, given = signature(stage.run)
     if taken != (kind,) or given is not kind:
         raise ConfigError(
@@ -360,7 +362,9 @@ def _sink(sink: SinkConfig, classes: tuple[str, ...]) -> tuple[str, str, dict[st
     """Name, class and configuration of a sink."""
     run = SINKS[sink.type] if sink.type in SINKS else str(sink.run)
     fields = dict(sink.options)
-    if "classes" in load(run).Config.__dataclass_fields__:
+    known = load(run).Config.__dataclass_fields__
+    check_keys(f"sink {sink.name or sink.type!r}", fields, known)
+    if "classes" in known:
         fields.setdefault("classes", list(classes))
     return f"sink.{sink.name or sink.type}", run, fields
 

@@ -8,7 +8,6 @@ import time
 from typing import Any
 
 import numpy as np
-import zmq
 
 from pipeline import transport
 from pipeline.control import Command, Control
@@ -135,9 +134,6 @@ class Process:
         """What else to poll."""
         return []
 
-    def _new_poller(self) -> zmq.Poller:
-        poller = zmq.Poller()
+    def _new_poller(self) -> transport.Poller:
         sockets = [self.control.fileno(), self.reader.socket, *self.writer.sockets()]
-        for socket in [*sockets, *self.extra_fds()]:
-            poller.register(socket, zmq.POLLIN)
-        return poller
+        return transport.poller([*sockets, *self.extra_fds()])

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
-import zmq
 
 from pipeline.errors import FrameError, MessageError
 from pipeline.ledger import Ledger
@@ -24,7 +23,7 @@ from pipeline.messages import (
     decode,
     encode_done,
 )
-from pipeline.transport import Inbox
+from pipeline.transport import Context, Inbox
 from pipeline.wiring import ProcessSpec
 
 
@@ -59,7 +58,7 @@ class Reader:
         self,
         spec: ProcessSpec,
         ledger: Ledger,
-        context: zmq.Context[zmq.Socket[bytes]],
+        context: Context,
         *,
         endpoint: str,
         code: int,

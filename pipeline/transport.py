@@ -10,21 +10,35 @@ is remembered by the edge, so a message sent during the connect is never lost si
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
 import zmq
 
 from pipeline.errors import Closed, Full
 from pipeline.messages import MAX_MESSAGE_BYTES
 
+Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
+Poller: TypeAlias = zmq.Poller
+
 _HIGH_WATER = 4096  # messages; a safety net above all credits, never reached
 
 
-def context() -> zmq.Context[zmq.Socket[bytes]]:
+def context() -> Context:
     """The ZeroMQ context of this process; one I/O thread is plenty for descriptors."""
     return zmq.Context(io_threads=1)
 
 
+def poller(sources: Iterable[Any]) -> Poller:
+    """Its `poll(timeout_ms)` returns when a `socket` of a channel or a file descriptor is readable."""
+    made = zmq.Poller()
+    for source in sources:
+        made.register(source, zmq.POLLIN)
+    return made
+
+
 class _Channel:
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], kind: int) -> None:
+    def __init__(self, context: Context, kind: int) -> None:
         self.socket = context.socket(kind)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
@@ -57,7 +71,7 @@ class _Channel:
 class Inbox(_Channel):
     """Where all producers of this process send to. Answers (DONE) go back by the sender's name."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
+    def __init__(self, context: Context, endpoint: str) -> None:
         """endpoint: `ipc://…` in a directory of mode 0700. Bound when this returns."""
         super().__init__(context, zmq.ROUTER)
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
@@ -79,9 +93,7 @@ class Inbox(_Channel):
 class Outbox(_Channel):
     """To one consumer."""
 
-    def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, identity: bytes
-    ) -> None:
+    def __init__(self, context: Context, endpoint: str, identity: bytes) -> None:
         """identity: unique for this process and its incarnation. Returns before it is connected."""
         super().__init__(context, zmq.DEALER)
         self.socket.setsockopt(zmq.ROUTING_ID, identity)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import zmq
 
 from pipeline.delivery import Edge, Parcel
 from pipeline.errors import FrameError, Full, MessageError
@@ -17,7 +16,7 @@ from pipeline.ledger import Ledger, holder_code
 from pipeline.memory import PoolWriter
 from pipeline.messages import ArraySpec, Message, SlotRef, arrays_of, decode_done, encode
 from pipeline.slots import Slots
-from pipeline.transport import Outbox
+from pipeline.transport import Context, Outbox
 from pipeline.wiring import EdgeSpec, ProcessSpec
 
 _ALIGN = 64
@@ -38,7 +37,7 @@ class Writer:
         self,
         spec: ProcessSpec,
         ledger: Ledger,
-        context: zmq.Context[zmq.Socket[bytes]],
+        context: Context,
         *,
         incarnation: int,
         pool: PoolWriter | None,
