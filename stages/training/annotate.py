@@ -18,8 +18,8 @@ from pipeline.detections import Detections
 from pipeline.errors import DataError
 from stages.imaging.drawing import draw
 from stages.training.convert import new_folder
-from stages.training.datasets import Image, decode
 from stages.training.formats import PICTURE_SUFFIXES, pictures_below
+from stages.training.pictures import Image, decode
 from stages.training.predict import Predictor
 
 

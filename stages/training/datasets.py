@@ -8,8 +8,8 @@ Nothing is silently dropped: what was repaired, dropped or skipped is a Problem 
 from __future__ import annotations
 
 import hashlib
-import io
 import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,28 +17,13 @@ from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image as Pil
-from PIL import UnidentifiedImageError
 
 from pipeline.errors import DataError
 from stages.training.formats import Problem, Raw, RawBox, RawPicture, coco, openimages, voc, yolo
-
-Image = npt.NDArray[np.uint8]
+from stages.training.pictures import Image, Look, decode, look_at, turned
 
 FORMATS = {"coco": coco, "voc": voc, "openimages": openimages, "yolo": yolo}  # in order of looking
-MAX_PICTURE_BYTES = 256 << 20  # of the file
-MAX_PICTURE_PX = 100_000_000
 CLIP_TOLERANCE_PX = 0.05  # what rounding in the file may put outside without a word
-
-_ORIENTATION = 0x0112  # EXIF tag
-_BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    UnidentifiedImageError,
-    Pil.DecompressionBombError,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -132,27 +117,6 @@ def read_image(sample: Sample) -> Image:
     return image
 
 
-def decode(path: Path) -> Image:
-    """A picture file as uint8 (H, W, 3) BGR, EXIF orientation applied.
-
-    Decoded by OpenCV as the pipeline's picture folders are, so that both see the same pixels.
-    Raises DataError naming the file if it is gone, broken or too large.
-    """
-    import cv2
-
-    data = _bytes(path)
-    try:
-        with _open(data) as picture:
-            _check_size(*picture.size)
-    except _BROKEN as error:
-        raise DataError(f"{path}: no readable picture: {error}") from error
-    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    if decoded is None:
-        raise DataError(f"{path}: OpenCV cannot decode this picture; save it as JPEG or PNG")
-    image: Image = decoded.astype(np.uint8, copy=False)
-    return image
-
-
 def _recognise(
     root: Path, split: str | None, format: str | None
 ) -> tuple[ModuleType, Path, str | None]:
@@ -175,17 +139,6 @@ def _recognise(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What one look at a picture file told."""
-
-    stored_wh_px: tuple[int, int] = (0, 0)  # before EXIF orientation
-    orientation: int = 1  # EXIF, 1..8
-    digest: bytes = b""
-    kind: str = ""  # of the problem, if there is one
-    text: str = ""
-
-
 def _samples(
     raw: Raw, classes: tuple[str, ...], problems: list[Problem]
 ) -> tuple[list[Sample], str]:
@@ -193,11 +146,11 @@ def _samples(
     taken = {picture.image_id for picture in raw.pictures}
     free = iter(i for i in range(1, len(taken) + len(raw.pictures) + 2) if i not in taken)
     samples, digests, paths = [], [], set()
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # decoding releases the GIL
-        for picture, look in zip(
-            raw.pictures, pool.map(_look, (p.path for p in raw.pictures)), strict=True
-        ):
-            twice = _Seen(kind="duplicate", text="listed twice; the second time is skipped")
+    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        warnings.simplefilter("ignore")  # Pillow's, of tags that we don't read
+        looks = pool.map(look_at, (p.path for p in raw.pictures))  # decoding releases the GIL
+        for picture, look in zip(raw.pictures, looks, strict=True):
+            twice = Look(kind="duplicate", text="listed twice; the second time is skipped")
             seen = twice if picture.path in paths else look
             paths.add(picture.path)
             if seen.kind:
@@ -215,58 +168,20 @@ def _samples(
     return samples, total.hexdigest()
 
 
-def _look(path: Path) -> _Seen:
-    """Decode a picture at an eighth of its size: enough to know that its bytes are all there."""
-    if not path.is_file():
-        return _Seen(kind="missing", text="no such picture; it is skipped")
-    try:
-        data = _bytes(path)
-        with _open(data) as picture:
-            _check_size(*picture.size)
-            size = picture.size
-            orientation = picture.getexif().get(_ORIENTATION, 1)
-            picture.draft("RGB", (max(1, size[0] // 8), max(1, size[1] // 8)))
-            picture.load()
-    except (*_BROKEN, DataError) as error:
-        return _Seen(kind="broken", text=f"no readable picture ({error}); it is skipped")
-    if orientation not in range(1, 9):
-        orientation = 1
-    return _Seen(size, orientation, hashlib.sha256(data).digest())
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        size = path.stat().st_size
-        if size > MAX_PICTURE_BYTES:
-            raise DataError(f"{path}: {size} bytes, wanted at most {MAX_PICTURE_BYTES}")
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
-
-
-def _open(data: bytes) -> Pil.Image:
-    return Pil.open(io.BytesIO(data))
-
-
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PICTURE_PX:
-        raise ValueError(f"{width}x{height} px, wanted at most {MAX_PICTURE_PX} px in all")
-
-
 def _sample(
     picture: RawPicture,
-    seen: _Seen,
+    seen: Look,
     index: dict[str, int],
     problems: list[Problem],
     *,
     image_id: int,
     root: Path,
 ) -> Sample:
-    (stored_w, stored_h), turned = seen.stored_wh_px, seen.orientation >= 5
-    width, height = (stored_h, stored_w) if turned else (stored_w, stored_h)
+    stored_wh, on_its_side = seen.stored_wh_px, seen.orientation >= 5
+    width, height = stored_wh[::-1] if on_its_side else stored_wh
     claimed = picture.size_wh_px
     # Boxes belong to the picture as the annotation measured it: stored or as it is shown.
-    turn = turned and claimed == (stored_w, stored_h) != (width, height)
+    turn = on_its_side and claimed == stored_wh != (width, height)
     if turn:
         text = f"boxes are in stored pixels; turned along with EXIF orientation {seen.orientation}"
         problems.append(Problem(kind="exif", file=picture.annotation, line=None, text=text))
@@ -278,7 +193,7 @@ def _sample(
         scale = (width, height) if picture.normalised else (1, 1)
         x1, y1, x2, y2 = (value * scale[i % 2] for i, value in enumerate(box.xyxy))
         if turn:
-            x1, y1, x2, y2 = _turn((x1, y1, x2, y2), seen)
+            x1, y1, x2, y2 = turned((x1, y1, x2, y2), seen)
         xyxy = _checked(box, (x1, y1, x2, y2), (width, height), picture, problems)
         if xyxy is not None:
             kept.append((box, xyxy))
@@ -321,17 +236,3 @@ def _checked(
         text = f"box {told} reaches outside; it is clipped"
         problems.append(Problem(kind="clipped", file=picture.annotation, line=box.line, text=text))
     return clipped
-
-
-def _turn(
-    xyxy: tuple[float, float, float, float], seen: _Seen
-) -> tuple[float, float, float, float]:
-    """A box in stored pixels as a box of the picture as shown (EXIF 2.3, orientation 5 to 8)."""
-    w, h = seen.stored_wh_px
-    x1, y1, x2, y2 = xyxy
-    return {
-        5: (y1, x1, y2, x2),
-        6: (h - y2, x1, h - y1, x2),
-        7: (h - y2, w - x2, h - y1, w - x1),
-        8: (y1, w - x2, y2, w - x1),
-    }[seen.orientation]

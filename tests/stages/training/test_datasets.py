@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 from pathlib import Path
@@ -9,10 +10,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image as Pil
 
 from pipeline.errors import DataError
-from stages.training import datasets
+from stages.training import pictures
 from stages.training.datasets import DataSet, load, read_image
 
 
@@ -145,7 +148,7 @@ def test_xml_that_attacks_is_not_expanded(tmp_path: Path) -> None:
 def test_a_picture_too_large_to_decode_is_a_problem_of_that_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(datasets, "MAX_PICTURE_PX", 64 * 48)
+    monkeypatch.setattr(pictures, "MAX_PICTURE_PX", 64 * 48)
     for stem, side in (("a", 64), ("b", 65)):
         picture(tmp_path / "JPEGImages" / f"{stem}.jpg", side)
         voc(tmp_path, stem, size=(side, 48))
@@ -154,7 +157,41 @@ def test_a_picture_too_large_to_decode_is_a_problem_of_that_picture(
     assert "65x48 px, wanted at most 3072" in str(data.problems[0])
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@settings(max_examples=60, deadline=None)
+@given(
+    format=st.sampled_from(["JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF"]),
+    changes=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=8),
+    keep=st.floats(0, 1) | st.just(1.0),
+)
+def test_a_damaged_picture_is_a_problem_or_can_be_read(
+    format: str,
+    changes: list[tuple[int, int]],
+    keep: float,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    root = tmp_path_factory.mktemp("damaged")
+    buffer = io.BytesIO()
+    exif = Pil.Exif()
+    exif[0x0112] = 6
+    noise = np.random.default_rng(0).integers(0, 255, (12, 16, 3), np.uint8)
+    Pil.fromarray(noise).save(
+        buffer, format, **({} if format in ("BMP", "GIF") else {"exif": exif})
+    )
+    data = bytearray(buffer.getvalue())
+    for place, value in changes:
+        data[place % len(data)] = value
+    (root / "JPEGImages").mkdir()
+    (root / "JPEGImages" / "a.jpg").write_bytes(data[: round(keep * len(data))])
+    voc(root, "a", size=(12, 16))
+    picture(root / "JPEGImages" / "b.jpg")
+    voc(root, "b")
+    loaded = load(root)
+    assert len(loaded.samples) == 2 - kinds(loaded).get("broken", 0)
+    for sample in loaded.samples:
+        assert read_image(sample).shape == (sample.height, sample.width, 3)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_turns_the_picture_and_boxes_in_stored_pixels(
     tmp_path: Path, orientation: int, suffix: str

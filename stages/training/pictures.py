@@ -1,0 +1,117 @@
+"""Picture files: decoded as the pipeline decodes them, looked at with suspicion, bounded in size."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as Pil
+from PIL import UnidentifiedImageError
+
+from pipeline.errors import DataError
+
+Image = npt.NDArray[np.uint8]
+Box = tuple[float, float, float, float]
+
+MAX_PICTURE_BYTES = 256 << 20  # of the file
+MAX_PICTURE_PX = 80_000_000  # below what makes Pillow warn
+_BOTH_DECODE = ("JPEG", "MPO", "PNG", "BMP", "WEBP")  # what OpenCV reads wherever Pillow does
+_ORIENTATION = 0x0112  # EXIF tag
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    UnidentifiedImageError,
+    Pil.DecompressionBombError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at a picture file told."""
+
+    stored_wh_px: tuple[int, int] = (0, 0)  # before EXIF orientation
+    orientation: int = 1  # EXIF, 1..8
+    digest: bytes = b""
+    kind: str = ""  # of the problem, if there is one
+    text: str = ""
+
+
+def decode(path: Path) -> Image:
+    """A picture file as uint8 (H, W, 3) BGR, EXIF orientation applied.
+
+    Decoded by OpenCV as the pipeline's picture folders are, so that both see the same pixels.
+    Raises DataError naming the file if it is gone, broken or too large.
+    """
+    import cv2
+
+    data = _bytes(path)
+    try:
+        with _open(data) as picture:
+            _check_size(*picture.size)
+    except _BROKEN as error:
+        raise DataError(f"{path}: no readable picture: {error}") from error
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if decoded is None:
+        raise DataError(f"{path}: OpenCV cannot decode this picture; save it as JPEG or PNG")
+    image: Image = decoded.astype(np.uint8, copy=False)
+    return image
+
+
+def look_at(path: Path) -> Look:
+    """Decode a picture at an eighth of its size: enough to know that its bytes are all there."""
+    if not path.is_file():
+        return Look(kind="missing", text="no such picture; it is skipped")
+    try:
+        data = _bytes(path)
+        with _open(data) as picture:
+            _check_size(*picture.size)
+            size = picture.size
+            orientation = picture.getexif().get(_ORIENTATION, 1)
+            if picture.format == "TIFF" and orientation in range(5, 9):
+                size = size[::-1]  # here Pillow gives the size as shown
+            picture.draft("RGB", (max(1, size[0] // 8), max(1, size[1] // 8)))
+            picture.load()
+            if picture.format not in _BOTH_DECODE:
+                decode(path)
+    except (*_BROKEN, DataError) as error:
+        return Look(kind="broken", text=f"no readable picture ({error}); it is skipped")
+    if orientation not in range(1, 9):
+        orientation = 1
+    return Look(size, orientation, hashlib.sha256(data).digest())
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > MAX_PICTURE_BYTES:
+            raise DataError(f"{path}: {size} bytes, wanted at most {MAX_PICTURE_BYTES}")
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
+
+
+def _open(data: bytes) -> Pil.Image:
+    return Pil.open(io.BytesIO(data))
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PICTURE_PX:
+        raise ValueError(f"{width}x{height} px, wanted at most {MAX_PICTURE_PX} px in all")
+
+
+def turned(xyxy: Box, seen: Look) -> Box:
+    """A box in stored pixels as a box of the picture as shown (EXIF 2.3, orientation 5 to 8)."""
+    w, h = seen.stored_wh_px
+    x1, y1, x2, y2 = xyxy
+    return {
+        5: (y1, x1, y2, x2),
+        6: (h - y2, x1, h - y1, x2),
+        7: (h - y2, w - x2, h - y1, w - x1),
+        8: (y1, w - x2, y2, w - x1),
+    }[seen.orientation]
