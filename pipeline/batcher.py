@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+from pipeline.codec import decode_done, encode_batch
 from pipeline.control import Control
 from pipeline.errors import Full
 from pipeline.ledger import DETECT
-from pipeline.messages import decode_done, encode_batch
 from pipeline.process import IDLE_MS, Process
 from pipeline.reader import Delivery
 from pipeline.schedule import Batcher

@@ -10,6 +10,7 @@ from itertools import chain
 
 import numpy as np
 
+from pipeline.codec import decode, encode_done
 from pipeline.errors import FrameError, MessageError
 from pipeline.ledger import Ledger
 from pipeline.memory import PoolReader
@@ -20,8 +21,6 @@ from pipeline.messages import (
     Message,
     Result,
     SlotRef,
-    decode,
-    encode_done,
 )
 from pipeline.transport import Context, Inbox
 from pipeline.wiring import ProcessSpec

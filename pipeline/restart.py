@@ -16,6 +16,7 @@ class Restarts:
 
     def __init__(self) -> None:
         self.count = 0
+        self.breaker_open = False  # it keeps failing, and is tried only every 30 s
         self._failures: deque[float] = deque(maxlen=_FAILURES)
         self._delay_s = 0.0
 
@@ -23,25 +24,23 @@ class Restarts:
         """How long to wait after a death at `now_s`.
 
         worked: it had processed a frame since its start; then it comes back at once. One that dies
-        before its first frame waits 0.25 s, twice as long each time up to 30 s, ±25 %.
+        before its first frame waits 0.25 s, twice as long each time up to 30 s, ±25 %; five such
+        deaths within a minute open the breaker.
         """
         self.count += 1
         if worked:
-            self._failures.clear()
-            self._delay_s = 0.0
+            self.worked()
             return 0.0
         self._failures.append(now_s)
-        if self.breaker_open(now_s):
+        if len(self._failures) == _FAILURES and now_s - self._failures[0] <= _WINDOW_S:
+            self.breaker_open = True
+        self._delay_s = min(MAX_DELAY_S, max(_FIRST_DELAY_S, 2 * self._delay_s))
+        if self.breaker_open:
             self._delay_s = MAX_DELAY_S
-        else:
-            self._delay_s = min(MAX_DELAY_S, max(_FIRST_DELAY_S, 2 * self._delay_s))
         return self._delay_s * random.uniform(0.75, 1.25)
 
-    def breaker_open(self, now_s: float) -> bool:
-        """Five failures within a minute: it is tried only every 30 s from now on."""
-        return len(self._failures) == _FAILURES and now_s - self._failures[0] <= _WINDOW_S * 4
-
-    def succeeded(self) -> None:
-        """It processed a frame: the breaker closes."""
+    def worked(self) -> None:
+        """It has processed a frame: all is forgiven."""
+        self.breaker_open = False
         self._failures.clear()
         self._delay_s = 0.0

@@ -100,10 +100,9 @@ class Supervisor:
 
     def stage_states(self) -> Iterator[tuple[str, bool, int, bool]]:
         """(name, up, restarts, breaker open) of every process; for the exporter."""
-        now = time.monotonic()
         for child in self.children.values():
             up = child.state == "ready" or (child.state == "ended" and not child.failure)
-            yield child.name, up, child.restarts.count, child.restarts.breaker_open(now)
+            yield child.name, up, child.restarts.count, child.restarts.breaker_open
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -118,6 +117,8 @@ class Supervisor:
                 log.warning("stage %r hangs (%s): killed", child.name, why)
                 child.abort(now)
             child.kill_if_due(now)
+            if child.restarts.breaker_open and child.state == "ready" and child.worked:
+                child.restarts.worked()
             if child.state == "waiting" and now >= child.restart_at and not self._stop_at:
                 self._restart(child, now)
         self._bury(now)
@@ -259,9 +260,7 @@ class Supervisor:
         if self._stop_at is not None:
             return
         delay_s = child.restarts.delay_s(now, worked=was == "ready" and child.worked)
-        if child.restarts.breaker_open(now) and (
-            self.options.strict or self.plan.policy == "every"
-        ):
+        if child.restarts.breaker_open and (self.options.strict or self.plan.policy == "every"):
             raise ManyeyesError(
                 f"stage {child.name!r} died five times before its first frame"
                 f"{': ' + child.failure[1] if child.failure else ''}; the run ends"

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.codec import decode_done, encode
 from pipeline.delivery import Edge, Parcel
 from pipeline.errors import FrameError, Full, MessageError
 from pipeline.ledger import Ledger, holder_code
 from pipeline.memory import PoolWriter
-from pipeline.messages import ArraySpec, Message, SlotRef, arrays_of, decode_done, encode
+from pipeline.messages import ArraySpec, Message, SlotRef, arrays_of
 from pipeline.slots import Slots
 from pipeline.transport import Context, Outbox
 from pipeline.wiring import EdgeSpec, ProcessSpec

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.codec import decode, decode_done, encode, encode_batch, encode_done
 from pipeline.detections import Detections, Fit
 from pipeline.errors import FrameError, MessageError
 from pipeline.messages import (
@@ -25,11 +26,6 @@ from pipeline.messages import (
     SlotRef,
     Tensor,
     arrays_of,
-    decode,
-    decode_done,
-    encode,
-    encode_batch,
-    encode_done,
 )
 
 FOUND = Detections(
