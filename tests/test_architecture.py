@@ -1,0 +1,337 @@
+"""The walls between the parts: who may import what, what nobody may call, and how long a part may be."""
+
+import ast
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TRAINING = "stages.training"
+MAX_MODULE_LINES = 400
+MAX_FUNCTION_LINES = 60  # without its docstring: contracts may be as long as they must
+
+# Who may import a library, as module prefixes; a library that is not here is of the standard library,
+# numpy, or one of ours.
+OWNERS = {
+    "zmq": ["pipeline.transport"],
+    "msgpack": ["pipeline.codec"],
+    "mmap": ["pipeline.memory", "stages.detector.archive"],  # … which reads files, not pools
+    "prometheus_client": ["pipeline.metrics"],
+    "pydantic": ["pipeline.config"],
+    "typer": ["pipeline.cli", "stages.training.commands"],
+    "rich": ["pipeline.cli", "pipeline.live", TRAINING],
+    "torch": ["stages.inference", "stages.detector.engines", TRAINING],
+    "torchvision": ["stages.detector.engines", TRAINING],
+    "onnxruntime": ["stages.detector", TRAINING],
+    "onnx": [TRAINING],
+    "onnxscript": [TRAINING],
+    "cv2": ["stages"],
+    "av": ["stages.capture", "stages.sinks", "stages.imaging.swscale", TRAINING],
+    "PIL": [TRAINING],
+    "yaml": [TRAINING],
+    "defusedxml": [TRAINING],
+    "matplotlib": [TRAINING],
+    "faster_coco_eval": [TRAINING],
+    "tensorboard": [TRAINING],
+}
+FREE = {"numpy", "pipeline", "stages", "__future__"} | set(sys.stdlib_module_names)
+# What a stage may know of the runtime.
+CONTRACT = {"pipeline.stage", "pipeline.messages", "pipeline.detections", "pipeline.errors"}
+SHARED = ("stages.imaging", "stages.detector")
+STAGE_BASES = {"Source", "Stage", "JoinStage", "BatchStage", "Sink"}
+HEAVY = ("torch", "torchvision", "cv2", "av", "onnxruntime")
+BANNED_MODULES = {
+    "pickle": "a file or message that is unpickled runs the code in it",
+    "marshal": "as pickle",
+    "shelve": "as pickle",
+    "multiprocessing": "one killed waiter poisons its locks for all",
+    "unittest.mock": "we test with the real thing",
+}
+BANNED_CALLS = {"os.fork", "os.forkpty", "pty.fork", "os.system", "os.popen"}
+# Wall time is a label, never a deadline, so that a clock that is set back stops nothing.
+WALL_CLOCK = re.compile(r"^(time\.time(_ns)?|datetime(\.datetime)?\.(now|utcnow|today))$")
+LABELS = {"pipeline.camera", "stages.training.annotate"}
+# No I/O and no clock: what they decide is tested without waiting.
+PURE = ("slots", "schedule", "delivery")
+IMPURE = {
+    "time",
+    "os",
+    "socket",
+    "select",
+    "random",
+    "threading.Thread",
+    "zmq",
+    "subprocess",
+    "logging",
+}
+
+
+@dataclass(frozen=True)
+class Module:
+    name: str
+    path: Path
+    tree: ast.Module
+
+    def imports(self, *, top_only=False):
+        """(dotted name, line) of everything imported; `from a import b` gives a.b."""
+        nodes = self.tree.body if top_only else ast.walk(self.tree)
+        for node in nodes:
+            if isinstance(node, ast.Import):
+                yield from ((alias.name, node.lineno) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{self.name}:{node.lineno}: relative import"
+                yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+
+    def names(self):
+        """(dotted name, node) of every attribute access on a plain name, and of every plain name."""
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Attribute | ast.Name):
+                try:
+                    yield ast.unparse(node), node
+                except ValueError:
+                    continue
+
+
+@cache
+def modules(*packages):
+    found = []
+    for package in packages:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+            found.append(Module(name, path, ast.parse(path.read_text(encoding="utf-8"))))
+    assert len(found) > 20
+    return found
+
+
+def code():
+    return modules("pipeline", "stages")
+
+
+def inside(name, prefixes):
+    return any(name == prefix or name.startswith(prefix + ".") for prefix in prefixes)
+
+
+def none(findings):
+    assert not (lines := list(findings)), "\n" + "\n".join(lines)
+
+
+def is_stage(module):
+    return inside(module.name, ["stages"]) and any(
+        isinstance(node, ast.ClassDef)
+        and any(isinstance(base, ast.Name) and base.id in STAGE_BASES for base in node.bases)
+        for node in module.tree.body
+    )
+
+
+def online_stages():
+    return [m for m in code() if inside(m.name, ["stages"]) and not inside(m.name, [TRAINING])]
+
+
+def test_only_its_owner_imports_a_library():
+    none(
+        f"{module.name}:{line} imports {library}; it belongs to {OWNERS.get(library, 'nobody yet')}"
+        for module in code()
+        for library, line in ((name.split(".")[0], line) for name, line in module.imports())
+        if library not in FREE - OWNERS.keys() and not inside(module.name, OWNERS.get(library, []))
+    )
+
+
+def test_every_owner_exists():
+    """A library that nobody imports any more leaves the table, and pyproject.toml."""
+    used = {name.split(".")[0] for module in code() for name, _ in module.imports()}
+    optional = {"tensorboard", "onnx", "onnxscript"}  # torch imports them for us
+    assert OWNERS.keys() - used <= optional
+
+
+def test_the_runtime_knows_no_stage():
+    none(
+        f"{module.name}:{line} imports {name}; load it by name"
+        for module in modules("pipeline")
+        for name, line in module.imports()
+        if inside(name, ["stages"])
+    )
+
+
+def test_a_stage_knows_of_the_runtime_only_the_contract():
+    none(
+        f"{module.name}:{line} imports {name}; a stage may import {sorted(CONTRACT)}"
+        for module in modules("stages")
+        for name, line in module.imports()
+        if inside(name, ["pipeline"]) and not inside(name, CONTRACT)
+    )
+
+
+def test_stages_never_import_each_other():
+    stages = {module.name for module in code() if is_stage(module)}
+    assert {"stages.preprocess", "stages.inference", "stages.render", "stages.capture.av"} <= stages
+    none(
+        f"{module.name}:{line} imports {name}"
+        for module in code()
+        if module.name in stages
+        for name, line in module.imports()
+        if inside(name, stages)
+    )
+
+
+def test_what_a_stage_shares_lies_in_imaging_or_detector_or_beside_it():
+    none(
+        f"{module.name}:{line} imports {name}"
+        for module in modules("stages")
+        for name, line in module.imports()
+        if inside(name, ["stages"])
+        and not inside(name, [*SHARED, ".".join(module.name.split(".")[:2])])
+        and name not in SHARED
+        and name.rpartition(".")[0] != "stages"  # `from stages import imaging`
+    )
+
+
+def test_training_is_offline():
+    none(
+        f"{module.name}:{line} imports {name}"
+        for module in code()
+        if not inside(module.name, [TRAINING])
+        for name, line in module.imports()
+        if inside(name, [TRAINING])
+    )
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_accounting_does_no_io_and_reads_no_clock(name):
+    (module,) = (module for module in code() if module.name == f"pipeline.{name}")
+    none(
+        f"{name}:{line} imports {found}"
+        for found, line in module.imports()
+        if inside(found, IMPURE)
+    )
+
+
+@pytest.mark.parametrize("name", [m.name for m in online_stages() if m.name not in SHARED])
+def test_the_wiring_reads_a_stage_without_loading_what_is_heavy(name):
+    """In a fresh interpreter, as the supervisor and `manyeyes check` do."""
+    if inside(name, ["stages.imaging"]):
+        pytest.skip("imaging may: it is only imported from setup(), which the others show")
+    run = subprocess.run(
+        [sys.executable, "-c", f"import sys, {name}; print(*set({HEAVY}) & set(sys.modules))"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert (run.returncode, run.stdout.strip()) == (0, ""), run.stderr
+
+
+def test_the_supervisor_loads_nothing_heavy():
+    check = f"import sys, pipeline.cli; print(*set({HEAVY}) & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, cwd=ROOT)
+    assert (run.returncode, run.stdout.strip()) == (0, ""), run.stderr
+
+
+def test_nobody_uses_what_is_banned():
+    everywhere = modules("pipeline", "stages", "benchmarks", "tests")
+    none(
+        f"{module.name}:{line} imports {name}: {reason}"
+        for module in everywhere
+        for name, line in module.imports()
+        for banned, reason in BANNED_MODULES.items()
+        if inside(name, [banned]) and not _is_catching(module, name)
+    )
+    none(
+        f"{module.name}:{node.lineno} names {name}"
+        for module in everywhere
+        for name, node in module.names()
+        if name in BANNED_CALLS
+    )
+
+
+def _is_catching(module, name):
+    """torch.load raises pickle.UnpicklingError; who catches it has to name it, and nothing else of it."""
+    used = {found for found, _ in module.names() if found.startswith("pickle.")}
+    return name == "pickle.UnpicklingError" or (
+        name == "pickle" and used == {"pickle.UnpicklingError"}
+    )
+
+
+def test_wall_time_is_only_a_label():
+    none(
+        f"{module.name}:{node.lineno} reads {name}; deadlines and durations are time.monotonic()"
+        for module in code()
+        if module.name not in LABELS
+        for name, node in module.names()
+        if WALL_CLOCK.match(name)
+    )
+
+
+def test_weights_are_loaded_without_running_code():
+    calls = [
+        (module.name, node)
+        for module in modules("pipeline", "stages", "benchmarks", "tests")
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"
+    ]
+    assert calls
+    none(
+        f"{name}:{node.lineno}: torch.load without weights_only=True"
+        for name, node in calls
+        if not any(
+            word.arg == "weights_only" and ast.unparse(word.value) == "True"
+            for word in node.keywords
+        )
+    )
+
+
+def test_errors_are_raised_and_not_asserted():
+    """`python -O` drops assertions; what a user can cause has a class in errors.py."""
+    none(
+        f"{module.name}:{node.lineno}: assert {ast.unparse(node.test)}"
+        for module in code()
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Assert)
+        and not ast.unparse(node.test).startswith("isinstance(")  # tells the type checker
+    )
+
+
+def test_no_module_and_no_function_is_too_long():
+    ours = modules("pipeline", "stages", "benchmarks")
+    none(
+        f"{module.name} has {lines} lines; look for the second noun in it"
+        for module in ours
+        if (lines := len(module.path.read_text(encoding="utf-8").splitlines())) > MAX_MODULE_LINES
+    )
+    none(
+        f"{module.name}:{node.lineno} {node.name} has {lines} lines without its docstring"
+        for module in ours
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (lines := _length(node)) > MAX_FUNCTION_LINES
+    )
+
+
+def _length(node):
+    lines = node.end_lineno - node.lineno + 1
+    if ast.get_docstring(node) is not None:
+        lines -= node.body[0].end_lineno - node.body[0].lineno + 1
+    return lines
+
+
+def test_no_path_of_a_machine_in_any_file():
+    """Homes and workplaces; /etc, /var/lib, /run and /dev are the same on every host."""
+    pattern = re.compile(r"(?<![\w.}/])/(?:home|root|work|Users|mnt|media)/\w")
+    text = {".py", ".toml", ".md", ".yml", ".yaml", ".json", ".service", ".txt", ".cfg", ".css", ""}
+    none(
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()[:80]}"
+        for path in sorted(ROOT.rglob("*"))
+        if path.is_file()
+        and path.suffix in text
+        and not any(part.startswith(".") or part in _MADE for part in path.relative_to(ROOT).parts)
+        for number, line in enumerate(
+            path.read_text(encoding="utf-8", errors="replace").splitlines(), 1
+        )
+        if pattern.search(line)
+    )
+
+
+_MADE = {"build", "dist", "out", "manyeyes.egg-info", "__pycache__"}  # not part of the project
