@@ -129,18 +129,8 @@ def evaluate(
 
     Raises DataError if there is not one prediction a sample, or a label that is no class.
     """
-    if len(predictions) != len(dataset.samples):
-        raise DataError(
-            f"evaluate: wanted one Detections for each of the {len(dataset.samples)} pictures of "
-            f"{dataset.name}, got {len(predictions)}"
-        )
+    _check(predictions, dataset)
     n_classes = len(dataset.classes)
-    highest = max((int(found.labels.max(initial=-1)) for found in predictions), default=-1)
-    if highest >= n_classes:
-        raise DataError(
-            f"evaluate: label {highest}, but {dataset.name} has {n_classes} classes; map the "
-            "model's classes to the data set's by name"
-        )
     pairs = list(zip(predictions, dataset.samples, strict=True))
     matches = [match(found, sample, iou=iou) for found, sample in pairs]
     figures, class_ap = coco_figures(predictions, dataset)
@@ -186,6 +176,21 @@ def evaluate(
         wrong=tuple(wrong),
         speed=dict(speed or {}),
     )
+
+
+def _check(predictions: Sequence[Detections], dataset: DataSet) -> None:
+    if len(predictions) != len(dataset.samples):
+        raise DataError(
+            f"evaluate: wanted one Detections for each of the {len(dataset.samples)} pictures of "
+            f"{dataset.name}, got {len(predictions)}"
+        )
+    n_classes = len(dataset.classes)
+    highest = max((int(found.labels.max(initial=-1)) for found in predictions), default=-1)
+    if highest >= n_classes:
+        raise DataError(
+            f"evaluate: label {highest}, but {dataset.name} has {n_classes} classes; map the "
+            "model's classes to the data set's by name"
+        )
 
 
 def _scored(
