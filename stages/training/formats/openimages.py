@@ -36,6 +36,10 @@ def read(path: Path, split: str | None, problems: list[Problem]) -> Raw:
     for key in _listed(root, file):
         _picture(key, pictures, found, root, file)
     for line, row in _rows(file):
+        if not row.keys() >= _COLUMNS:
+            text = f"wanted {len(_header(file))} columns, got {len(row)}; the box is dropped"
+            problems.append(Problem(kind="box", file=file, line=line, text=text))
+            continue
         picture = _picture(row["ImageID"], pictures, found, root, file)
         x1, y1, x2, y2 = (number(row.get(corner)) for corner in _CORNERS)
         if x1 is None or y1 is None or x2 is None or y2 is None:
@@ -72,11 +76,19 @@ def _header(file: Path) -> list[str]:
 
 
 def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    lines = _lines(file)
+    _, head = next(lines, (0, []))
+    for line, row in lines:
+        yield line, dict(zip(head, row, strict=False))
+
+
+def _lines(file: Path) -> Iterator[tuple[int, list[str]]]:
     try:
         with file.open(newline="", encoding="utf-8-sig") as opened:
-            reader = csv.DictReader(opened)
+            reader = csv.reader(opened)
             for row in reader:
-                yield reader.line_num, row
+                if row:
+                    yield reader.line_num, row
     except (csv.Error, UnicodeDecodeError, OSError) as error:
         raise DataError(f"{file}: no readable CSV: {error}") from error
 
@@ -86,8 +98,7 @@ def _names(root: Path) -> dict[str, str]:
     for file in sorted(
         [*root.glob("*class*descriptions*.csv"), *root.glob("*/*class*descriptions*.csv")]
     ):
-        with file.open(newline="", encoding="utf-8-sig") as opened:
-            rows = [row for row in csv.reader(opened) if len(row) >= 2]
+        rows = [row for _, row in _lines(file) if len(row) >= 2]
         return {row[0]: row[1] for row in rows if row[0] != "LabelName"}
     return {}
 
@@ -97,7 +108,7 @@ def _listed(root: Path, boxes: Path) -> Iterator[str]:
     split = boxes.stem.split("-annotations")[0]
     for file in sorted(boxes.parent.glob(f"{split}-images*.csv")):
         if "ImageID" in _header(file):
-            yield from (row["ImageID"] for _, row in _rows(file))
+            yield from (row["ImageID"] for _, row in _rows(file) if "ImageID" in row)
 
 
 def _folders(root: Path, split: str | None, file: Path) -> list[Path]:

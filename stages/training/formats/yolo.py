@@ -43,8 +43,13 @@ def read(path: Path, split: str | None, problems: list[Problem]) -> Raw:
     for picture in dict.fromkeys(_pictures(root, data, split)):
         label = _label_file(picture)
         raw = RawPicture(path=picture, annotation=label, normalised=True)
-        if label.is_file():
-            raw.boxes = list(_rows(label, classes, problems))
+        try:
+            if label.is_file():
+                raw.boxes = list(_rows(label, classes, problems))
+        except DataError as error:
+            text = f"{str(error).removeprefix(f'{label}: ')}; its picture is skipped"
+            problems.append(Problem(kind="annotation", file=label, line=None, text=text))
+            continue
         pictures.append(raw)
     return Raw(root=root, pictures=pictures, classes=classes)
 

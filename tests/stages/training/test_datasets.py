@@ -387,3 +387,63 @@ def test_what_is_no_data_set_is_refused_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"images": [')
     with pytest.raises(DataError, match="no JSON"):
         load(tmp_path / "x.json")
+
+
+def _small(root: Path, format: str) -> Path:
+    """A data set of one picture; its annotation."""
+    picture(root / "images" / "a.jpg")
+    if format == "voc":
+        return voc(root, "a", voc_object("car", 1, 2, 30, 40))
+    if format == "coco":
+        image = {"id": 1, "file_name": "a.jpg", "width": 64, "height": 48}
+        box = {"id": 1, "image_id": 1, "category_id": 3, "bbox": [1, 2, 3, 4], "area": 3.5}
+        return coco(root / "a.json", [image], [box], {3: "car"})
+    if format == "yolo":
+        (root / "data.yaml").write_text("train: images\nnames: [car]\n")
+        (root / "labels").mkdir()
+        (root / "labels" / "a.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+        return root / "labels" / "a.txt"
+    (root / "names-class-descriptions.csv").write_text("/m/1,car\n")
+    file = root / "train-annotations-bbox.csv"
+    file.write_text("ImageID,LabelName,XMin,XMax,YMin,YMax\na,/m/1,0.1,0.2,0.3,0.4\n")
+    return file
+
+
+RUBBISH = (b"", b"null", b"[]", b"-1", b"1e999", b"\xff\xfe", b"\x00", b"<a>", b"&lt;", b",", b"\n",
+           b'"', b"99999999999999999999", b"nan", b"- ", b"../", b": ", b"/m/1,")  # fmt: skip
+edits = st.tuples(st.integers(0, 10**6), st.integers(0, 8), st.sampled_from(RUBBISH))
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    format=st.sampled_from(["voc", "coco", "yolo", "openimages"]),
+    changes=st.lists(edits, max_size=4),
+    second=st.booleans(),
+)
+def test_damaged_annotations_are_problems_or_one_sentence(
+    format: str,
+    changes: list[tuple[int, int, bytes]],
+    second: bool,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    root = tmp_path_factory.mktemp("damaged")
+    file = _small(root, format)
+    other = {"yolo": "data.yaml", "openimages": "names-class-descriptions.csv"}.get(format)
+    file = root / other if second and other else file
+    data = bytearray(file.read_bytes())
+    for place, length, rubbish in changes:
+        start = place % (len(data) + 1)
+        data[start : start + length] = rubbish
+    file.write_bytes(data)
+    refused = ""
+    try:
+        loaded = load(root)
+    except DataError as error:
+        refused = str(error)
+    assert "\n" not in refused
+    if not refused:
+        assert len(loaded.samples) == 1
+    if not changes:
+        assert refused == ""
+        assert loaded.problems == ()
+        assert loaded.samples[0].labels.tolist() == [0]
