@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.control import Control
-from pipeline.errors import EndOfStream, FrameError, ManyeyesError, SourceError
+from pipeline.errors import ConfigError, EndOfStream, FrameError, ManyeyesError, SourceError
 from pipeline.ledger import DETECT, VIEW
 from pipeline.messages import Frame, FrameInfo
 from pipeline.process import IDLE_MS, Process
@@ -124,7 +124,7 @@ class CameraProcess(Process):
                 return
             except SourceError as error:
                 if self.spec.options.get("strict") and not opened_before:
-                    raise
+                    raise ConfigError(f"camera {self._name!r}: {error}") from error
                 self.ledger["camera_up"][self._camera] = 0
                 delay_s = _next_delay(delay_s, time.monotonic() - lost_at)
                 log.warning("camera %r: %s; trying again in %.1f s", self._name, error, delay_s)
@@ -235,5 +235,5 @@ class CameraProcess(Process):
 def _next_delay(delay_s: float, lost_for_s: float) -> float:
     """0.25 → 2 s, doubling; 5 s once the camera has been away for ten minutes; ±25 % so that many
     cameras behind one switch do not come back in step."""
-    base = 5.0 if lost_for_s > 600 else min(2.0, max(0.25, 2 * delay_s / 1.0))
+    base = 5.0 if lost_for_s > 600 else min(2.0, max(0.25, 2 * delay_s))
     return base * random.uniform(0.75, 1.25)

@@ -254,16 +254,17 @@ class Supervisor:
             return
         self._old_pools.setdefault(child.name, []).append(child.pool_epoch)
         self._graves.append((now + _BURY_AFTER_S, child.code))
-        if child.failure is not None and not self.live:
-            code, text = child.failure
-            raise _failure(code, text)
+        refused = child.failure is not None and child.failure[0] == ConfigError.exit_code
+        if child.failure is not None and (not self.live or (refused and self.options.strict)):
+            raise _failure(*child.failure)
         if self._stop_at is not None:
             return
         delay_s = child.restarts.delay_s(now, worked=was == "ready" and child.worked)
-        if child.restarts.breaker_open and (self.options.strict or self.plan.policy == "every"):
+        needed = not self.live or self.options.strict or self.plan.policy == "every"
+        if child.restarts.breaker_open and needed:
             raise ManyeyesError(
-                f"stage {child.name!r} died five times before its first frame"
-                f"{': ' + child.failure[1] if child.failure else ''}; the run ends"
+                f"stage {child.name!r} died five times within a minute before its first frame"
+                f"{': ' + child.failure[1] if child.failure else ''}; see its messages above"
             )
         how = f"signal {-status}" if status < 0 else f"exit code {status}"
         why = f" ({child.failure[1]})" if child.failure else ""
