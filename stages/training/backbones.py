@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torchvision
@@ -141,7 +140,6 @@ def strides(blocks: Sequence[nn.Module], width: int, height: int) -> list[tuple[
     sizes = []
     with torch.no_grad():
         for block in blocks:
-            training = block.training
             try:
                 x = block.eval()(x)
                 flat = x.ndim != 4
@@ -151,6 +149,17 @@ def strides(blocks: Sequence[nn.Module], width: int, height: int) -> list[tuple[
                 raise ConfigError("the backbone gives no feature maps (B, C, H, W); take a CNN")
             sizes.append((int(x.shape[1]), int(x.shape[2])))
     return sizes
+
+
+def blocks_of(backbone: nn.Module) -> list[nn.Module]:
+    """The blocks of any detector's backbone that run one after the other, without its pyramid."""
+    body = next(
+        getattr(backbone, n) for n in ("body", "features", "stages") if hasattr(backbone, n)
+    )
+    out: list[nn.Module] = []
+    for child in body.children():
+        out.extend(child.children() if type(child) is nn.Sequential else [child])
+    return out
 
 
 def stages_of(blocks: Sequence[nn.Module], width: int, height: int) -> list[list[nn.Module]]:
@@ -175,17 +184,15 @@ def levels(
         as the last one is never under 2 px wide and high before it is halved).
     """
     groups = stages_of(blocks, width, height)
-    sizes = [
-        strides([nn.Sequential(*sum(groups[: i + 1], []))], width, height)[0]
-        for i in range(len(groups))
-    ]
+    parts: list[nn.Module] = [nn.Sequential(*group) for group in groups]
+    sizes = strides(parts, width, height)
     fine = [i for i, (_, rows) in enumerate(sizes) if round(height / rows) >= first_stride]
     if not fine:
         raise ConfigError(
             f"the backbone's coarsest features are {round(height / sizes[-1][1])} px apart, finer than "
             f"first_stride {first_stride}; take a smaller first_stride or cut less of the backbone"
         )
-    stages: list[nn.Module] = [nn.Sequential(*group) for group in groups][: fine[0] + count]
+    stages = parts[: fine[0] + count]
     channels = [sizes[i][0] for i in fine][:count]
     rows = sizes[len(stages) - 1][1]
     while len(channels) < count and rows >= 2:
@@ -220,6 +227,6 @@ def freeze_norms(module: nn.Module) -> None:
 
 def single(blocks: Sequence[nn.Module], channels: int) -> nn.Module:
     """All blocks as one feature map with `out_channels`, as Faster R-CNN wants it."""
-    backbone = Levels([nn.Sequential(OrderedDict((str(i), b) for i, b in enumerate(blocks)))], 0)
+    backbone: Any = Levels([nn.Sequential(*blocks)], 0)
     backbone.out_channels = channels
-    return backbone
+    return cast(nn.Module, backbone)

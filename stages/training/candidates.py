@@ -13,6 +13,7 @@ and no Python number that depends on data is baked in, so it scripts, and export
 # No `from __future__ import annotations` here: TorchScript reads the types of attributes.
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +78,9 @@ class Net(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Normalised pictures -> the head's outputs, in the precision of the parameters."""
-        return self.head(list(self.backbone(images.to(self.like.dtype)).values()))
+        features = list(self.backbone(images.to(self.like.dtype)).values())
+        outputs: dict[str, Tensor] = self.head(features)
+        return outputs
 
 
 class _Dense(nn.Module):
@@ -85,16 +88,24 @@ class _Dense(nn.Module):
 
     anchors: Tensor
 
-    def __init__(self, model: nn.Module, config: ModelConfig, k: int, classes: int) -> None:
+    def __init__(self, model: Any, config: ModelConfig, k: int) -> None:
         super().__init__()
         self.normalise = Normalise(model.transform)
         self.net = Net(model.backbone, model.head)
         self.width = float(config.width)
         self.height = float(config.height)
-        self.classes = classes
+        self.classes = len(config.classes)
         anchors = anchors_of(model, model.anchor_generator, config)
         self.register_buffer("anchors", anchors)
-        self.k = min(k, len(anchors) * classes)
+        self.k = min(k, len(anchors) * self.classes)
+
+    def scores(self, outputs: dict[str, Tensor]) -> Tensor:
+        """The head's outputs -> (B, anchors, classes)."""
+        raise NotImplementedError
+
+    def decode(self, rows: Tensor, anchors: Tensor) -> Tensor:
+        """The head's offsets (B, K, 4) from anchors (B, K, 4) -> xyxy."""
+        raise NotImplementedError
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """uint8 (B, 3, H, W) -> boxes (B, K, 4), scores (B, K), labels (B, K)."""
@@ -110,41 +121,32 @@ class _Dense(nn.Module):
 class SsdCandidates(_Dense):
     """SSD and SSDLite: softmax with a background, boxes as offsets in tenths and fifths."""
 
-    def __init__(self, model: SSD, config: ModelConfig, k: int) -> None:
-        super().__init__(model, config, k, len(config.classes))
-
     def scores(self, outputs: dict[str, Tensor]) -> Tensor:
-        """(B, anchors, classes)."""
+        """See _Dense."""
         return torch.softmax(outputs["cls_logits"].float(), -1)[:, :, 1:]
 
     def decode(self, rows: Tensor, anchors: Tensor) -> Tensor:
-        """(B, K, 4) and (B, K, 4) -> xyxy."""
+        """See _Dense."""
         return decode(rows, anchors, 10.0, 5.0)
 
 
 class RetinaCandidates(_Dense):
     """RetinaNet: independent sigmoids, boxes as plain offsets."""
 
-    def __init__(self, model: RetinaNet, config: ModelConfig, k: int) -> None:
-        super().__init__(model, config, k, len(config.classes))
-
     def scores(self, outputs: dict[str, Tensor]) -> Tensor:
-        """(B, anchors, classes)."""
+        """See _Dense."""
         return torch.sigmoid(outputs["cls_logits"].float())
 
     def decode(self, rows: Tensor, anchors: Tensor) -> Tensor:
-        """(B, K, 4) and (B, K, 4) -> xyxy."""
+        """See _Dense."""
         return decode(rows, anchors, 1.0, 1.0)
 
 
 class FcosCandidates(_Dense):
     """FCOS: the geometric mean of class and centre-ness, boxes as distances from a centre."""
 
-    def __init__(self, model: FCOS, config: ModelConfig, k: int) -> None:
-        super().__init__(model, config, k, len(config.classes))
-
     def scores(self, outputs: dict[str, Tensor]) -> Tensor:
-        """(B, anchors, classes)."""
+        """See _Dense."""
         logits, centre = outputs["cls_logits"].float(), outputs["bbox_ctrness"].float()
         return torch.sqrt(torch.sigmoid(logits) * torch.sigmoid(centre))
 
@@ -180,12 +182,12 @@ def clip(boxes: Tensor, width: float, height: float) -> Tensor:
 
 
 @torch.no_grad()
-def anchors_of(model: nn.Module, generator: nn.Module, config: ModelConfig) -> Tensor:
+def anchors_of(model: Any, generator: nn.Module, config: ModelConfig) -> Tensor:
     """All anchors of a canvas, xyxy px (N, 4), as torchvision generates them."""
     images = torch.zeros(1, 3, config.height, config.width)
     features = list(model.backbone(images).values())
     [anchors] = generator(ImageList(images, [(config.height, config.width)]), features)
-    return anchors.clone()
+    return torch.clone(anchors)
 
 
 def fold_batch_norms(module: nn.Module) -> int:
@@ -211,7 +213,7 @@ def _is_batch_norm(module: nn.Module) -> bool:
     return hasattr(module, "running_var") and type(module).__name__.endswith("BatchNorm2d")
 
 
-def _fold(conv: nn.Conv2d, norm: nn.Module) -> None:
+def _fold(conv: nn.Conv2d, norm: Any) -> None:
     weight, bias = norm.weight.double(), norm.bias.double()
     mean, var = norm.running_mean.double(), norm.running_var.double()
     scale = weight / torch.sqrt(var + norm.eps)

@@ -112,32 +112,29 @@ class RcnnCandidates(nn.Module):
         boxes = torch.cat(proposals)
         owners = torch.cat([torch.full_like(p[:, :1], i) for i, p in enumerate(proposals)])
         rois = torch.cat([owners, boxes], dim=1)
-        side = [self.side, self.side]
         if len(self.pooled) == 1:
-            feature = features[self.pooled[0]].float()
-            return torch.ops.torchvision.roi_align(
-                feature, rois, self.scales[0], self.side, self.side, self.sampling, False
-            )
+            return self.align(features[self.pooled[0]], rois, self.scales[0])
         area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         level = torch.floor(
             self.canonical_level + torch.log2(torch.sqrt(area) / self.canonical_px) + 1e-6
         )
         level = level.clamp(self.lowest, self.highest).to(torch.int64) - self.lowest
         out = torch.zeros(
-            [len(rois), features[0].size(1)] + side, dtype=torch.float32, device=rois.device
+            [len(rois), features[0].size(1), self.side, self.side],
+            dtype=torch.float32,
+            device=rois.device,
         )
         for i, which in enumerate(self.pooled):
             mine = torch.where(level == i)[0]
-            out[mine] = torch.ops.torchvision.roi_align(
-                features[which].float(),
-                rois[mine],
-                self.scales[i],
-                self.side,
-                self.side,
-                self.sampling,
-                False,
-            )
+            out[mine] = self.align(features[which], rois[mine], self.scales[i])
         return out
+
+    def align(self, feature: Tensor, rois: Tensor, scale: float) -> Tensor:
+        """RoIAlign in float32: rois (P, 5) as picture, xyxy -> (P, channels, side, side)."""
+        aligned: Tensor = torch.ops.torchvision.roi_align(
+            feature.float(), rois, scale, self.side, self.side, self.sampling, False
+        )
+        return aligned
 
     def top(
         self, boxes: Tensor, scores: Tensor, counts: list[int]

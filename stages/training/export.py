@@ -71,7 +71,7 @@ def export(
     """
     if format == "onnx" and precision != "fp32":
         raise ConfigError(f"export: ONNX files are written in fp32, got precision {precision!r}")
-    module = candidates(model, config, k).eval()
+    module: Any = candidates(model, config, k).eval()
     fold_batch_norms(module)
     for part in ("net", "box_head", "box_predictor"):
         if hasattr(module, part):

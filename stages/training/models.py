@@ -141,8 +141,9 @@ def build(
     if str(weights) != "none":
         weight_files.load(model, config.architecture, names(config), weights)
     if trainable_layers is not None:
-        _freeze(model, config, trainable_layers)
-    return model.train()
+        _freeze(model.backbone, config, trainable_layers)
+    trained: nn.Module = model.train()
+    return trained
 
 
 def names(config: ModelConfig) -> tuple[str, ...]:
@@ -150,7 +151,7 @@ def names(config: ModelConfig) -> tuple[str, ...]:
     return ("__background__",) * label_offset(config) + config.classes
 
 
-class Canvas(GeneralizedRCNNTransform):
+class Canvas(GeneralizedRCNNTransform):  # type: ignore[misc]  # torchvision has no types
     """Normalises and stacks; every picture must have the size of the canvas already."""
 
     def __init__(self, config: ModelConfig, mean: list[float], std: list[float]) -> None:
@@ -170,20 +171,20 @@ class Canvas(GeneralizedRCNNTransform):
         return image, target
 
 
-def _named(config: ModelConfig, backbone_weights: Path | None) -> nn.Module:
+def _named(config: ModelConfig, backbone_weights: Path | None) -> Any:
     if config.architecture == "fcos_tiny":
         return tiny.fcos_tiny(num_classes=len(names(config)))
-    model: nn.Module = getattr(detection, config.architecture)(
+    model: Any = getattr(detection, config.architecture)(
         weights=None, weights_backbone=None, num_classes=len(names(config))
     )
     if config.architecture == "ssd300_vgg16" and (config.width, config.height) != (300, 300):
         model.anchor_generator.steps = None  # they are right for 300 px only
     if backbone_weights is not None:
-        weight_files.load_backbone(model, config.architecture, backbone_weights)
+        weight_files.load_backbone(model.backbone, config.architecture, backbone_weights)
     return model
 
 
-def _on_backbone(config: ModelConfig, backbone_weights: Path | None) -> nn.Module:
+def _on_backbone(config: ModelConfig, backbone_weights: Path | None) -> Any:
     blocks = backbones.trunk(
         config.backbone or "", width_mult=config.width_mult, weights=backbone_weights
     )
@@ -221,7 +222,7 @@ def _on_backbone(config: ModelConfig, backbone_weights: Path | None) -> nn.Modul
     )
 
 
-def _faster_rcnn(config: ModelConfig, blocks: list[nn.Module]) -> nn.Module:
+def _faster_rcnn(config: ModelConfig, blocks: list[nn.Module]) -> Any:
     channels, _ = backbones.strides([nn.Sequential(*blocks)], config.width, config.height)[0]
     longest = max(config.width, config.height)
     sizes = tuple(max(4, round(longest / share)) for share in (24, 12, 6, 3, 1.5))
@@ -231,24 +232,12 @@ def _faster_rcnn(config: ModelConfig, blocks: list[nn.Module]) -> nn.Module:
         rpn_anchor_generator=AnchorGenerator((sizes,), ((0.5, 1.0, 2.0),)),
         box_roi_pool=MultiScaleRoIAlign(["0"], output_size=7, sampling_ratio=2),
         rpn_pre_nms_top_n_test=600,
-        rpn_post_nms_top_n_test=300,  # torchvision's 1000 cost three times as much for 0.1 AP
+        rpn_post_nms_top_n_test=300,  # the box head runs on each: torchvision's 1000 cost a lot
     )
 
 
-def _freeze(model: nn.Module, config: ModelConfig, trainable: int) -> None:
-    backbone = model.backbone
-    body = getattr(backbone, "body", None) or getattr(backbone, "features", None)
-    if body is None:  # ours
-        blocks = list(backbone.stages.children())[: None if len(backbone.stages) == 1 else 99]
-        blocks = [
-            b
-            for stage in blocks
-            for b in (stage.children() if isinstance(stage, nn.Sequential) else [stage])
-        ]
-    else:
-        blocks = [
-            b for c in body.children() for b in (c.children() if type(c) is nn.Sequential else [c])
-        ]
+def _freeze(backbone: nn.Module, config: ModelConfig, trainable: int) -> None:
+    blocks = backbones.blocks_of(backbone)
     groups = backbones.stages_of(blocks, config.width, config.height)
     if not 0 <= trainable <= len(groups):
         raise ConfigError(

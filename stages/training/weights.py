@@ -55,10 +55,10 @@ def load(model: nn.Module, architecture: str, names: Sequence[str], weights: str
     _fit(model, ready, state, str(weights))
 
 
-def load_backbone(model: nn.Module, architecture: str, path: Path) -> None:
+def load_backbone(backbone: nn.Module, architecture: str, path: Path) -> None:
     """Fill the backbone of a torchvision detector from weights of the classifier that it is."""
     state = read_state(path)
-    own = model.backbone.state_dict()
+    own = backbone.state_dict()
     fits: dict[str, Tensor] = {}
     for key, value in state.items():
         names = [key, f"body.{key}", f"body.{key.removeprefix('features.')}"]
@@ -68,9 +68,7 @@ def load_backbone(model: nn.Module, architecture: str, path: Path) -> None:
         for name in names:
             if name in own and own[name].shape == value.shape:
                 fits[name] = value
-    inner = [
-        k for k, _ in model.backbone.named_parameters() if k.startswith(("body.", "features."))
-    ]
+    inner = [k for k, _ in backbone.named_parameters() if k.startswith(("body.", "features."))]
     missing = [key for key in inner if key not in fits]
     if missing:
         raise ConfigError(
@@ -78,7 +76,7 @@ def load_backbone(model: nn.Module, architecture: str, path: Path) -> None:
             f"tensors are missing or of another shape, the first {missing[0]}; pass weights of that "
             "network, or build 'ssd', 'ssdlite' or 'fasterrcnn' on a backbone of your choice"
         )
-    model.backbone.load_state_dict(fits, strict=False)
+    backbone.load_state_dict(fits, strict=False)
 
 
 def _by_name(

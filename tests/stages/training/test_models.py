@@ -163,7 +163,9 @@ class TestWeights:
         )
 
     def test_coco_rows_are_kept_for_classes_of_coco(self, tmp_path):
-        coco = with_classes(*[f"{n}{i}" if n == "N/A" else n for i, n in enumerate(weights.COCO)][1:])
+        coco = with_classes(
+            *[f"{n}{i}" if n == "N/A" else n for i, n in enumerate(weights.COCO)][1:]
+        )
         model = models.build(coco)
         torch.save(model.state_dict(), tmp_path / "w.pth")
         again = models.build(SMALL, weights=tmp_path / "w.pth")
@@ -175,7 +177,10 @@ class TestWeights:
         ("make", "words"),
         [
             (lambda: with_classes("a", "b", "c"), "does not say which"),
-            (lambda: ModelConfig.from_json({**SMALL.to_json(), "levels": 2}), "another architecture"),
+            (
+                lambda: ModelConfig.from_json({**SMALL.to_json(), "levels": 2}),
+                "another architecture",
+            ),
             (lambda: ModelConfig.from_json({**SMALL.to_json(), "width_mult": 0.5}), "shape"),
         ],
     )
