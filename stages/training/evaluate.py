@@ -7,7 +7,7 @@ Difficult objects count as crowds do: whoever finds them is neither right nor wr
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -134,13 +134,14 @@ def evaluate(
     pairs = list(zip(predictions, dataset.samples, strict=True))
     matches = [match(found, sample, iou=iou) for found, sample in pairs]
     figures, class_ap = coco_figures(predictions, dataset)
+    of_all, of_class = _scored(pairs, matches, n_classes)
     per_class = tuple(
-        _result(name, _scored(pairs, matches, label), class_ap[label], score_threshold)
+        _result(name, of_class[label], class_ap[label], score_threshold)
         for label, name in enumerate(dataset.classes)
     )
     means = (figures["AP"], figures["AP50"])
     all_ap = (math.nan, math.nan) if figures["AP"] < 0 else means
-    overall = _result("all", _scored(pairs, matches, None), all_ap, score_threshold, per_class)
+    overall = _result("all", of_all, all_ap, score_threshold, per_class)
     table = np.zeros((n_classes + 1, n_classes + 1), np.int64)
     split = dict.fromkeys(ERRORS, 0)
     wrong = []
@@ -194,26 +195,29 @@ def _check(predictions: Sequence[Detections], dataset: DataSet) -> None:
 
 
 def _scored(
-    pairs: Sequence[tuple[Detections, Sample]], matches: Sequence[Matches], label: int | None
-) -> Scored:
-    scores, right, ious, truths = [np.zeros(0, np.float32)], [np.zeros(0, bool)], [np.zeros(0)], 0
-    for (found, sample), matched in zip(pairs, matches, strict=True):
-        mine = ~matched.ignored
-        there = ~(sample.crowd | sample.difficult)
-        if label is not None:
-            mine, there = mine & (found.labels == label), there & (sample.labels == label)
-        scores.append(found.scores[mine])
-        right.append(matched.truth[mine] >= 0)
-        ious.append(matched.iou[mine])
-        truths += int(there.sum())
-    score = np.concatenate(scores)
-    order = np.argsort(-score, kind="stable")
-    return Scored(
-        scores=score[order],
-        right=np.concatenate(right)[order],
-        iou=np.concatenate(ious)[order],
-        truths=truths,
-    )
+    pairs: Sequence[tuple[Detections, Sample]], matches: Sequence[Matches], n_classes: int
+) -> tuple[Scored, list[Scored]]:
+    """The detections of all classes together, and of each."""
+    counted = [~matched.ignored for matched in matches]
+    there = [sample.labels[~(sample.crowd | sample.difficult)] for _, sample in pairs]
+    scores = _joined(np.float32, (f.scores[c] for (f, _), c in zip(pairs, counted, strict=True)))
+    labels = _joined(np.int32, (f.labels[c] for (f, _), c in zip(pairs, counted, strict=True)))
+    right = _joined(np.bool_, (m.truth[c] >= 0 for m, c in zip(matches, counted, strict=True)))
+    iou = _joined(np.float64, (m.iou[c] for m, c in zip(matches, counted, strict=True)))
+    order = np.argsort(-scores, kind="stable")
+    scores, labels, right, iou = scores[order], labels[order], right[order], iou[order]
+    truths = np.bincount(_joined(np.int32, there), minlength=n_classes)
+    per_class = [
+        Scored(scores=scores[mine], right=right[mine], iou=iou[mine], truths=int(truths[label]))
+        for label in range(n_classes)
+        for mine in [labels == label]
+    ]
+    return Scored(scores=scores, right=right, iou=iou, truths=int(truths.sum())), per_class
+
+
+def _joined(dtype: type, arrays: Iterable[Array]) -> Array:
+    joined: Array = np.concatenate([np.zeros(0, dtype), *arrays])
+    return joined
 
 
 def _result(
