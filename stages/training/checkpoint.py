@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pickle
 import subprocess
@@ -66,6 +67,7 @@ def load(path: Path) -> dict[str, Any]:
     return state
 
 
+@functools.cache
 def commit() -> str:
     """The git commit of this code, with "+" behind it when files were changed; "" outside git."""
     folder = Path(__file__).parent

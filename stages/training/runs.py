@@ -25,6 +25,7 @@ import numpy.typing as npt
 import torch
 import torchvision
 from rich.console import Console
+from torch.utils.data import DataLoader
 
 from pipeline.errors import ConfigError, DataError, ModelError, ResourceError
 from stages.detector.bundle import Facts
@@ -33,7 +34,7 @@ from stages.training.batches import Pictures, Steps, balance, loader
 from stages.training.datasets import DataSet, Sample, read_image
 from stages.training.models import build, label_offset
 from stages.training.plan import PLAN, Plan
-from stages.training.train import State, TrainConfig, new_state, train_one_epoch
+from stages.training.train import Losses, State, TrainConfig, new_state, train_one_epoch
 from stages.training.transforms import Augment
 from stages.training.validation import facts_of, validate
 
@@ -60,6 +61,7 @@ def train(
     resume: bool = False,
     console: Console | None = None,
     read: Callable[[Sample], Image] = read_image,
+    on_step: Callable[[int, Losses], None] = lambda step, losses: None,
 ) -> Outcome:
     """Train until the last epoch, or until nothing gets better; returns when `best.pt` is written.
 
@@ -69,6 +71,7 @@ def train(
         folder: a new one; with `resume` that of an earlier run, which then goes on exactly.
         console: where progress is shown; None: nowhere.
         read: decodes the picture of a sample, BGR.
+        on_step: called after each step with its number, from 1, and its losses.
 
     Raises:
         ConfigError: the folder exists (without `resume`), the plan cannot work, a loss is not finite,
@@ -76,95 +79,120 @@ def train(
     """
     _check(plan, training, validation)
     with parallel.group() as device:
-        writer = parallel.rank() == 0
-        if writer:
+        if parallel.rank() == 0:
             _open(folder, plan, training, validation, resume)
         parallel.barrier()
-        return _run(
-            plan, training, validation, folder, resume, device, console if writer else None, read
-        )
+        facts = facts_of(plan.model, plan.resize, folder.name)
+        job = _Job(plan, training, validation, folder, device, facts, read)
+        shown = console if parallel.rank() == 0 else None
+        return _loop(job, _state(job, resume), shown, on_step)
 
 
-def _run(
-    plan: Plan,
-    training: DataSet,
-    validation: DataSet,
-    folder: Path,
-    resume: bool,
-    device: torch.device,
-    console: Console | None,
-    read: Callable[[Sample], Image],
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What does not change while a run goes on."""
+
+    plan: Plan
+    training: DataSet
+    validation: DataSet
+    folder: Path
+    device: torch.device
+    facts: Facts
+    read: Callable[[Sample], Image]
+
+
+def _loop(
+    job: _Job, state: State, console: Console | None, on_step: Callable[[int, Losses], None]
 ) -> Outcome:
-    start, config = time.monotonic(), plan.train
-    facts = facts_of(plan.model, plan.resize, folder.name)
-    torch.manual_seed(config.seed)
-    backbone = Path(plan.backbone_weights) if plan.backbone_weights else None
-    model = build(plan.model, weights=plan.weights, backbone_weights=backbone).to(device)
-    state = new_state(model, config, device)
-    if resume and (folder / LAST).exists():
-        _restore(state, folder / LAST, plan)
-
-    steps = Steps(
-        len(training.samples), config.batch, seed=config.seed,
-        rank=parallel.rank(), world=parallel.world(),
-        weights=balance(training.samples, len(training.classes)) if config.balanced else None,
-    )  # fmt: skip
-    cache = config.cache_mb * 2**20 // max(1, config.workers)
-    augment = Augment(config.augment, facts.input, facts.resize)
-    pictures = Pictures(
-        training, augment, seed=config.seed, cache_bytes=cache, read=read,
-        plain_from=math.ceil(config.epochs * (1 - config.plain_epochs)),
-    )  # fmt: skip
-    batches = loader(pictures, steps, config.workers)
+    start, config = time.monotonic(), job.plan.train
+    steps, batches = _batches(job)
     total = config.epochs * len(steps)
-    if parallel.rank() == 0 and not (folder / "augmented.jpg").exists():
-        journal.write_sheet(folder / "augmented.jpg", pictures, facts)
-
-    def save(state: State) -> None:
-        if parallel.rank() == 0:
-            checkpoint.save(folder / LAST, {**_identity(plan), **state.state_dict()})
-
     with journal.progress(console) as bar:
-        epoch, task = (
-            state.step // len(steps),
-            bar.add_task("training", total=total, completed=state.step),
-        )
+        task = bar.add_task("training", total=total, completed=state.step)
 
-        def after_step(state: State) -> None:
+        def after_step(state: State, losses: Losses) -> None:
             bar.update(task, completed=state.step, description=journal.describe(state, len(steps)))
+            # the end of an epoch is saved with its evaluation
             if state.step % config.save_every == 0 and state.step % len(steps):
-                save(state)
+                _save(job, state)
+            on_step(state.step, losses)
 
-        while epoch < config.epochs and not parallel.agree(_stale(state, config)):
-            began, first = time.monotonic(), state.step % len(steps)
-            steps.epoch, steps.first = epoch, first
+        while state.step < total and not parallel.agree(_stale(state, config)):
+            steps.epoch, steps.first = divmod(state.step, len(steps))
+            began = time.monotonic()
             train_one_epoch(
-                state, batches, config, total=total, device=device,
-                label_offset=label_offset(plan.model),
-                name_of=lambda i: training.samples[i].path.name, after_step=after_step,
+                state, batches, config, total=total, device=job.device,
+                label_offset=label_offset(job.plan.model),
+                name_of=lambda i: job.training.samples[i].path.name, after_step=after_step,
             )  # fmt: skip
-            epoch += 1
             seconds = time.monotonic() - began
             line = {
-                "epoch": epoch,
+                "epoch": steps.epoch + 1,
                 "step": state.step,
                 "lr": state.optimizer.param_groups[0]["lr"],
                 "losses": {k: v / len(steps) for k, v in state.losses.items()},
-                "images_per_s": (len(steps) - first) * config.batch / max(seconds, 1e-9),
+                "images_per_s": (len(steps) - steps.first) * config.batch / max(seconds, 1e-9),
                 "seconds": seconds,
             }
             state.losses = {}
-            if epoch % config.evaluate_every == 0 or epoch == config.epochs:
-                line["validation"] = _judge(
-                    state, plan, facts, validation, folder, epoch, device, read
-                )
+            if line["epoch"] % config.evaluate_every == 0 or state.step == total:
+                line["validation"] = _judge(job, state, line["epoch"])
             if parallel.rank() == 0:
-                journal.log(folder, line)
+                journal.log(job.folder, line)
                 if console:
                     console.print(journal.sentence(line))
-            save(state)
-            parallel.barrier()
-    return Outcome(folder=folder, epochs=epoch, best=state.best, seconds=time.monotonic() - start)
+            _save(job, state)
+            parallel.barrier()  # rank 0 has evaluated
+    done = state.step // len(steps)
+    seconds = time.monotonic() - start
+    return Outcome(folder=job.folder, epochs=done, best=state.best, seconds=seconds)
+
+
+def _state(job: _Job, resume: bool) -> State:
+    """The model as it begins, or as it was when the run was stopped."""
+    plan, last = job.plan, job.folder / LAST
+    torch.manual_seed(plan.train.seed)
+    backbone = Path(plan.backbone_weights) if plan.backbone_weights else None
+    model = build(plan.model, weights=plan.weights, backbone_weights=backbone).to(job.device)
+    state = new_state(model, plan.train, job.device)
+    if resume and last.exists():  # killed before the first checkpoint: it begins again
+        saved = checkpoint.load(last)
+        if saved.get("config") != plan.model.to_json():
+            raise ModelError(
+                f"{last}: is a checkpoint of {saved.get('config', {}).get('architecture')} with another "
+                f"configuration than this run's {plan.model.architecture}; start a new run"
+            )
+        state.load_state_dict(saved)
+    return state
+
+
+def _batches(job: _Job) -> tuple[Steps, DataLoader[Any]]:
+    data, config = job.training, job.plan.train
+    steps = Steps(
+        len(data.samples),
+        config.batch,
+        seed=config.seed,
+        rank=parallel.rank(),
+        world=parallel.world(),
+        weights=balance(data.samples, len(data.classes)) if config.balanced else None,
+    )
+    pictures = Pictures(
+        data,
+        Augment(config.augment, job.facts.input, job.facts.resize),
+        seed=config.seed,
+        cache_bytes=config.cache_mb * 2**20 // max(1, config.workers),
+        read=job.read,
+        plain_from=math.ceil(config.epochs * (1 - config.plain_epochs)),
+    )
+    picture = job.folder / "augmented.jpg"
+    if parallel.rank() == 0 and not picture.exists():
+        journal.write_sheet(picture, pictures, job.facts)
+    return steps, loader(pictures, steps, config.workers)
+
+
+def _save(job: _Job, state: State) -> None:
+    if parallel.rank() == 0:
+        checkpoint.save(job.folder / LAST, {**_identity(job.plan), **state.state_dict()})
 
 
 def _check(plan: Plan, training: DataSet, validation: DataSet) -> None:
@@ -196,9 +224,14 @@ def _open(folder: Path, plan: Plan, training: DataSet, validation: DataSet, resu
             raise ConfigError(
                 f"{folder}: nothing to resume, there is no {PLAN} in it; leave out --resume"
             )
-        kept = json.loads((folder / PLAN).read_text())["data"]
+        kept = json.loads((folder / PLAN).read_text())
+        if kept["plan"] != json.loads(json.dumps(plan.to_json())):
+            raise ConfigError(
+                f"{folder}: began with another plan, so it cannot be resumed exactly; pass that of its "
+                f"{PLAN}, or start a new run"
+            )
         for name, data in (("training", training), ("validation", validation)):
-            if kept[name]["sha256"] != data.sha256:
+            if kept["data"][name]["sha256"] != data.sha256:
                 raise DataError(
                     f"{folder}: the {name} data set has changed since this run began, so it cannot be "
                     "resumed exactly; start a new run"
@@ -241,26 +274,7 @@ def _identity(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _restore(state: State, path: Path, plan: Plan) -> None:
-    saved = checkpoint.load(path)
-    if saved.get("config") != plan.model.to_json():
-        raise ModelError(
-            f"{path}: is a checkpoint of {saved.get('config', {}).get('architecture')} with another "
-            f"configuration than this run's {plan.model.architecture}; start a new run"
-        )
-    state.load_state_dict(saved)
-
-
-def _judge(
-    state: State,
-    plan: Plan,
-    facts: Facts,
-    data: DataSet,
-    folder: Path,
-    epoch: int,
-    device: torch.device,
-    read: Callable[[Sample], Image],
-) -> dict[str, dict[str, float]]:
+def _judge(job: _Job, state: State, epoch: int) -> dict[str, dict[str, float]]:
     """Validate the weights and their average; keep the better ones when they are the best so far."""
     if parallel.rank() != 0:
         return {}
@@ -268,7 +282,9 @@ def _judge(
     models["raw"] = state.model
     figures: dict[str, dict[str, float]] = {}
     for name, model in models.items():
-        result = validate(model, plan.model, facts, data, device=device, read=read)
+        result = validate(
+            model, job.plan.model, job.facts, job.validation, device=job.device, read=job.read
+        )
         best = result.overall.best
         figures[name] = {
             "map": result.coco["AP"], "map_50": result.coco["AP50"],
@@ -276,11 +292,11 @@ def _judge(
         }  # fmt: skip
     name = max(figures, key=lambda key: figures[key]["map"])
     state.stale += 1
-    if not state.best or figures[name]["map"] > state.best["map"]:
+    if not state.best or figures[name]["map"] >= state.best["map"]:
         state.stale = 0
         state.best = {"epoch": epoch, "weights": name, **figures[name]}
-        identity = {**_identity(plan), "metrics": dict(state.best)}
-        checkpoint.save(folder / BEST, {**identity, "model": models[name].state_dict()})
+        identity = {**_identity(job.plan), "metrics": dict(state.best)}
+        checkpoint.save(job.folder / BEST, {**identity, "model": models[name].state_dict()})
     return figures
 
 

@@ -173,7 +173,7 @@ def train_one_epoch(
     device: torch.device,
     label_offset: int,
     name_of: Callable[[int], str] = str,
-    after_step: Callable[[State], None] = lambda state: None,
+    after_step: Callable[[State, Losses], None] = lambda state, losses: None,
 ) -> None:
     """The rest of an epoch: one step of the optimiser per batch.
 
@@ -183,7 +183,7 @@ def train_one_epoch(
         total: steps of the whole run, for the schedule.
         label_offset: what classes grow by for the model.
         name_of: the file name of a sample, for error messages.
-        after_step: called after each step; may save a checkpoint.
+        after_step: called after each step with its losses; may save a checkpoint.
 
     Raises ConfigError when a loss is not finite (names the pictures) or memory runs out (says what
     would fit).
@@ -225,7 +225,7 @@ def train_one_epoch(
         state.step += 1
         for name, value in sums.items():
             state.losses[name] = state.losses.get(name, 0.0) + value
-        after_step(state)
+        after_step(state, sums)
 
 
 def split(
