@@ -1,5 +1,6 @@
 """Which detections go with a frame of the view path."""
 
+import time
 from collections import deque
 
 import numpy as np
@@ -40,6 +41,12 @@ def picture(frame_id, t_ms=0) -> Frame:
     return frame(image, camera="gate", frame_id=frame_id, t_capture_ns=t_ms * MS)
 
 
+def waiting(frame_id):
+    """A frame that has only just been offered."""
+    message = Result(info=picture(frame_id).info, detections=found(0))
+    return Delivery(b"capture", decode(encode(message, t_offered_ns=time.monotonic_ns()))[0])
+
+
 @pytest.fixture
 def ledger():
     return Ledger.local(Layout(cameras=("gate",), processes=("render",)))
@@ -61,7 +68,7 @@ def test_newest_draws_the_last_result_until_it_is_too_old(ledger):
 def test_every_waits_for_the_result_of_this_very_frame(ledger):
     join = Join("every", 500, ledger)
     ledger.capture(0, holder=1)
-    first = Delivery(b"c", decode(encode(Result(info=picture(0).info, detections=found(0))))[0])
+    first = waiting(0)
     assert not join.is_complete(first)
     assert join.take_results(deque([result(0), result(1)])) == []
     assert join.is_complete(first)
@@ -75,12 +82,10 @@ def test_every_waits_for_the_result_of_this_very_frame(ledger):
 def test_every_does_not_wait_for_a_frame_that_was_dropped(ledger):
     join = Join("every", 500, ledger)
     ledger.capture(0, holder=1)
-    info = FrameInfo(camera="gate", frame_id=0, t_capture_ns=0, t_wall_ns=0, width=4, height=4)
-    envelope = decode(encode(Result(info=info, detections=found(0)), t_offered_ns=1 << 62))[0]
-    waiting = Delivery(b"c", envelope)
-    assert not join.is_complete(waiting)
+    frame_0 = waiting(0)
+    assert not join.is_complete(frame_0)
     ledger.drop(0, DETECT, 0, "error")
-    assert join.is_complete(waiting)
+    assert join.is_complete(frame_0)
     assert join.match(picture(0)) == (None, [])
 
 
