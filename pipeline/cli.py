@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,8 @@ from rich.logging import RichHandler
 
 from pipeline import config as configuration
 from pipeline.errors import ConfigError, ManyeyesError
-from pipeline.live import LiveTable, cameras_table, print_ledger
+from pipeline.live import LiveTable
+from pipeline.memory import check_room
 from pipeline.metrics import MetricsServer
 from pipeline.plan import make
 from pipeline.supervisor import Options, Supervisor
@@ -32,6 +34,7 @@ model_app = typer.Typer(
     help="Look into model files, and import those of others.", no_args_is_help=True
 )
 app.add_typer(model_app, name="model")
+app.add_typer(load("stages.training.commands:app"))  # data, train, evaluate, export, predict
 
 Sources = Annotated[
     list[str],
@@ -102,9 +105,10 @@ def check(config: Annotated[Path, typer.Argument(help="a TOML file")]) -> None:
     """
     plan = make(configuration.load(config))
     plan.check()
-    pools = sum(spec.slots * spec.slot_bytes for spec in plan.processes)
+    check_room(plan.pool_bytes)
     print(
-        f"{config}: fine. {len(plan.processes)} processes, {pools / 2**20:.0f} MiB of shared memory"
+        f"{config}: fine. {len(plan.processes)} processes, "
+        f"{plan.pool_bytes / 2**20:.0f} MiB of shared memory"
     )
     for note in plan.notes:
         print(note)
@@ -205,18 +209,17 @@ def _run(config: configuration.Config) -> None:
     )
     table = LiveTable(console)
     supervisor = Supervisor(plan, options, table.tick)
-    server = None
-    if config.metrics.enabled and config.metrics.port is not None:
-        server = MetricsServer(supervisor, config.metrics.host, config.metrics.port)
-        console.print(f"metrics on http://{config.metrics.host}:{server.port}/metrics", style="dim")
-    try:
+    with ExitStack() as stack:
+
+        def serve_metrics() -> None:
+            host, port = config.metrics.host, config.metrics.port
+            if port is not None:
+                server = stack.enter_context(closing(MetricsServer(supervisor, host, port)))
+                console.print(f"metrics on http://{host}:{server.port}/metrics", style="dim")
+
         with table.shown():
-            supervisor.run()
-    finally:
-        if server is not None:
-            server.close()
-    console.print(cameras_table(supervisor))
-    print_ledger(console, supervisor)
+            supervisor.run(serve_metrics)
+    table.print_end(supervisor)
 
 
 def main() -> None:

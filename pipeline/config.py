@@ -5,6 +5,7 @@ The description of a field says what it must be: it is the error, and the JSON s
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib.util
 import json
@@ -12,9 +13,9 @@ import re
 import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict, Unpack, cast, get_args
+from typing import Annotated, Any, Literal, TypedDict, Unpack, cast, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from pipeline.errors import ConfigError
 
@@ -206,6 +207,26 @@ def check_keys(where: str, keys: Iterable[str], known: Iterable[str]) -> None:
             raise ConfigError(f"{where}: unknown key {key!r}; {hint}")
 
 
+def check_fields(where: str, fields: dict[str, Any], known: type) -> None:
+    """Raise ConfigError for the first of `fields` that `known`, a dataclass, can't be made with."""
+    hints = get_type_hints(known)
+    check_keys(where, fields, hints)
+    for field in dataclasses.fields(known):
+        hint = hints[field.name]
+        wanted = hint.__name__ if isinstance(hint, type) else str(hint)
+        if field.name not in fields:
+            if field.default is field.default_factory is dataclasses.MISSING:
+                raise ConfigError(f"{where}: {field.name!r} is missing; it must be {wanted}")
+            continue
+        value = fields[field.name]
+        try:
+            TypeAdapter(hint).validate_json(json.dumps(value, default=_no_json), strict=True)
+        except ValidationError:
+            raise ConfigError(
+                f"{where}: {field.name} must be {wanted}, got {_shown(value)}"
+            ) from None
+
+
 # -- what a name, a path and a whole configuration must be ------------------------------------------
 
 
@@ -348,7 +369,8 @@ def _no_json(value: Any) -> dict[str, str]:
 
 
 def _sentence(error: ValidationError, raw: dict[str, Any], file: str) -> str:
-    first = error.errors()[0]
+    # A typo is two mistakes, the key that is unknown and the one that is missing: name the first.
+    first = min(error.errors(), key=lambda mistake: mistake["type"] != "extra_forbidden")
     where, section, loc, table = _place(first["loc"], raw)
     where, key = (f"{file}: {where}" if where else file), str(loc[0])
     if first["type"] == "extra_forbidden":

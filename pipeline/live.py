@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.ledger import quantile_s
+from pipeline.ledger import Totals, quantile_s
 from pipeline.metrics import Rates
 from pipeline.supervisor import Supervisor
 
 _REFRESH_S = 0.5
 _TRUTH = ("true_positive", "false_positive", "false_negative")
+_NAME_CHARS = 13  # of a camera; longer ones are cut, so that a row fits into 80 columns
 
 
 class LiveTable:
@@ -27,19 +31,25 @@ class LiveTable:
         self._live = Live(console=console, auto_refresh=False, transient=True)
         self._next = 0.0
         self._rates: Rates | None = None
+        self._live_at: float | None = None
+        self._lived_s = 0.0
 
     @contextmanager
-    def shown(self) -> Iterator[LiveTable]:
+    def shown(self) -> Iterator[None]:
         """While the run goes on. Where the output is no terminal nothing is drawn."""
         if not self._console.is_terminal:
-            yield self
+            yield
             return
-        with self._live:
-            yield self
+        with self._live, _stderr_above(self._console):
+            yield
 
     def tick(self, supervisor: Supervisor) -> None:
         """To be called by the supervisor."""
         now = time.monotonic()
+        if supervisor.live and self._live_at is None:
+            self._live_at = now
+        if self._live_at is not None and not supervisor.stopping:
+            self._lived_s = now - self._live_at
         if now < self._next:
             return
         self._next = now + _REFRESH_S
@@ -47,47 +57,104 @@ class LiveTable:
             self._rates = Rates(supervisor.ledger)
         self._rates.update()
         if self._console.is_terminal:
-            self._live.update(self._render(supervisor), refresh=True)
+            fps = {c: self._rates.fps("postprocess", c) for c in supervisor.plan.cameras}
+            status = self._status(supervisor)
+            self._live.update(Group(cameras_table(supervisor, fps), status), refresh=True)
 
-    def _render(self, supervisor: Supervisor) -> Group:
+    def print_end(self, supervisor: Supervisor) -> None:
+        """What is left to say after the run: the same table with mean rates, and the ledger."""
+        fps = {}
+        for camera in supervisor.plan.cameras if self._lived_s else ():
+            fps[camera] = supervisor.totals[camera, "detect"].delivered / self._lived_s
+        self._console.print(cameras_table(supervisor, fps))
+        self._console.print(ledger_table(supervisor))
+
+    def _status(self, supervisor: Supervisor) -> Text:
+        if supervisor.stopping:
+            return Text("stopping: files are being closed", style="yellow")
+        if supervisor.live:
+            return Text(f"running for {self._lived_s:.0f} s; Ctrl-C ends it", style="green")
         waiting = [c.name for c in supervisor.children.values() if c.state != "ready"]
-        if supervisor.live or not waiting:
-            status = Text("running", style="green") if not supervisor.stopping else Text("stopping")
-        else:
-            status = Text(f"starting: {', '.join(waiting)}", style="yellow")
-        return Group(cameras_table(supervisor, self._rates), status)
+        ready = len(supervisor.children) - len(waiting)
+        some = ", ".join(waiting[:3]) + (", …" if len(waiting) > 3 else "")
+        text = f"starting: {ready} of {len(supervisor.children)} ready, waiting for {some}"
+        return Text(text, style="yellow", no_wrap=True, overflow="ellipsis")
 
 
-def cameras_table(supervisor: Supervisor, rates: Rates | None = None) -> Table:
+@contextmanager
+def _stderr_above(console: Console) -> Iterator[None]:
+    """What this process and its children write to stderr appears above the live table.
+
+    Otherwise it would be written into the table. Where stderr is no terminal it is left alone.
+    """
+    if not os.isatty(2):
+        yield
+        return
+    terminal = os.dup(2)
+    end, start = os.pipe()
+    os.dup2(start, 2)
+    os.close(start)
+
+    def copy() -> None:
+        with os.fdopen(end, errors="replace") as lines:
+            for line in lines:
+                console.print(Text(line.rstrip("\n")))
+
+    thread = threading.Thread(target=copy, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        thread.join(1.0)  # it ends when the last child has ended
+
+
+def _table(title: str, left: tuple[str, ...], right: tuple[str, ...]) -> Table:
+    """An empty table that fits into 80 columns: first the camera, then `left` and `right`."""
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    table.add_column("camera", no_wrap=True, overflow="ellipsis", max_width=_NAME_CHARS)
+    for name in left:
+        table.add_column(name, no_wrap=True)
+    for name in right:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def cameras_table(supervisor: Supervisor, fps: dict[str, float]) -> Table:
     """Per camera: what came, what was served and how fast, what was dropped and why, and, where the
     truth is known, how right it was."""
-    table = Table(title="cameras", title_justify="left")
-    for name in ("camera", "captured", "served", "fps", "p50 ms", "p99 ms", "dropped"):
-        table.add_column(name, justify="left" if name in ("camera", "dropped") else "right")
     truth = _truth(supervisor)
-    if truth:
-        table.add_column("precision", justify="right")
-        table.add_column("recall", justify="right")
+    right = ("frames", "served", "fps", "p50", "p99")
+    table = _table("cameras (p50 and p99: latency in ms)", (), (*right, "prec.", "recall") if truth else right)
+    table.add_column("dropped")
     for row, camera in enumerate(supervisor.plan.cameras):
         totals = supervisor.totals.get((camera, "detect"))
         if totals is None:
             continue
         cells = supervisor.ledger["latency_seconds"][row]
         quantiles = [quantile_s(cells, q) for q in (0.5, 0.99)]
-        dropped = ", ".join(f"{n} {reason}" for reason, n in totals.dropped.items() if n)
-        fps = f"{rates.fps('postprocess', camera):.1f}" if rates else ""
-        values = [
+        table.add_row(
             camera,
             str(totals.captured),
             str(totals.delivered),
-            fps,
-            *("–" if q is None else f"{q * 1e3:.1f}" for q in quantiles),
-            dropped or "–",
-        ]
-        if truth:
-            values += truth[camera]
-        table.add_row(*values)
+            f"{fps[camera]:.1f}" if camera in fps else "–",
+            *("–" if q is None else f"{q * 1e3:.0f}" for q in quantiles),
+            *(truth[camera] if truth else ()),
+            _reasons(totals),
+        )
     return table
+
+
+def _reasons(totals: Totals) -> str:
+    return ", ".join(f"{n} {reason}" for reason, n in totals.dropped.items() if n) or "–"
 
 
 def _truth(supervisor: Supervisor) -> dict[str, list[str]]:
@@ -109,16 +176,14 @@ def _truth(supervisor: Supervisor) -> dict[str, list[str]]:
     return texts if seen else {}
 
 
-def print_ledger(console: Console, supervisor: Supervisor) -> None:
+def ledger_table(supervisor: Supervisor) -> Table:
     """captured = delivered + Σ dropped{reason} + in flight, for every camera and path."""
-    table = Table(title="ledger", title_justify="left")
-    for name in ("camera", "path", "captured", "delivered", "dropped", "in flight", "error"):
-        table.add_column(name, justify="left" if name in ("camera", "path", "dropped") else "right")
+    table = _table("ledger", ("path",), ("captured", "delivered", "in flight", "error"))
+    table.add_column("dropped")
     for (camera, path), totals in supervisor.totals.items():
-        reasons = ", ".join(f"{n} {reason}" for reason, n in totals.dropped.items() if n)
         error = Text(str(totals.error), style="green" if totals.error == 0 else "bold red")
         table.add_row(
-            camera, path, str(totals.captured), str(totals.delivered), reasons or "–",
-            str(totals.in_flight), error,
+            camera, path, str(totals.captured), str(totals.delivered), str(totals.in_flight),
+            error, _reasons(totals),
         )  # fmt: skip
-    console.print(table)
+    return table

@@ -8,10 +8,12 @@ is left after kill -9, and a container's small /dev/shm does not matter.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import mmap
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,11 +23,46 @@ from pipeline.errors import MessageError, ResourceError, TornFrame
 from pipeline.messages import ArraySpec, SlotRef
 
 _PAGE = mmap.PAGESIZE
+_CGROUP = Path("/sys/fs/cgroup")
 _WORD_STRIDE = 64  # a cache line, so that two words never share one
 # <linux/fcntl.h>; Python 3.11 has no name for the last one
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL | 0x0010  # F_SEAL_FUTURE_WRITE
 
 Bytes = npt.NDArray[np.uint8]
+
+
+def check_room(nbytes: int) -> None:
+    """Raise ResourceError if the machine or the container has not this much memory to give.
+
+    Asked before the first pool is made: in a container the kernel may kill instead of refusing.
+    """
+    available = available_bytes()
+    if nbytes > available:
+        raise ResourceError(
+            f"shared memory for all pools: wanted {nbytes / 2**20:.0f} MiB, "
+            f"got {available / 2**20:.0f} MiB available; "
+            "use fewer cameras, a smaller max_size, or a machine (container limit) with more memory"
+        )
+
+
+def available_bytes() -> int:
+    """What new memory may take: MemAvailable, or less in a container (cgroup v2 or v1)."""
+    available = _table("/proc/meminfo").get("MemAvailable:", 1 << 32) * 1024
+    for limit, used, stat, cache in (
+        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat",
+         "total_inactive_file"),
+    ):  # fmt: skip
+        with contextlib.suppress(OSError, ValueError):  # no such limit, or "max"
+            size, taken = (int((_CGROUP / name).read_text()) for name in (limit, used))
+            cached = _table(_CGROUP / stat).get(cache, 0)
+            available = min(available, max(0, size - taken + cached))
+    return available
+
+
+def _table(path: str | Path) -> dict[str, int]:
+    rows = (line.split() for line in Path(path).read_text().splitlines())
+    return {row[0]: int(row[1]) for row in rows}
 
 
 def create(name: str, nbytes: int) -> int:

@@ -7,10 +7,12 @@ what they count, and what is wrong with their configuration.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipeline.config import CameraConfig, Config, SinkConfig, StageConfig, check_keys
+from pipeline.config import CameraConfig, Config, SinkConfig, StageConfig, check_fields
 from pipeline.delivery import Overflow
 from pipeline.errors import ConfigError
 from pipeline.ledger import DETECT, VIEW
@@ -154,7 +156,8 @@ def make(config: Config) -> Plan:
     view_hz = _view_hz(sinks)
 
     for camera in config.camera:
-        _add_camera(draft, camera, viewed=view_hz is not None)
+        with _at(f"camera {camera.name!r}"):
+            _add_camera(draft, camera, viewed=view_hz is not None)
     sources = tuple(draft.specs)
     detect, view = sources, sources
     for stage in (stage for stage in config.stage if stage.after == "capture"):
@@ -201,6 +204,15 @@ def _workers(config: Config) -> tuple[int, int, str]:
 def _max_batch(config: Config, facts: Any) -> int:
     largest: int = max(facts.batch_sizes)
     return min(largest, len(config.camera)) if config.run.policy == "newest" else min(largest, 4)
+
+
+@contextmanager
+def _at(where: str) -> Iterator[None]:
+    """What goes wrong inside is said with its place in the configuration."""
+    try:
+        yield
+    except ConfigError as error:
+        raise type(error)(f"{where}: {error}") from error
 
 
 # -- the graph -------------------------------------------------------------------------------------
@@ -261,11 +273,14 @@ def _insert_results(draft: _Draft, stage: StageConfig, last: str) -> str:
 
 
 def _check_taken(stage: StageConfig, kind: type) -> None:
-    check_keys(f"stage {stage.name!r}", stage.config, load(stage.run).Config.__dataclass_fields__)
-    taken, given = signature(stage.run)
+    where = f"stage {stage.name!r}"
+    with _at(where):
+        known = load(stage.run).Config
+        taken, given = signature(stage.run)
+    check_fields(where, stage.config, known)
     if taken != (kind,) or given is not kind:
         raise ConfigError(
-            f"stage {stage.name!r}: after = {stage.after!r} wants process({kind.__name__}) -> "
+            f"{where}: after = {stage.after!r} wants process({kind.__name__}) -> "
             f"{kind.__name__}, got {' and '.join(t.__name__ for t in taken)} -> "
             f"{given.__name__ if given else 'None'}; correct its annotations or move it"
         )
@@ -362,11 +377,13 @@ def _sink(sink: SinkConfig, classes: tuple[str, ...]) -> tuple[str, str, dict[st
     """Name, class and configuration of a sink."""
     run = SINKS[sink.type] if sink.type in SINKS else str(sink.run)
     fields = dict(sink.options)
-    known = load(run).Config.__dataclass_fields__
-    check_keys(f"sink {sink.name or sink.type!r}", fields, known)
-    if "classes" in known:
+    name = sink.name or sink.type
+    with _at(f"sink {name!r}"):
+        known = load(run).Config
+    check_fields(f"sink {name!r}", fields, known)
+    if "classes" in known.__dataclass_fields__:
         fields.setdefault("classes", list(classes))
-    return f"sink.{sink.name or sink.type}", run, fields
+    return f"sink.{name}", run, fields
 
 
 def _view_hz(sinks: list[tuple[str, str, dict[str, Any]]]) -> float | None:

@@ -76,13 +76,16 @@ class Supervisor:
 
     # -- the run -----------------------------------------------------------------------------------
 
-    def run(self) -> None:
+    def run(self, before_start: Callable[[], object] = lambda: None) -> None:
         """Until the sources end, `seconds` are over, or SIGINT or SIGTERM. Returns when all is gone.
 
+        before_start: called once, when the run directory is ours and no process started yet.
         Raises ConfigError if a process refuses to start, with its sentence; AlreadyRunning.
         """
         self._directory = RunDirectory(self.options.directory)
         try:
+            memory.check_room(self.plan.pool_bytes)
+            before_start()
             for child in self.children.values():
                 self._allocate(child)
             with self._signals() as wakeup:

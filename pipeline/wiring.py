@@ -102,6 +102,11 @@ class Plan:
             has_view=any(VIEW in process.paths for process in self.processes),
         )
 
+    @property
+    def pool_bytes(self) -> int:
+        """Shared memory of all pools."""
+        return sum(process.slots * process.slot_bytes for process in self.processes)
+
     def producers(self, name: str) -> tuple[str, ...]:
         """Who feeds a process."""
         return tuple(p.name for p in self.processes if any(e.consumer == name for e in p.outputs))

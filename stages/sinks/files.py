@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 from pipeline.errors import ResourceError
 
 
 def check_folder(sink: str, folder: Path) -> None:
-    """Raises ResourceError, in one sentence, if files can't be made in `folder`. Creates nothing."""
+    """Raises ResourceError, in one sentence, if files can't be made in `folder`. Leaves nothing."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir():
         raise ResourceError(
             f"sink {sink}: wanted a folder at {existing}, got a file; choose another"
         )
-    if not os.access(existing, os.W_OK | os.X_OK):
+    try:
+        # A file without a name: os.access knows neither root nor read-only and full file systems.
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
         raise ResourceError(
-            f"sink {sink}: the folder {existing} is not writable; change its mode or choose another"
-        )
+            f"sink {sink}: the folder {existing} is not writable ({error.strerror}); "
+            "change its mode or choose another"
+        ) from error
 
 
 def make_folder(sink: str, folder: Path) -> None:
