@@ -14,8 +14,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from stages.training.datasets import DataSet, Image, Sample, read_image
-from stages.training.formats import Problem
+from stages.training.datasets import DataSet, Sample, read_image
+from stages.training.formats import Problem, summary
+from stages.training.pictures import Image
 
 PALETTE = ("#3b82f6", "#f97316", "#10b981", "#e11d48", "#8b5cf6", "#eab308", "#06b6d4", "#ec4899",
            "#84cc16", "#64748b")  # fmt: skip
@@ -90,15 +91,10 @@ class Inspection:
             share = f"{row.boxes / max(self.boxes, 1):.1%}"
             counts = [str(v) for v in (row.pictures, row.crowd, row.difficult)]
             table.add_row(Text(row.name), str(row.boxes), share, *counts, *sides)
-        by_kind: dict[str, list[Problem]] = {}
-        for problem in self.problems:
-            by_kind.setdefault(problem.kind, []).append(problem)
-        notes = [Text("no problems", style="green")] if not by_kind else []
-        for kind, problems in sorted(by_kind.items()):
-            notes.append(Text(f"{kind}: {len(problems)}", style="bold yellow"))
-            notes += [Text(f"  {problem}") for problem in problems[:shown]]
-            if len(problems) > shown:
-                notes.append(Text(f"  … and {len(problems) - shown} more (--json lists all)"))
+        notes = [Text("no problems", style="green")]
+        if self.problems:
+            lines = summary(self.problems, shown)
+            notes = [Text(line, "" if line[0] == " " else "bold yellow") for line in lines]
         return Group(head, Text(), table, Text(), *notes)
 
 

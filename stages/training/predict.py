@@ -15,13 +15,14 @@ import numpy as np
 
 from pipeline.detections import Detections, Labels
 from pipeline.errors import ModelError
-from stages.detector.bundle import ResizeFacts, read_facts
+from stages.detector.bundle import read_facts
 from stages.detector.decode import Options, detections_from
 from stages.detector.engines import load
 from stages.imaging.letterbox import prepare
-from stages.training.datasets import DataSet, Image, read_image
+from stages.training.datasets import DataSet, read_image
 from stages.training.detection_files import Found, read_detections
 from stages.training.labels import class_map, relabelled, some
+from stages.training.pictures import Image
 
 TAIL = Options(score_threshold=0.001)  # for AP; a threshold is chosen later
 
@@ -87,26 +88,28 @@ def found_by(
 ) -> Found:
     """What `evaluate` is given: the detections of anything that has some.
 
-    path: a bundle (TorchScript or ONNX), a checkpoint of `manyeyes train`, a file of detections.
+    path: a bundle (TorchScript or ONNX), a checkpoint or run folder of `manyeyes train`, a file of
+        detections.
     rename: class of the model → class of the data set, where the names differ.
     progress: called with the number of pictures done.
     Raises ModelError, DataError, ConfigError.
     """
     file = Path(path)
-    if not file.is_file():
+    if not file.exists():
         raise ModelError(f"{file}: no such file; wanted a bundle, a checkpoint or detections")
     if file.suffix in (".json", ".jsonl"):
         return read_detections(file, dataset, rename)
-    if zipfile.is_zipfile(file) and not _is_torchscript(file):
-        found, classes = _of_checkpoint(file, dataset, device, batch)
-        speed_ms: dict[str, float] = {}
-    else:
-        predictor = Predictor(file, options=TAIL, device=device, batch=batch)
-        found, classes = detect(predictor, dataset, progress), predictor.classes
-        speed_ms = predictor.speed_ms
-    mapping = class_map(classes, dataset.classes, rename)
-    found = [relabelled(one, mapping) for one in found]
-    return Found(detections=found, speed_ms=speed_ms, notes=_notes(classes, dataset, mapping))
+    if file.is_dir() or (zipfile.is_zipfile(file) and not _is_torchscript(file)):
+        return _of_checkpoint(file, dataset, rename, device, batch)
+    facts = read_facts(str(file))
+    mapping = class_map(facts.classes, dataset.classes, rename)
+    predictor = Predictor(file, options=TAIL, device=device, batch=batch)
+    return Found(
+        detections=[relabelled(found, mapping) for found in detect(predictor, dataset, progress)],
+        speed_ms=predictor.speed_ms,
+        notes=_notes(facts.classes, dataset, mapping),
+        score_threshold=facts.defaults.score_threshold,
+    )
 
 
 def _is_torchscript(file: Path) -> bool:
@@ -115,27 +118,24 @@ def _is_torchscript(file: Path) -> bool:
 
 
 def _of_checkpoint(
-    file: Path, dataset: DataSet, device: str, batch: int
-) -> tuple[list[Detections], tuple[str, ...]]:
+    file: Path, dataset: DataSet, rename: Mapping[str, str] | None, device: str, batch: int
+) -> Found:
     import torch
 
-    from stages.training import checkpoint, models, validation
+    from stages.training import trained, validation
 
-    state = checkpoint.load(file)
-    config = models.ModelConfig.from_json(state["config"])
-    model = models.build(config)
-    try:
-        model.load_state_dict(state["model"])
-        resize = ResizeFacts(**state["resize"])
-    except (RuntimeError, TypeError, KeyError) as error:
-        raise ModelError(
-            f"{file}: its weights do not fit {config.architecture}: {error}"
-        ) from error
+    known = trained.load(file)
+    mapping = class_map(known.config.classes, dataset.classes, rename)
     chosen = "cuda" if torch.cuda.is_available() else "cpu"
     place = torch.device(chosen if device == "auto" else device)
-    facts = validation.facts_of(config, resize)
-    found = validation.detect(model, config, facts, dataset, device=place, batch=batch)
-    return found, config.classes
+    facts = validation.facts_of(known.config, known.resize)
+    found = validation.detect(known.model, known.config, facts, dataset, device=place, batch=batch)
+    return Found(
+        detections=[relabelled(one, mapping) for one in found],
+        speed_ms={},
+        notes=_notes(known.config.classes, dataset, mapping),
+        score_threshold=known.defaults.score_threshold,
+    )
 
 
 def detect(

@@ -19,12 +19,14 @@ from rich.text import Text
 from pipeline.detections import Detections
 from pipeline.errors import ResourceError
 from stages.training import plots
-from stages.training.datasets import DataSet, Image, Sample, read_image
+from stages.training.datasets import DataSet, Sample, read_image
 from stages.training.evaluate import Evaluation
 from stages.training.matching import match
+from stages.training.pictures import Image
 
-TILE_PX = 420  # width of one of the worst pictures
+TILE_PX = 520  # width of one of the worst pictures
 FOUND, FALSE, MISSED = (94, 163, 22), (38, 38, 220), (8, 145, 234)  # B, G, R
+IGNORED = (160, 160, 160)
 _STYLE = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
 
 
@@ -140,31 +142,48 @@ def draw_errors(image: Image, found: Detections, sample: Sample, evaluation: Eva
     ignored = sample.crowd | sample.difficult
     hits = np.zeros(len(sample.labels), bool)
     hits[matched.truth[matched.truth >= 0]] = True
+    boxes: list[tuple[Any, tuple[int, int, int], str]] = []  # corners, colour, text
     for i, xyxy in enumerate(sample.xyxy * scale):
         if ignored[i]:
-            _box(canvas, xyxy, (160, 160, 160), "")
+            boxes.append((xyxy, IGNORED, ""))
         elif not hits[i]:
-            _box(canvas, xyxy, MISSED, evaluation.classes[sample.labels[i]])
+            boxes.append((xyxy, MISSED, evaluation.classes[sample.labels[i]]))
     for i in np.argsort(found.scores, kind="stable"):
         if not matched.ignored[i]:
             right = matched.truth[i] >= 0
             text = f"{evaluation.classes[found.labels[i]]} {found.scores[i]:.2f}"
-            _box(canvas, found.xyxy[i] * scale, FOUND if right else FALSE, "" if right else text)
+            boxes.append((found.xyxy[i] * scale, FOUND if right else FALSE, "" if right else text))
+    for xyxy, color, _ in boxes:
+        x1, y1, x2, y2 = (round(float(value)) for value in xyxy)
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), color, 2, cv2.LINE_AA)
+    taken: list[tuple[int, int, int, int]] = []
+    for xyxy, color, text in reversed(boxes):  # the surest errors first
+        if text:
+            _label(canvas, xyxy, color, text, taken)
     return canvas
 
 
-def _box(canvas: Image, xyxy: Any, color: tuple[int, int, int], text: str) -> None:
-    x1, y1, x2, y2 = (round(float(value)) for value in xyxy)
-    cv2.rectangle(canvas, (x1, y1), (x2, y2), color, 2, cv2.LINE_AA)
-    if text:
-        (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.38, 1)
-        left = max(0, min(x1 - 1, canvas.shape[1] - width - 4))
-        top = y1 - height - 5 if y1 > height + 6 else y1
-        cv2.rectangle(canvas, (left, top), (left + width + 4, top + height + 5), color, -1)
-        place = (left + 2, top + height + 2)
-        cv2.putText(
-            canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.38, (255, 255, 255), 1, cv2.LINE_AA
-        )
+def _label(
+    canvas: Image,
+    xyxy: Any,
+    color: tuple[int, int, int],
+    text: str,
+    taken: list[tuple[int, int, int, int]],
+) -> None:
+    """Write a text at a box, unless another one is there already."""
+    x1, y1 = round(float(xyxy[0])), round(float(xyxy[1]))
+    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.38, 1)
+    left = max(0, min(x1 - 1, canvas.shape[1] - width - 4))
+    top = y1 - height - 5 if y1 > height + 6 else y1
+    right, bottom = left + width + 4, top + height + 5
+    if any(left < r_ and l_ < right and top < b_ and t_ < bottom for l_, t_, r_, b_ in taken):
+        return
+    taken.append((left, top, right, bottom))
+    cv2.rectangle(canvas, (left, top), (right, bottom), color, -1)
+    place = (left + 2, top + height + 2)
+    cv2.putText(
+        canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.38, (255, 255, 255), 1, cv2.LINE_AA
+    )
 
 
 def _worst(
