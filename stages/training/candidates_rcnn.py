@@ -87,9 +87,9 @@ class RcnnCandidates(nn.Module):
         levels: list[Tensor] = []
         first = 0
         for level in range(len(objectness)):
-            scores = _rows(objectness[level], 1).flatten(1)  # (B, N)
+            scores = rows_of(objectness[level], 1).flatten(1)  # (B, N)
             top, index = scores.topk(min(self.before_nms, scores.size(1)), dim=1)
-            rows = _rows(offsets[level], 4).gather(1, index.unsqueeze(2).expand(-1, -1, 4))
+            rows = rows_of(offsets[level], 4).gather(1, index.unsqueeze(2).expand(-1, -1, 4))
             tops.append(top)
             chosen.append(decode(rows, self.anchors[first + index], 1.0, 1.0))
             levels.append(torch.full_like(index, level))
@@ -114,11 +114,7 @@ class RcnnCandidates(nn.Module):
         rois = torch.cat([owners, boxes], dim=1)
         if len(self.pooled) == 1:
             return self.align(features[self.pooled[0]], rois, self.scales[0])
-        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-        level = torch.floor(
-            self.canonical_level + torch.log2(torch.sqrt(area) / self.canonical_px) + 1e-6
-        )
-        level = level.clamp(self.lowest, self.highest).to(torch.int64) - self.lowest
+        level = self.level_of(boxes)
         out = torch.zeros(
             [len(rois), features[0].size(1), self.side, self.side],
             dtype=torch.float32,
@@ -128,6 +124,14 @@ class RcnnCandidates(nn.Module):
             mine = torch.where(level == i)[0]
             out[mine] = self.align(features[which], rois[mine], self.scales[i])
         return out
+
+    def level_of(self, boxes: Tensor) -> Tensor:
+        """The index of the feature map for each box (P, 4): equation 1 of the FPN paper."""
+        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        level = torch.floor(
+            self.canonical_level + torch.log2(torch.sqrt(area) / self.canonical_px) + 1e-6
+        )
+        return level.clamp(self.lowest, self.highest).to(torch.int64) - self.lowest
 
     def align(self, feature: Tensor, rois: Tensor, scale: float) -> Tensor:
         """RoIAlign in float32: rois (P, 5) as picture, xyxy -> (P, channels, side, side)."""
@@ -153,7 +157,7 @@ class RcnnCandidates(nn.Module):
         return all_boxes.gather(1, index.unsqueeze(2).expand(-1, -1, 4)), top, index % self.classes
 
 
-def _rows(of_level: Tensor, columns: int) -> Tensor:
+def rows_of(of_level: Tensor, columns: int) -> Tensor:
     """(B, A·columns, h, w) -> float32 (B, h·w·A, columns), the order of the anchors."""
     b, _, h, w = of_level.shape
     return (

@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ from stages.detector import archive, engines, golden
 from stages.detector.bundle import Defaults, Facts, InputFacts, ResizeFacts, read_facts
 from stages.training import checkpoint, parity
 from stages.training.candidates import ROW_BYTES, candidates, fold_batch_norms
+from stages.training.candidates_rcnn import RcnnCandidates
+from stages.training.candidates_static import StaticRcnn
 from stages.training.models import ModelConfig
 
 Image = npt.NDArray[np.uint8]
@@ -41,8 +43,8 @@ def export(
     resize: ResizeFacts | None = None,
     defaults: Defaults | None = None,
     provenance: dict[str, Any] | None = None,
-    format: Format = "torchscript",
-    precision: Precision = "fp32",
+    format: str = "torchscript",
+    precision: str = "fp32",
     k: int = 1000,
 ) -> Facts:
     """Write `output`, or raise and write nothing.
@@ -69,6 +71,12 @@ def export(
         ModelError: the exported model differs from `model`; ConfigError: the format does not offer
         that, or the file cannot be written.
     """
+    for option, got, known in (
+        ("format", format, get_args(Format)),
+        ("precision", precision, get_args(Precision)),
+    ):
+        if got not in known:
+            raise ConfigError(f"export: {option} {got!r}: wanted one of {', '.join(known)}")
     if format == "onnx" and precision != "fp32":
         raise ConfigError(f"export: ONNX files are written in fp32, got precision {precision!r}")
     module: Any = candidates(model, config, k).eval()
@@ -111,7 +119,7 @@ def export(
     return facts
 
 
-def _save(module: nn.Module, config: ModelConfig, path: Path, format: Format) -> None:
+def _save(module: nn.Module, config: ModelConfig, path: Path, format: str) -> None:
     if format == "onnx":
         _save_onnx(module, config, path)
         return
@@ -125,6 +133,8 @@ def _save(module: nn.Module, config: ModelConfig, path: Path, format: Format) ->
 
 
 def _save_onnx(module: nn.Module, config: ModelConfig, path: Path) -> None:
+    if isinstance(module, RcnnCandidates):
+        module = StaticRcnn(module)
     example = torch.zeros(2, 3, config.height, config.width, dtype=torch.uint8)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(None):

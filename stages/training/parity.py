@@ -41,7 +41,7 @@ class Parity:
 
     pictures: int
     batches: tuple[int, ...]
-    candidates: int  # of the training model, all pictures together, each counted once a batch size
+    candidates: int  # compared, over all pictures and batch sizes
     box_px: float
     score: float
     precision: str
@@ -81,9 +81,9 @@ def compare(
     batches = tuple(sorted({1, min(MANY, max(facts.batch_sizes))}))
     for batch in batches:
         for i, found in enumerate(_found(engine, facts, inputs, batch, lowest)):
-            px, score = _difference(reference[i], found, precision, f"picture {i}, batch {batch}")
-            worst_px, worst_score = max(worst_px, px), max(worst_score, score)
-            count += len(reference[i].scores)
+            where = f"picture {i}, batch {batch}"
+            px, score, n = _difference(reference[i], found, precision, where)
+            worst_px, worst_score, count = max(worst_px, px), max(worst_score, score), count + n
     return Parity(
         pictures=len(pictures),
         batches=batches,
@@ -125,8 +125,8 @@ def _found(
 
 def _difference(
     wanted: Candidates, found: Candidates, precision: str, where: str
-) -> tuple[float, float]:
-    """Largest distance of corners in px and of scores between candidates that belong together."""
+) -> tuple[float, float, int]:
+    """Largest distances (px of corners, scores) of pairs that belong together, and how many."""
     tolerance_px, tolerance, lowest = TOLERANCE[precision]
     # What the artefact cuts off after K rows, and what is within a tolerance of that or of `lowest`,
     # may be on one side only.
@@ -150,4 +150,4 @@ def _difference(
                 )
             worst_px = max(worst_px, float(away[np.isin(same, near)][off.argmin()]))
             worst_score = max(worst_score, float(off.min()))
-    return worst_px, worst_score
+    return worst_px, worst_score, int((wanted.scores > edge).sum())
