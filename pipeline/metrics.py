@@ -53,23 +53,38 @@ class Rates:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._seen: deque[tuple[float, Any]] = deque()
+        self._lock = threading.Lock()  # two may scrape at once
 
     def update(self) -> None:
         """To be called about once a second or more often."""
-        now = time.monotonic()
-        if self._seen and now - self._seen[-1][0] < 0.5:
-            return
-        self._seen.append((now, self._ledger["processed"].copy()))
-        while len(self._seen) > 2 and now - self._seen[1][0] > _RATE_WINDOW_S:
-            self._seen.popleft()
+        with self._lock:
+            now = time.monotonic()
+            if self._seen and now - self._seen[-1][0] < 0.5:
+                return
+            self._seen.append((now, self._ledger["processed"].copy()))
+            while len(self._seen) > 2 and now - self._seen[1][0] > _RATE_WINDOW_S:
+                self._seen.popleft()
 
     def fps(self, process: str, camera: str) -> float:
         """0.0 until two updates were made."""
-        if len(self._seen) < 2:
-            return 0.0
-        (t0, before), (t1, after) = self._seen[0], self._seen[-1]
+        with self._lock:
+            if len(self._seen) < 2:
+                return 0.0
+            (t0, before), (t1, after) = self._seen[0], self._seen[-1]
         cell = self._ledger.process_index[process], self._ledger.camera_index[camera]
         return float(after[cell] - before[cell]) / (t1 - t0)
+
+
+def cameras_up(run: Run) -> dict[str, bool]:
+    """Whether frames of a camera arrive: its source delivers, and the process that reads it lives."""
+    down = {name for name, is_up, _, _ in run.stage_states() if not is_up}
+    flags = run.ledger["camera_up"]
+    return {
+        camera: bool(flags[run.ledger.camera_index[camera]]) and spec.name not in down
+        for spec in run.plan.processes
+        if spec.role == "source"
+        for camera in spec.cameras
+    }
 
 
 class LedgerCollector(Collector):
@@ -77,6 +92,7 @@ class LedgerCollector(Collector):
 
     def __init__(self, run: Run, rates: Rates) -> None:
         self._run, self._rates = run, rates
+        self._highest: dict[tuple[str, ...], int] = {}
 
     def collect(self) -> Iterator[Metric]:
         """All families; called by the registry."""
@@ -104,14 +120,24 @@ class LedgerCollector(Collector):
             "manyeyes_ledger_error", "captured - delivered - dropped - in_flight; 0, or it is a bug"
         )
         for (camera, path), totals in self._run.totals.items():
-            frames.add_metric([camera, path, "captured"], totals.captured)
-            frames.add_metric([camera, path, "delivered"], totals.delivered)
-            frames.add_metric([camera, path, "dropped"], sum(totals.dropped.values()))
+            outcomes = {
+                "captured": totals.captured,
+                "delivered": totals.delivered,
+                "dropped": sum(totals.dropped.values()),
+            }
+            for outcome, n in outcomes.items():
+                frames.add_metric([camera, path, outcome], self._risen(n, camera, path, outcome))
             flying.add_metric([camera, path], totals.in_flight)
             for reason, n in totals.dropped.items():
-                dropped.add_metric([camera, path, reason], n)
+                dropped.add_metric([camera, path, reason], self._risen(n, camera, path, "", reason))
         wrong.add_metric([], sum(abs(totals.error) for totals in self._run.totals.values()))
         yield from (frames, flying, dropped, wrong)
+
+    def _risen(self, n: int, *key: str) -> int:
+        # A frame that was given up with a dead process may still be delivered, which takes one drop
+        # back; to Prometheus a counter that falls is a restart from 0.
+        self._highest[key] = max(n, self._highest.get(key, 0))
+        return self._highest[key]
 
     def _stages(self) -> Iterator[Metric]:
         ledger = self._run.ledger
@@ -169,8 +195,9 @@ class LedgerCollector(Collector):
         )
         fps = GaugeMetricFamily("manyeyes_fps", "Frames a second", labels=["camera", "stage"])
         self._rates.update()
+        arriving = cameras_up(self._run)
         for row, camera in enumerate(self._run.plan.cameras):
-            up.add_metric([camera], int(ledger["camera_up"][row]))
+            up.add_metric([camera], int(arriving[camera]))
             cells = ledger["latency_seconds"][row]
             _add(latency, [camera], cells, float(ledger["latency_seconds_sum"][row]))
             for spec in self._run.plan.processes:
@@ -256,12 +283,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(404, "text/plain", b"/metrics, /healthz or /readyz\n")
 
     def _down(self) -> list[str]:
-        cameras = self.run.plan.cameras
-        up = self.run.ledger["camera_up"]
-        down = [f"camera {c}" for i, c in enumerate(cameras) if not up[i]]
-        return down + [
-            f"stage {name}" for name, is_up, _, _ in self.run.stage_states() if not is_up
-        ]
+        cameras = [f"camera {name}" for name, is_up in cameras_up(self.run).items() if not is_up]
+        states = self.run.stage_states()
+        return cameras + [f"stage {name}" for name, is_up, _, _ in states if not is_up]
 
     def _answer(self, status: int, kind: str, body: bytes) -> None:
         self.send_response(status)
