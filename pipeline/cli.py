@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Annotated, Any
@@ -144,8 +145,8 @@ def model_inspect(
         print(json.dumps(table, indent=2))
         return
     table["golden"] = "yes" if table.get("golden") else "no"
-    for key, value in table.items():
-        print(f"{key:>24}  {value if not isinstance(value, list) else ', '.join(map(str, value))}")
+    for key, value in _rows(table):
+        print(f"{key:>32}  {', '.join(map(str, value)) if isinstance(value, list) else value}")
 
 
 @model_app.command("import")
@@ -179,6 +180,14 @@ def model_import(
     print(
         f"{output}: {facts.name}, {len(facts.classes)} classes, {facts.input.width}x{facts.input.height}"
     )
+
+
+def _rows(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _rows(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _three(option: str, text: str | None) -> tuple[float, ...] | None:
@@ -230,7 +239,7 @@ def main() -> None:
     logging.basicConfig(
         level=logging.INFO,
         format="%(message)s",
-        handlers=[RichHandler(show_time=False, show_path=False)],
+        handlers=[RichHandler(console=Console(stderr=True), show_time=False, show_path=False)],
     )
     try:
         app()

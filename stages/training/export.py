@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -137,8 +138,7 @@ def _save_onnx(module: nn.Module, config: ModelConfig, path: Path) -> None:
         module = StaticRcnn(module)
     example = torch.zeros(2, 3, config.height, config.width, dtype=torch.uint8)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(None):
-            warnings.simplefilter("ignore")  # the exporter's own, about its dependencies
+        with _quiet():
             torch.onnx.export(
                 module,
                 (example,),
@@ -160,6 +160,19 @@ def _save_onnx(module: nn.Module, config: ModelConfig, path: Path) -> None:
             f"export: '{config.architecture}' has no ONNX form with this torch "
             f"({str(error).splitlines()[0]}); export it as torchscript"
         ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter prints, logs and warns about its own steps and dependencies: nothing of ours."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 @contextlib.contextmanager
