@@ -97,11 +97,15 @@ def new_folder(output: Path) -> Iterator[Path]:
 def _names(samples: Sequence[Sample]) -> list[str]:
     """A name below one folder for each picture: folder and name as they were, never twice the same.
 
+    Where all pictures lie elsewhere, as those of a split do, the way there is left out.
     Stems differ, too, since YOLO and VOC name annotations by them.
     """
     names, taken = [], set()
+    away = bool(samples) and all(sample.group.startswith("..") for sample in samples)
+    common = Path(os.path.commonpath([s.group for s in samples])) if away else Path()
     for sample in samples:
-        parts = [part for part in Path(sample.group).parts if part not in ("..", "/")]
+        inner = Path(sample.group).relative_to(common)
+        parts = [part for part in inner.parts if part not in ("..", "/")]
         while parts and parts[0] in ("images", "JPEGImages"):
             parts.pop(0)
         name = Path(*parts, sample.path.name)

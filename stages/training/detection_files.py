@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeline.detections import Detections
 from pipeline.errors import DataError
+from stages.detector.bundle import Defaults
 from stages.training.datasets import DataSet
 from stages.training.formats import read_text
 from stages.training.labels import class_map, some
@@ -26,6 +27,7 @@ class Found:
     detections: list[Detections]  # one for each sample, labels of the data set
     speed_ms: dict[str, float]  # per picture, by phase; empty where nothing was run by a Predictor
     notes: tuple[str, ...]  # what a reader of the figures should know, a sentence each
+    score_threshold: float = Defaults().score_threshold  # at which the model is meant to be used
 
 
 def read_detections(
@@ -115,7 +117,8 @@ def _read_events(file: Path, dataset: DataSet, rename: Mapping[str, str]) -> Fou
         if size != (sample.width, sample.height):
             raise DataError(
                 f"{where}: a frame of {size[0]}x{size[1]} px, but {sample.path.name} has "
-                f"{sample.width}x{sample.height}; is this the run over {dataset.name}?"
+                f"{sample.width}x{sample.height}; was this the run over {dataset.name}, with a "
+                "max_size that no picture exceeds?"
             )
         seen.add(index)
         found[index] = _table([row for row in rows if row[5] >= 0], where)

@@ -17,6 +17,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 from stages.detector.bundle import Facts
 from stages.training.batches import Pictures
@@ -75,8 +76,12 @@ def sentence(line: dict[str, Any]) -> str:
 @contextmanager
 def progress(console: Console | None) -> Iterator[Progress]:
     """A bar with steps done and the time that is left; console None: nothing is shown."""
+    whole, rest = Column(no_wrap=True), Column(no_wrap=True, ratio=1, overflow="ellipsis")
     columns = (
-        BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"),
-    )  # fmt: skip
-    with Progress(*columns, console=console, disable=console is None) as bar:
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(table_column=whole),
+        TimeRemainingColumn(table_column=whole),
+        TextColumn("{task.description}", table_column=rest),
+    )
+    with Progress(*columns, console=console, disable=console is None, expand=True) as bar:
         yield bar

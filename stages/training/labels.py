@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from pipeline.detections import Detections, Labels
 from pipeline.errors import DataError
+from stages.training.datasets import DataSet
 
 
 def class_map(
@@ -48,6 +50,38 @@ def relabelled(found: Detections, mapping: Labels) -> Detections:
     """The detections with labels mapped, without those of classes that map to -1."""
     labels = mapping[found.labels]
     return replace(found, labels=labels)[labels >= 0]
+
+
+def only(dataset: DataSet, classes: Sequence[str], *, lenient: bool = False) -> DataSet:
+    """The data set with these classes in this order; objects of others are left out, pictures stay.
+
+    lenient: a class that the data set does not know stays without objects, as long as another is there.
+    Raises DataError naming the class that is not there.
+    """
+    if tuple(classes) == dataset.classes:
+        return dataset
+    missing = [name for name in classes if name not in dataset.classes]
+    if missing and (not lenient or len(missing) == len(classes)):
+        raise DataError(
+            f"{dataset.name}: no class {missing[0]!r} here; it has {some(dataset.classes) or 'none'}"
+        )
+    index = {name: label for label, name in enumerate(classes)}
+    mapping = np.array([index.get(name, -1) for name in dataset.classes], np.int32)
+    samples = []
+    for sample in dataset.samples:
+        labels = mapping[sample.labels]
+        keep = labels >= 0
+        kept = {name: getattr(sample, name)[keep] for name in ("xyxy", "crowd", "difficult")}
+        area = None if sample.area is None else sample.area[keep]
+        samples.append(replace(sample, labels=labels[keep], area=area, **kept))
+    ids = () if missing else [dataset.category_id(dataset.classes.index(name)) for name in classes]
+    return replace(
+        dataset,
+        classes=tuple(classes),
+        samples=tuple(samples),
+        sha256=hashlib.sha256("\0".join((dataset.sha256, *classes)).encode()).hexdigest(),
+        category_ids=tuple(ids),
+    )
 
 
 def some(names: Sequence[str]) -> str:

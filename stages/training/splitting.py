@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from rich.table import Table
 
 from pipeline.errors import DataError
 from stages.training.convert import coco_document, new_folder
@@ -80,6 +81,32 @@ def write(parts: Mapping[str, DataSet], output: Path | str, **how: object) -> Pa
         note = {**how, "parts": {name: len(part.samples) for name, part in parts.items()}}
         (folder / "split.json").write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
     return output
+
+
+def counts(parts: Mapping[str, DataSet]) -> dict[str, dict[str, int]]:
+    """For each part its pictures and the objects of each class."""
+    return {
+        name: {
+            "pictures": len(part.samples),
+            **{
+                known: sum(int((s.labels == label).sum()) for s in part.samples)
+                for label, known in enumerate(part.classes)
+            },
+        }
+        for name, part in parts.items()
+    }
+
+
+def table(parts: Mapping[str, DataSet]) -> Table:
+    """`counts` for a terminal."""
+    rows = counts(parts)
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    table.add_column("part")
+    for title in next(iter(rows.values())):
+        table.add_column(title, justify="right")
+    for name, row in rows.items():
+        table.add_row(name, *map(str, row.values()))
+    return table
 
 
 def _groups(dataset: DataSet, group_by: str) -> list[list[int]]:

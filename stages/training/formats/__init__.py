@@ -8,7 +8,7 @@ true of all formats (missing pictures, boxes outside of theirs, EXIF) is judged 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +40,19 @@ class Problem:
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line is not None else str(self.file)
         return f"{place}: {self.text}"
+
+
+def summary(problems: Sequence[Problem], shown: int = 5) -> list[str]:
+    """Of each kind of problem how many there are, and the first few: lines for a terminal."""
+    by_kind: dict[str, list[Problem]] = {}
+    for problem in problems:
+        by_kind.setdefault(problem.kind, []).append(problem)
+    lines = []
+    for kind, found in sorted(by_kind.items()):
+        lines += [f"{kind}: {len(found)}", *(f"  {problem}" for problem in found[:shown])]
+        if len(found) > shown:
+            lines.append(f"  … and {len(found) - shown} more (data inspect --json lists all)")
+    return lines
 
 
 @dataclass(slots=True, kw_only=True)
