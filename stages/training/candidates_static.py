@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from stages.training.candidates import clip, decode
 from stages.training.candidates_rcnn import RcnnCandidates, rows_of
 
-SWEEPS = 12  # a sweep settles one more link of the longest chain of suppressions; 12 were enough
+SWEEPS = 12  # a sweep settles one more link of each chain of suppressions; parity sees too few
 
 
 class StaticRcnn(nn.Module):

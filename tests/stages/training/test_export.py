@@ -111,11 +111,13 @@ class TestExport:
         export(lively(FASTER), FASTER, output=path, pictures=pictures(2))
         opened(path)
 
-    def test_onnx(self, model, tmp_path):
+    @pytest.mark.parametrize("config", [TINY, FASTER], ids=["one stage", "two stages"])
+    def test_onnx(self, config, tmp_path):
         path = tmp_path / "tiny.onnx"
-        export(model, TINY, output=path, pictures=pictures(), format="onnx")
+        export(lively(config), config, output=path, pictures=pictures(), format="onnx")
         _, engine = opened(path)
-        assert len(engine.infer(np.zeros((3, 64, 96, 3), np.uint8))) == 3
+        three = np.zeros((3, config.height, config.width, 3), np.uint8)
+        assert len(engine.infer(three)) == 3
         assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
     def test_onnx_halves_are_refused(self, model, tmp_path):
