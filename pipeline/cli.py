@@ -75,6 +75,7 @@ def demo(
 def run(
     sources: Sources,
     model: Annotated[Path | None, typer.Option(help="a model bundle; none: the demo model")] = None,
+    score: Annotated[float | None, typer.Option(help="threshold; none: the model's own")] = None,
     events: Annotated[Path | None, typer.Option(help="write detections as JSON Lines")] = None,
     video: Annotated[
         Path | None, typer.Option(help="write annotated videos into this folder")
@@ -91,7 +92,7 @@ def run(
     Example: manyeyes run rtsp://10.0.0.7/stream1 --events out.jsonl --window
     """
     given: dict[str, Any] = {
-        "model": model, "events": events, "video": video, "window": window or None,
+        "model": model, "score": score, "events": events, "video": video, "window": window or None,
         "policy": policy, "seconds": seconds, "strict": strict or None,
     }  # fmt: skip
     config = _config(sources, {key: value for key, value in given.items() if value is not None})

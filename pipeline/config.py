@@ -153,6 +153,7 @@ class Overrides(TypedDict, total=False):
     """What the command line may say; paths are relative to the current folder."""
 
     model: str | Path
+    score: float  # of [model], score_threshold
     events: str | Path  # a file; adds a sink
     video: str | Path  # a folder; adds a sink
     window: bool  # True adds a sink
@@ -242,7 +243,11 @@ def _name_of(source: str | int, index: int, taken: Sequence[str]) -> str:
 def _overridden(raw: dict[str, Any], given: Overrides) -> dict[str, Any]:
     """`raw` with the command line over it. What is malformed stays, for the check to find."""
     run: dict[str, Any] = {k: given[k] for k in ("policy", "seconds", "strict") if k in given}
-    model = {"path": str(Path(given["model"]).absolute())} if "model" in given else {}
+    model: dict[str, Any] = {}
+    if "model" in given:
+        model["path"] = str(Path(given["model"]).absolute())
+    if "score" in given:
+        model["score_threshold"] = given["score"]
     for section, values in (("run", run), ("model", model)):
         if values and isinstance(raw.get(section, {}), dict):
             raw = {**raw, section: {**raw.get(section, {}), **values}}
