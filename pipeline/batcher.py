@@ -64,7 +64,7 @@ class BatcherProcess(Process):
             self.on_gone(consumer)
         outbox = Outbox(self.context, endpoint, f"{self.spec.name}.{self.code}".encode())
         self._workers[consumer] = _Worker(outbox, code)
-        self._poller = self._new_poller()
+        self._new_pollers()
 
     def on_gone(self, consumer: str) -> None:
         """A worker died. Its frames are lost (newest) or go to another worker, once (every)."""
@@ -72,7 +72,7 @@ class BatcherProcess(Process):
         if worker is None:
             return
         worker.outbox.close()
-        self._poller = self._new_poller()
+        self._new_pollers()
         again: Batch = []
         self._batcher.lost(consumer)
         for camera, delivery in worker.batch:

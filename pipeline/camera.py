@@ -160,7 +160,8 @@ class CameraProcess(Process):
         if self.policy == "every":
             self._room.clear()
             # what the main loop has not yet offered takes up room, too
-            if self._frames or not self.writer.has_room(self._name) or not self.writer.free_slots:
+            n = len(self._frames) + 1
+            if not self.writer.has_room(self._name, n) or not self.writer.free_slots:
                 self._room.wait(0.05)
                 return None
             return self.writer.take()

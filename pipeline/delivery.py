@@ -108,6 +108,11 @@ class Edge:
         return everything
 
     @property
+    def waiting(self) -> bool:
+        """Something waits for a credit."""
+        return any(self._waiting.values())
+
+    @property
     def idle(self) -> bool:
         """Nothing waits and nothing is under way."""
         return not any(self._sent.values()) and not any(self._waiting.values())

@@ -16,6 +16,7 @@ what a dead process took with it.
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,6 +45,7 @@ REASON = {name: code for code, name in enumerate(REASONS)}
 
 # Upper limits of histogram cells, in seconds: 0.1 ms to 100 s, 12 a decade (ratio 1.21)
 EDGES_S = np.logspace(-4, 2, 73)
+_EDGES_S = EDGES_S.tolist()
 MAX_BATCH = 256
 
 
@@ -184,7 +186,7 @@ class Ledger:
 
     def observe(self, name: str, row: int, seconds: float) -> None:
         """Put a duration into the histogram `name` of a process or camera."""
-        self[name][row, int(np.searchsorted(EDGES_S, seconds))] += np.uint64(1)
+        self[name][row, bisect_left(_EDGES_S, seconds)] += np.uint64(1)
         self[name + "_sum"][row] += seconds
 
     def _recent(self, camera: int, frame_id: int) -> bool:

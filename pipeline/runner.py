@@ -69,7 +69,8 @@ class StageProcess(Process):
         idle_at = time.monotonic()
         worked = False
         while True:
-            self.turn(0 if worked else self._timeout_ms())
+            more = self.reader.waiting or self.draining
+            self.turn(0 if worked and more else self._timeout_ms())
             worked = self._work()
             self.reader.flush()
             self.writer.flush()

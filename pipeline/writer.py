@@ -227,6 +227,11 @@ class Writer:
                 self._give_up(link, parcel, reason)
 
     @property
+    def waiting(self) -> bool:
+        """Something waits for a credit."""
+        return any(link.edge.waiting for link in self._links.values())
+
+    @property
     def idle(self) -> bool:
         """Everything was sent and is DONE."""
         return all(link.edge.idle for link in self._links.values())
