@@ -147,7 +147,7 @@ def model_inspect(
         return
     table["golden"] = "yes" if table.get("golden") else "no"
     for key, value in _rows(table):
-        print(f"{key:>32}  {', '.join(map(str, value)) if isinstance(value, list) else value}")
+        print(f"{key:38} {', '.join(map(str, value)) if isinstance(value, list) else value}")
 
 
 @model_app.command("import")

@@ -1,0 +1,176 @@
+"""What the README shows is parsed, checked and run."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import typer
+
+from pipeline import cli, config
+from pipeline.testing import frame, run_inline
+
+ROOT = Path(config.__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+MANYEYES = Path(sys.executable).with_name("manyeyes")
+
+
+def blocks(language):
+    return [text for kind, text in BLOCKS if kind == language]
+
+
+def commands(program):
+    lines = "\n".join(blocks("sh")).replace("\\\n", " ").splitlines()
+    inline = re.findall(rf"`({program} [^`]+)`", README)
+    return [line for line in [*lines, *inline] if line.startswith(f"{program} ")]
+
+
+STREET, BLUR = blocks("toml")
+STAGE, STAGE_TEST = blocks("python")
+
+
+@pytest.fixture
+def mypkg(tmp_path, monkeypatch):
+    """A folder with the stage of the README in its package, as its reader would have it."""
+    (tmp_path / "mypkg").mkdir()
+    (tmp_path / "mypkg" / "blur.py").write_text(STAGE)
+    (tmp_path / "test_blur.py").write_text(STAGE_TEST)
+    (tmp_path / "blur.toml").write_text(BLUR)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    for name in [name for name in sys.modules if name.split(".")[0] == "mypkg"]:
+        del sys.modules[name]
+
+
+def manyeyes(*arguments, timeout=90):
+    return subprocess.run(
+        [MANYEYES, *map(str, arguments)], capture_output=True, text=True, timeout=timeout
+    )
+
+
+# -- commands --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("line", commands("manyeyes"))
+def test_every_command_shown_exists_with_its_arguments_and_options(line):
+    command, words = typer.main.get_command(cli.app), shlex.split(line)[1:]
+    context = command.make_context("manyeyes", words[:1], resilient_parsing=True)
+    while hasattr(command, "get_command"):
+        name = words.pop(0)
+        found = command.get_command(context, name)
+        assert found is not None, f"there is no command {name!r}"
+        command = found
+        context = typer.Context(command, info_name=name, parent=context)
+    command.make_context(command.name, words)  # raises for what it does not know or misses
+
+
+def test_commands_are_found():
+    assert len(commands("manyeyes")) >= 15
+    assert len(commands("make")) >= 4
+
+
+@pytest.mark.parametrize("line", commands("make"))
+def test_every_target_shown_exists(line):
+    target = line.split()[1]
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("extra", re.findall(r"`\[(\w+)\]`", README))
+def test_every_extra_named_exists(extra):
+    assert f"\n{extra} = [" in (ROOT / "pyproject.toml").read_text()
+
+
+@pytest.mark.parametrize("path", re.findall(r"`((?:\w+/)+[\w./]*)`", README))
+def test_every_path_named_exists(path):
+    assert (ROOT / path).exists() or path.startswith(("mypkg/", "out/")), path
+
+
+# -- configurations --------------------------------------------------------------------------------
+
+
+def test_the_two_cameras(tmp_path, monkeypatch):
+    (tmp_path / "street.toml").write_text(STREET)
+    shutil.copy(config.demo_model(), tmp_path / "yolox.bundle")
+    monkeypatch.setenv("GATE_USER", "u")
+    monkeypatch.setenv("GATE_PASSWORD", "p")
+    monkeypatch.chdir(tmp_path)
+    loaded = config.load("street.toml")
+    assert [camera.name for camera in loaded.camera] == ["gate", "yard"]
+    checked = manyeyes("check", "street.toml")
+    assert (checked.returncode, checked.stderr) == (0, "")
+    drawn = manyeyes("graph", "street.toml", "--svg", "wiring.svg")
+    assert (drawn.returncode, drawn.stderr) == (0, "")
+    assert "capture.gate" in (tmp_path / "wiring.svg").read_text()
+
+
+def test_the_event_shown_has_the_keys_of_a_real_one(mypkg):
+    done = manyeyes("run", "synthetic://?frames=3", "--policy", "every", "--events", "out.jsonl")
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(blocks("json")[0])
+    real = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert len(real) == 3
+    found = next(event for event in real if event["detections"])
+    assert shown.keys() == found.keys()
+    assert shown["detections"][0].keys() == found["detections"][0].keys()
+
+
+# -- the stage -------------------------------------------------------------------------------------
+
+
+def test_the_stage_is_short():
+    assert len(STAGE.splitlines()) <= 25
+
+
+def test_the_test_of_the_stage_passes_and_can_fail(mypkg):
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_blur.py"]
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    spoilt = STAGE.replace("(side, side)", "(1, 1)")
+    assert spoilt != STAGE
+    (mypkg / "mypkg" / "blur.py").write_text(spoilt)
+    assert subprocess.run(command, capture_output=True).returncode == 1
+
+
+def test_the_stage_gives_its_memory_and_keeps_the_frame_as_it_was(mypkg):
+    from mypkg.blur import Blur, BlurConfig
+
+    picture = np.random.default_rng(0).integers(0, 256, (90, 160, 3), np.uint8)
+    before = picture.copy()
+    (blurred,) = run_inline(Blur(BlurConfig(radius=3)), [frame(picture, frame_id=7)])
+    assert np.array_equal(picture, before)
+    assert blurred.info.frame_id == 7
+    assert blurred.image.std() < picture.std() / 2
+    assert run_inline(Blur(BlurConfig()), []) == []
+
+
+def test_the_stage_runs_in_a_pipeline(mypkg):
+    graph = manyeyes("graph", "blur.toml")
+    assert re.search(r"^blur +mypkg\.blur:Blur", graph.stdout, re.MULTILINE), graph.stdout
+    assert "─► blur" in graph.stdout
+    sharpness = {}
+    for name, text in (
+        ("blurred", BLUR),
+        ("sharp", re.sub(r"\[\[stage]].*?\n\n", "", BLUR, flags=re.S)),
+    ):
+        folder = mypkg / name
+        folder.mkdir()
+        (folder / "run.toml").write_text("[metrics]\nenabled = false\n\n" + text)
+        done = manyeyes("run", folder / "run.toml", "--seconds", "4")
+        assert done.returncode == 0, done.stderr
+        assert ("mypkg" in text) == (name == "blurred")
+        events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+        assert {event["camera"] for event in events} == {"gate", "yard"}
+        assert any(event["detections"] for event in events)
+        for camera in ("gate", "yard"):
+            picture = cv2.imread(str(folder / "snapshots" / f"{camera}.jpg"))
+            edges = np.abs(cv2.Laplacian(picture[60:], cv2.CV_64F))  # below the title
+            sharpness[name, camera] = np.percentile(edges, 90)  # boxes are sharp, but few pixels
+    for camera in ("gate", "yard"):
+        assert sharpness["blurred", camera] < sharpness["sharp", camera] / 2
