@@ -7,6 +7,7 @@ import functools
 import os
 import pickle
 import subprocess
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,9 @@ def load(path: Path) -> dict[str, Any]:
     Raises ModelError that names the file when there is none, it is torn, or it is something else.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # refused anyway
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such file; wanted a checkpoint of manyeyes train") from error
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:

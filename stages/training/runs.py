@@ -291,9 +291,11 @@ def _judge(job: _Job, state: State, epoch: int) -> dict[str, dict[str, float]]:
             "f1": best.f1 if math.isfinite(best.f1) else 0.0, "score_threshold": best.threshold,
         }  # fmt: skip
     name = max(figures, key=lambda key: figures[key]["map"])
-    state.stale += 1
-    if not state.best or figures[name]["map"] >= state.best["map"]:
-        state.stale = 0
+    before = state.best.get("map", -math.inf)
+    state.stale = 0 if figures[name]["map"] > before else state.stale + 1
+    if (
+        figures[name]["map"] >= before
+    ):  # of equals the later: a split without objects knows no better
         state.best = {"epoch": epoch, "weights": name, **figures[name]}
         identity = {**_identity(job.plan), "metrics": dict(state.best)}
         checkpoint.save(job.folder / BEST, {**identity, "model": models[name].state_dict()})
