@@ -1,0 +1,1 @@
+"""What people use instead, and the plain limits: run beside ours, no part of the runtime."""
