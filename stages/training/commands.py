@@ -61,8 +61,9 @@ def _command(group: typer.Typer, name: str) -> Callable[[_F], _F]:
                 extra = _EXTRAS.get((error.name or "").partition(".")[0])
                 if extra is None:
                     raise
+                path = f"data {name}" if group is data_app else name
                 raise ConfigError(
-                    f"manyeyes {name} needs {error.name}, which is not installed; "
+                    f"{path} needs {error.name}, which is not installed; "
                     f"pip install 'manyeyes[{extra}]'"
                 ) from error
 
@@ -279,7 +280,9 @@ def evaluate(
         score_threshold=found.score_threshold if score is None else score,
     )  # fmt: skip
     if html is not None:
-        report.write_html(result, found.detections, dataset, html, title=f"{model} on {data}")
+        report.write_html(
+            result, found.detections, dataset, html, title=f"{model.name} on {dataset.name}"
+        )
     if as_json:
         print(json.dumps(result.to_json(), indent=2))
     else:
@@ -407,4 +410,4 @@ def _silent() -> bool:
 
 
 def _note(text: str) -> None:
-    Console(stderr=True).print(text, style="yellow", markup=False, highlight=False)
+    Console(stderr=True).print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)

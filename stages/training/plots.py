@@ -53,7 +53,7 @@ def f1_curves(evaluation: Evaluation) -> Any:
         )
     axis.axvline(evaluation.score_threshold, color=_SOFT, linestyle="--", linewidth=1)
     axis.set(xlim=(0, 1.01), ylim=(0, 1.01))
-    _legend(axis, "class (best F1), ┆ chosen", "lower left")
+    _legend(axis, "class (best F1), ┆ chosen", "lower center")
     return figure
 
 

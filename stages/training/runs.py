@@ -79,13 +79,15 @@ def train(
     """
     _check(plan, training, validation)
     with parallel.group() as device:
-        if parallel.rank() == 0:
-            _open(folder, plan, training, validation, resume)
-        parallel.barrier()
         facts = facts_of(plan.model, plan.resize, folder.name)
         job = _Job(plan, training, validation, folder, device, facts, read)
-        shown = console if parallel.rank() == 0 else None
-        return _loop(job, _state(job, resume), shown, on_step)
+        if parallel.rank() == 0:
+            _check_folder(job, resume)
+        parallel.barrier()
+        state = _state(job, resume)  # before _begin: weights that do not fit leave no folder behind
+        if parallel.rank() == 0 and not resume:
+            _begin(job)
+        return _loop(job, state, console if parallel.rank() == 0 else None, on_step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,40 +219,40 @@ def _check(plan: Plan, training: DataSet, validation: DataSet) -> None:
         )
 
 
-def _open(folder: Path, plan: Plan, training: DataSet, validation: DataSet, resume: bool) -> None:
-    """Make the run folder, or take up an old one."""
-    if resume:
-        if not (folder / PLAN).exists():
+def _check_folder(job: _Job, resume: bool) -> None:
+    """Refuse a folder that is taken, or with `resume` one that holds another run."""
+    folder, sets = job.folder, _sets(job)
+    if not resume:
+        if folder.exists():
             raise ConfigError(
-                f"{folder}: nothing to resume, there is no {PLAN} in it; leave out --resume"
+                f"{folder}: exists already; name a new folder, or go on with that run by --resume"
             )
-        kept = json.loads((folder / PLAN).read_text())
-        if kept["plan"] != json.loads(json.dumps(plan.to_json())):
-            raise ConfigError(
-                f"{folder}: began with another plan, so it cannot be resumed exactly; pass that of its "
-                f"{PLAN}, or start a new run"
-            )
-        for name, data in (("training", training), ("validation", validation)):
-            if kept["data"][name]["sha256"] != data.sha256:
-                raise DataError(
-                    f"{folder}: the {name} data set has changed since this run began, so it cannot be "
-                    "resumed exactly; start a new run"
-                )
         return
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError as error:
+    if not (folder / PLAN).exists():
         raise ConfigError(
-            f"{folder}: exists already; name a new folder, or go on with that run by --resume"
-        ) from error
-    except OSError as error:
-        raise ResourceError(f"{folder}: the run folder cannot be made: {error.strerror}") from error
-    sets = {"training": training, "validation": validation}
+            f"{folder}: nothing to resume, there is no {PLAN} in it; leave out --resume"
+        )
+    kept = json.loads((folder / PLAN).read_text())
+    if kept["plan"] != json.loads(json.dumps(job.plan.to_json())):
+        raise ConfigError(
+            f"{folder}: began with another plan, so it cannot be resumed exactly; pass that of its "
+            f"{PLAN}, or start a new run"
+        )
+    for name, data in sets.items():
+        if kept["data"][name]["sha256"] != data.sha256:
+            raise DataError(
+                f"{folder}: the {name} data set has changed since this run began, so it cannot be "
+                "resumed exactly; start a new run"
+            )
+
+
+def _begin(job: _Job) -> None:
+    """Make the run folder, with all that is needed to repeat the run."""
     about = {
-        "plan": plan.to_json(),
+        "plan": job.plan.to_json(),
         "data": {
             name: {"name": d.name, "sha256": d.sha256, "pictures": len(d.samples)}
-            for name, d in sets.items()
+            for name, d in _sets(job).items()
         },
         "versions": {
             "python": platform.python_version(),
@@ -261,7 +263,17 @@ def _open(folder: Path, plan: Plan, training: DataSet, validation: DataSet, resu
         "threads": torch.get_num_threads(),
         "processes": parallel.expected_world(),
     }
-    (folder / PLAN).write_text(json.dumps(about, indent=1) + "\n")
+    try:
+        job.folder.mkdir(parents=True)
+        (job.folder / PLAN).write_text(json.dumps(about, indent=1) + "\n")
+    except OSError as error:
+        raise ResourceError(
+            f"{job.folder}: the run folder cannot be made: {error.strerror}"
+        ) from error
+
+
+def _sets(job: _Job) -> dict[str, DataSet]:
+    return {"training": job.training, "validation": job.validation}
 
 
 def _identity(plan: Plan) -> dict[str, Any]:
