@@ -16,7 +16,7 @@ import math
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,7 @@ def train(
             memory runs out. DataError: an empty split, other classes. ResourceError: a full disk.
     """
     _check(plan, training, validation)
+    plan = replace(plan, train=plan.train.settled(len(training.samples)))
     with parallel.group() as device:
         facts = facts_of(plan.model, plan.resize, folder.name)
         job = _Job(plan, training, validation, folder, device, facts, read)

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -20,18 +20,20 @@ from stages.training.transforms import AugmentConfig
 
 Losses = dict[str, float]
 
+# 70 pictures of traffic needed about 1300 steps of 8 from scratch, 5000 scenes 1900 of 16
+STEPS, EPOCHS = 1500, (12, 150)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
-    """How to train; the defaults suit a few hundred pictures and a pre-trained backbone."""
+    """How to train; the defaults suit a few hundred pictures. 0: `settled` chooses."""
 
-    epochs: int = 60
-    batch: int = (
-        8  # pictures of one step of the optimiser, over all ranks and accumulation together
-    )
+    epochs: int = 0  # 0: enough for STEPS steps, within EPOCHS
+    # pictures of one step of the optimiser, over all ranks and accumulation together
+    batch: int = 8
     accumulate: int = 1  # parts that a batch is computed in, one after the other, to save memory
     optimizer: Literal["sgd", "adamw"] = "sgd"  # sgd: Nesterov momentum
-    lr: float = 0.01  # at the peak; about 0.0005 for adamw
+    lr: float = 0.0  # at the peak; 0: 0.01 for sgd, 0.002 for adamw
     momentum: float = 0.9  # sgd only
     weight_decay: float = 1e-4  # of matrices and kernels; norms and biases are not decayed
     warmup_steps: int = 100  # linear from 0; at most a tenth of the run
@@ -39,14 +41,13 @@ class TrainConfig:
     step_at: tuple[float, ...] = (0.7, 0.9)  # shares of the run where "step" divides lr by 10
     clip_norm: float = 10.0  # largest gradient norm; 0: no clipping
     ema: float = 0.998  # decay of the average of the weights; 0: none
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = (
-        "auto"  # auto: half on a GPU, fp32 on a CPU
-    )
+    # auto: half on a GPU, fp32 on a CPU
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     freeze: tuple[str, ...] = ()  # prefixes of parameter names that stay as they are
     balanced: bool = False  # pictures of rare classes are drawn more often
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     plain_epochs: float = 0.1  # share of the run, at its end, without mosaic and zoom-out
-    evaluate_every: int = 1  # epochs
+    evaluate_every: int = 0  # epochs; 0: about thirty times in a run
     patience: int = 20  # evaluations without a better mAP before the run stops early; 0: never
     save_every: int = 500  # steps between checkpoints inside an epoch
     workers: int = 1  # processes that decode and augment
@@ -54,13 +55,24 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "accumulate", "evaluate_every", "save_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"train: {name} must be at least 1, got {getattr(self, name)}")
-        if not self.lr > 0:
-            raise ConfigError(f"train: lr must be above 0, got {self.lr}")
+        least = {"epochs": 0, "batch": 1, "accumulate": 1, "lr": 0, "evaluate_every": 0}
+        for name, bound in {**least, "save_every": 1}.items():
+            value = getattr(self, name)
+            if not value >= bound:  # nan, too
+                raise ConfigError(f"train: {name} must be at least {bound}, got {value}")
         if not 0 <= self.ema < 1:
             raise ConfigError(f"train: ema is a decay within 0..1, 1 excluded, got {self.ema}")
+
+    def settled(self, pictures: int) -> TrainConfig:
+        """The same for so many training pictures, with nothing left to choose."""
+        fewest, most = EPOCHS
+        epochs = self.epochs or min(most, max(fewest, round(STEPS * self.batch / pictures)))
+        return replace(
+            self,
+            epochs=epochs,
+            lr=self.lr or {"sgd": 0.01, "adamw": 0.002}[self.optimizer],
+            evaluate_every=self.evaluate_every or max(1, epochs // 30),
+        )
 
 
 def lr_factor(step: int, total: int, config: TrainConfig) -> float:

@@ -55,7 +55,8 @@ def batch_of(values: list[int]) -> Batch:
 
 
 def run(model: nn.Module, batches: list[Batch], **changes: Any) -> Any:
-    config = TrainConfig(**{"ema": 0.0, "schedule": "constant", "warmup_steps": 0, **changes})
+    plain = {"ema": 0.0, "schedule": "constant", "warmup_steps": 0, "lr": 0.01}
+    config = TrainConfig(**{**plain, **changes})
     state = new_state(model, config, CPU)
     train_one_epoch(
         state, batches, config, total=len(batches), device=CPU, label_offset=0,
@@ -77,6 +78,15 @@ def test_schedule() -> None:
         [1, 1, 0.1, 0.1, 0.01]
     )
     assert lr_factor(0, 1, cosine) == 1.0  # a run of one step has no warm-up
+
+
+def test_what_is_left_open_suits_the_number_of_pictures() -> None:
+    small, large = TrainConfig().settled(70), TrainConfig(optimizer="adamw").settled(50_000)
+    assert (small.epochs, small.evaluate_every, small.lr) == (150, 5, 0.01)
+    assert (large.epochs, large.evaluate_every, large.lr) == (12, 1, 0.002)
+    chosen = TrainConfig(epochs=7, lr=0.3, evaluate_every=7)
+    assert chosen.settled(70) == chosen
+    assert small.settled(70) == small
 
 
 def test_accumulation_gives_the_same_weights() -> None:
@@ -122,11 +132,12 @@ def test_freezing() -> None:
     with pytest.raises(ConfigError, match="freeze 'bakbone' matches no parameter; the model has"):
         freeze(model, ["bakbone"])
     with pytest.raises(ConfigError, match="nothing is left to learn"):
-        new_state(model, TrainConfig(freeze=("",)), CPU)
+        new_state(model, TrainConfig(freeze=("",), lr=0.01), CPU)
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("epochs", 0), ("batch", 0), ("lr", 0.0), ("ema", 1.0), ("accumulate", 0)]
+    ("field", "value"),
+    [("epochs", -1), ("batch", 0), ("lr", math.nan), ("ema", 1.0), ("accumulate", 0)],
 )
 def test_values_that_cannot_be(field: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"{field}"):
