@@ -5,19 +5,18 @@ The description of a field says what it must be: it is the error, and the JSON s
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import importlib.util
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict, Unpack, cast, get_args, get_type_hints
+from typing import Annotated, Any, Literal, TypedDict, Unpack, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import ConfigError
+from pipeline.fields import check_keys, no_json, shown
 
 _NAME = r"^[A-Za-z0-9_-]{1,64}$"
 _NAMED = "1 to 64 of the characters A-Z a-z 0-9 _ -"
@@ -198,36 +197,6 @@ def schema() -> dict[str, Any]:
     return Config.model_json_schema()
 
 
-def check_keys(where: str, keys: Iterable[str], known: Iterable[str]) -> None:
-    """Raise ConfigError for the first key that is not known, with the nearest that is."""
-    names = sorted(known)
-    for key in keys:
-        if key not in names:
-            near = difflib.get_close_matches(key, names, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
-            raise ConfigError(f"{where}: unknown key {key!r}; {hint}")
-
-
-def check_fields(where: str, fields: dict[str, Any], known: type) -> None:
-    """Raise ConfigError for the first of `fields` that `known`, a dataclass, can't be made with."""
-    hints = get_type_hints(known)
-    check_keys(where, fields, hints)
-    for field in dataclasses.fields(known):
-        hint = hints[field.name]
-        wanted = hint.__name__ if isinstance(hint, type) else str(hint)
-        if field.name not in fields:
-            if field.default is field.default_factory is dataclasses.MISSING:
-                raise ConfigError(f"{where}: {field.name!r} is missing; it must be {wanted}")
-            continue
-        value = fields[field.name]
-        try:
-            TypeAdapter(hint).validate_json(json.dumps(value, default=_no_json), strict=True)
-        except ValidationError:
-            raise ConfigError(
-                f"{where}: {field.name} must be {wanted}, got {_shown(value)}"
-            ) from None
-
-
 # -- what a name, a path and a whole configuration must be ------------------------------------------
 
 
@@ -276,7 +245,7 @@ def _validate(raw: dict[str, Any], file: str, folder: Path) -> Config:
         raw = {**raw, "sink": [_with_options(sink, folder) for sink in sinks]}
     try:
         # By way of JSON: there a strict check knows lists as tuples and text as paths.
-        config = Config.model_validate_json(json.dumps(raw, default=_no_json), strict=True)
+        config = Config.model_validate_json(json.dumps(raw, default=no_json), strict=True)
     except ValidationError as error:
         raise ConfigError(_sentence(error, raw, file)) from None  # its text repeats the input
     _check_names(config, file)
@@ -366,10 +335,6 @@ def demo_model() -> Path:
     return Path(package.submodule_search_locations[0]) / "demo.bundle"
 
 
-def _no_json(value: Any) -> dict[str, str]:
-    return {"": str(value)}  # dates and times: TOML has them, no field takes them
-
-
 # -- one sentence for a mistake --------------------------------------------------------------------
 
 
@@ -393,7 +358,7 @@ def _sentence(error: ValidationError, raw: dict[str, Any], file: str) -> str:
         key, got = f"{key}.{loc[1]}", got[str(loc[1])]
     is_percent = wanted == _SHARE and type(got) in (int, float) and 1 < got <= 100
     hint = f"; write {got / 100:g} for {got:g} %" if is_percent else ""
-    return f"{where}: {key} must be {wanted}, got {_shown(got)}{hint}"
+    return f"{where}: {key} must be {wanted}, got {shown(got)}{hint}"
 
 
 def _place(
@@ -415,12 +380,3 @@ def _place(
             raw[name],
         )
     return "", Config, loc, raw
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict):
-        return "a table"
-    if isinstance(value, bool):
-        return str(value).lower()
-    text = repr(value) if isinstance(value, str | list) else str(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

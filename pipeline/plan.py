@@ -6,15 +6,16 @@ what they count, and what is wrong with their configuration.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipeline.config import CameraConfig, Config, SinkConfig, StageConfig, check_fields
+from pipeline.config import CameraConfig, Config, SinkConfig, StageConfig
 from pipeline.delivery import Overflow
 from pipeline.errors import ConfigError
+from pipeline.fields import check_fields
+from pipeline.host import ONE_THREAD, largest_batch, workers_for
 from pipeline.ledger import DETECT, VIEW
 from pipeline.messages import Frame, Result
 from pipeline.runner import build
@@ -32,16 +33,6 @@ SINKS = {
     "snapshot": "stages.sinks.snapshot:Snapshot",
     "window": "stages.sinks.window:Window",
     "null": "stages.sinks.null:Null",
-}
-
-# One thread a process: pools of threads of several processes on the same cores slow each other down.
-_ONE_THREAD = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENCV_FOR_THREADS_NUM": "1",
-    "OMP_WAIT_POLICY": "passive",
-    "GOMP_SPINCOUNT": "0",
 }
 
 
@@ -96,7 +87,7 @@ class _Draft:
             cls.check(part.config)
             fields["slot_bytes"] = cls.slot_bytes(part.config, self._frame_bytes())
             fields["counters"] = tuple(cls.counters(part.config))
-        environment = {**_ONE_THREAD, **fields.pop("environment", {})}
+        environment = {**ONE_THREAD, **fields.pop("environment", {})}
         self.specs[name] = ProcessSpec(
             name=name, run=run, config=config, environment=environment, **fields
         )
@@ -149,8 +140,8 @@ class _Draft:
 def make(config: Config) -> Plan:
     """The plan of a run. Starts nothing, loads no model. Raises ConfigError."""
     facts = load(READ_FACTS)(config.model.path)
-    workers, threads, note = _workers(config)
-    max_batch = config.model.max_batch or _max_batch(config, facts)
+    workers, threads, note = workers_for(config)
+    max_batch = config.model.max_batch or largest_batch(config, facts)
     draft = _Draft(config=config, depths=_depths(config.run.policy, max_batch))
     sinks = [_sink(sink, tuple(facts.classes)) for sink in config.sink]
     view_hz = _view_hz(sinks)
@@ -178,32 +169,6 @@ def make(config: Config) -> Plan:
         processes=draft.sized(),
         notes=(note, f"batches of up to {max_batch}, whatever waits, without a timer"),
     )
-
-
-# -- the host --------------------------------------------------------------------------------------
-
-
-def _workers(config: Config) -> tuple[int, int, str]:
-    """How many inference processes, with how many threads each."""
-    model = config.model
-    cores, cameras = len(os.sched_getaffinity(0)), len(config.camera)
-    if model.device.startswith("cuda"):
-        return model.workers or 1, model.threads or 1, f"one inference process on {model.device}"
-    if cameras == 1:
-        workers, threads = model.workers or 1, model.threads or cores
-    else:
-        workers = model.workers or max(1, min(cores - 1, cameras))
-        threads = model.threads or 1
-    return (
-        workers,
-        threads,
-        f"{cores} cores, {cameras} cameras: inference in {workers} × {threads} threads",
-    )
-
-
-def _max_batch(config: Config, facts: Any) -> int:
-    largest: int = max(facts.batch_sizes)
-    return min(largest, len(config.camera)) if config.run.policy == "newest" else min(largest, 4)
 
 
 @contextmanager

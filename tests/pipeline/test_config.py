@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline import config as configuration
+from pipeline import fields
 from pipeline.errors import ConfigError
 
 GATE = '[[camera]]\nname = "gate"\nsource = 0\n'
@@ -258,11 +259,11 @@ def test_sources_alone_get_names_and_no_metrics(tmp_path, monkeypatch):
 
 
 def test_keys_of_others_get_the_same_sentence():
-    configuration.check_keys("sink 'events'", [], ["path"])
+    fields.check_keys("sink 'events'", [], ["path"])
     with pytest.raises(
         ConfigError, match=r"^sink 'events': unknown key 'paht'; did you mean 'path'"
     ):
-        configuration.check_keys("sink 'events'", ["path", "paht"], ["path", "only_hits"])
+        fields.check_keys("sink 'events'", ["path", "paht"], ["path", "only_hits"])
 
 
 def test_the_schema_is_json_and_says_what_each_field_must_be():

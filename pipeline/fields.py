@@ -1,0 +1,58 @@
+"""Keys and values of tables that a class takes: what is wrong with them, in one sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Iterable
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from pipeline.errors import ConfigError
+
+
+def check_keys(where: str, keys: Iterable[str], known: Iterable[str]) -> None:
+    """Raise ConfigError for the first key that is not known, with the nearest that is."""
+    names = sorted(known)
+    for key in keys:
+        if key not in names:
+            near = difflib.get_close_matches(key, names, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
+            raise ConfigError(f"{where}: unknown key {key!r}; {hint}")
+
+
+def check_fields(where: str, fields: dict[str, Any], known: type) -> None:
+    """Raise ConfigError for the first of `fields` that `known`, a dataclass, can't be made with."""
+    hints = get_type_hints(known)
+    check_keys(where, fields, hints)
+    for field in dataclasses.fields(known):
+        hint = hints[field.name]
+        wanted = hint.__name__ if isinstance(hint, type) else str(hint)
+        if field.name not in fields:
+            if field.default is field.default_factory is dataclasses.MISSING:
+                raise ConfigError(f"{where}: {field.name!r} is missing; it must be {wanted}")
+            continue
+        value = fields[field.name]
+        try:
+            TypeAdapter(hint).validate_json(json.dumps(value, default=no_json), strict=True)
+        except ValidationError:
+            raise ConfigError(
+                f"{where}: {field.name} must be {wanted}, got {shown(value)}"
+            ) from None
+
+
+def shown(value: Any) -> str:
+    """A value as a sentence quotes it, at most 80 characters."""
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = repr(value) if isinstance(value, str | list) else str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def no_json(value: Any) -> dict[str, str]:
+    """For json.dumps: what a strict check then refuses."""
+    return {"": str(value)}  # dates and times: TOML has them, no field takes them
