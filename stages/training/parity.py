@@ -28,7 +28,6 @@ from stages.training.models import ModelConfig, label_offset
 Image = npt.NDArray[np.uint8]
 
 MANY = 4  # pictures of the larger batch
-OF_A_SIDE = 1e-3  # boxes may also differ by this share of their longer side: offsets are exponents
 TOLERANCE = {  # px, score, lowest score that is compared
     "fp32": (0.05, 1e-3, 0.01),
     "fp16": (2.0, 3e-2, 0.2),
@@ -138,9 +137,7 @@ def _difference(
         for i in np.flatnonzero(ours.scores > edge):
             same = np.flatnonzero(theirs.labels == ours.labels[i])
             away = np.abs(theirs.xyxy[same] - ours.xyxy[i]).max(axis=1, initial=0.0)
-            side = float((ours.xyxy[i, 2:] - ours.xyxy[i, :2]).max())
-            allowed_px = max(tolerance_px, OF_A_SIDE * side)
-            near = same[away <= allowed_px]
+            near = same[away <= tolerance_px]
             off = np.abs(theirs.scores[near] - ours.scores[i])
             if not len(near) or off.min() > tolerance:
                 raise ModelError(
@@ -148,7 +145,7 @@ def _difference(
                     f"{int(ours.labels[i])}, score {ours.scores[i]:.4f}, at "
                     f"{np.round(ours.xyxy[i], 2).tolist()} px (nearest box "
                     f"{away.min(initial=np.inf):.3g} px, score {off.min(initial=np.inf):.3g} away; "
-                    f"allowed are {allowed_px:.3g} px and {tolerance} in {precision}); nothing was "
+                    f"allowed are {tolerance_px} px and {tolerance} in {precision}); nothing was "
                     "written"
                 )
             worst_px = max(worst_px, float(away[np.isin(same, near)][off.argmin()]))
