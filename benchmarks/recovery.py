@@ -182,7 +182,7 @@ def supervisor_death(tries: int) -> list[float]:
     for _ in range(tries):
         with tempfile.TemporaryDirectory(prefix="manyeyes-bench-") as folder:
             process = subprocess.Popen(
-                [sys.executable, ROOT / "tests" / "patterns.py", *"newest 2 0 0 50".split(), folder],
+                [sys.executable, ROOT / "tests" / "patterns.py", *["newest", "2", "0", "0", "50"], folder],
                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             )  # fmt: skip
             assert process.stdout is not None

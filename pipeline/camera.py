@@ -169,7 +169,13 @@ class CameraProcess(Process):
         now_ns = time.monotonic_ns()
         if now_ns < self._due_ns or not self.writer.wanted(self._name):
             return None
+        self._room.clear()
         buffer = self.writer.take()
+        while buffer is None and self._frames:
+            # a burst, or the main loop is late: what it offers next gives up what that replaces
+            self._room.wait(0.05)
+            self._room.clear()
+            buffer = self.writer.take()
         if buffer is None:
             self._skip_reason = "no_slot"
         return buffer
