@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -17,6 +15,7 @@ import typer
 from rich.console import Console
 
 from pipeline.errors import ConfigError
+from stages.training import terminal
 
 if TYPE_CHECKING:
     from stages.training.datasets import DataSet
@@ -93,7 +92,7 @@ def data_inspect(
     for path, draw in ((sheet, inspection.contact_sheet), (sizes, inspection.size_plot)):
         if path is not None:
             draw(dataset, path)
-            _note(f"drawn: {path}")
+            terminal.note(f"drawn: {path}")
     report = inspection.inspect(dataset)
     if as_json:
         print(json.dumps(report.to_json(), indent=2))
@@ -153,7 +152,7 @@ def data_convert(
     dataset = _load(data, split, format, strict, classes)
     lost = convert.convert(dataset, output, to, link=link)
     for flag, count in lost.items():
-        _note(f"{to} has no word for {flag}: {count} box(es) lost that flag")
+        terminal.note(f"{to} has no word for {flag}: {count} box(es) lost that flag")
     boxes = sum(len(sample.labels) for sample in dataset.samples)
     print(f"{output}: {len(dataset.samples)} pictures, {boxes} boxes")
 
@@ -224,7 +223,7 @@ def train(
     outcome = runs.train(
         plan, training, validation, output, resume=resume, console=Console(stderr=True)
     )
-    if _silent():
+    if terminal.silent():
         return
     best = outcome.best
     if as_json:
@@ -268,13 +267,13 @@ def evaluate(
     from stages.training import predict, report, settings
 
     dataset = _load(data, split, format, strict, classes)
-    with _bar("pictures", len(dataset.samples)) as progress:
+    with terminal.bar("pictures", len(dataset.samples)) as progress:
         found = predict.found_by(
             model, dataset, rename=settings.pairs("--rename", rename or ()), device=device,
             progress=progress,
         )  # fmt: skip
     for note in found.notes:
-        _note(note)
+        terminal.note(note)
     result = judge.evaluate(
         found.detections, dataset, iou=iou, speed=found.speed_ms,
         score_threshold=found.score_threshold if score is None else score,
@@ -349,7 +348,7 @@ def predict(
     from stages.training.predict import Predictor
 
     predictor = Predictor(model, options=Options(score_threshold=score), device=device)
-    with _bar("pictures", None) as progress:
+    with terminal.bar("pictures", None) as progress:
         counts = annotate.annotate(predictor, sources, output, progress)
     if as_json:
         print(json.dumps(counts, indent=2))
@@ -383,31 +382,11 @@ def _part(
     from stages.training.formats import summary
 
     split = None if how["split"] == "all" else how["split"]
-    with Console(stderr=True, quiet=_silent()).status(f"reading {how['path']}"):
+    with Console(stderr=True, quiet=terminal.silent()).status(f"reading {how['path']}"):
         dataset = datasets.load(
             how["path"], split=split, format=how["format"], strict=how["strict"]
         )
-    if not (quiet or _silent()):
+    if not (quiet or terminal.silent()):
         for line in summary(dataset.problems):
-            _note(line)
+            terminal.note(line)
     return dataset if classes is None else labels.only(dataset, classes, lenient=lenient)
-
-
-@contextmanager
-def _bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr; yields what is called with the number of things done."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda done: progress.update(task, completed=done)
-
-
-def _silent() -> bool:
-    """Whether another process of `torchrun` does the talking."""
-    return os.environ.get("RANK", "0") != "0"
-
-
-def _note(text: str) -> None:
-    Console(stderr=True).print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
