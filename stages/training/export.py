@@ -78,11 +78,6 @@ def export(
     ):
         if got not in known:
             raise ConfigError(f"export: {option} {got!r}: wanted one of {', '.join(known)}")
-    if format not in ("torchscript", "onnx") or precision not in _DTYPES:
-        raise ConfigError(
-            f"export: wanted the format torchscript or onnx, in {', '.join(_DTYPES)}, got "
-            f"{format!r} in {precision!r}"
-        )
     if format == "onnx" and precision != "fp32":
         raise ConfigError(f"export: ONNX files are written in fp32, got precision {precision!r}")
     module: Any = candidates(model, config, k).eval()

@@ -129,7 +129,7 @@ class TestExport:
 
     @pytest.mark.parametrize("wrong", [{"format": "onxx"}, {"precision": "int8"}])
     def test_unknown_formats_are_refused(self, model, wrong, tmp_path):
-        with pytest.raises(ConfigError, match="wanted the format"):
+        with pytest.raises(ConfigError, match="wanted one of"):
             export(model, TINY, output=tmp_path / "x", pictures=pictures(1), **wrong)
 
     def test_without_pictures_there_is_no_proof(self, model, tmp_path):
