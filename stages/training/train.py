@@ -219,8 +219,10 @@ def train_one_epoch(
                         losses = state.network(inputs, truth)
                     loss = sum(losses.values()) * (len(inputs) / len(images))
                     state.scaler.scale(loss).backward()
-                except (torch.OutOfMemoryError, RuntimeError) as error:
-                    raise _memory_error(error, state.model, inputs, truth) from error
+                except RuntimeError as error:
+                    if not _out_of_memory(error):
+                        raise
+                    raise ConfigError(_what_fits(state.model, inputs, truth)) from error
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach()) * len(inputs) / len(images)
         sums = parallel.mean(sums)
@@ -271,26 +273,26 @@ def _not_finite(step: int, sums: Losses, names: list[str]) -> str:
     )
 
 
-def _memory_error(
-    error: Exception, model: nn.Module, inputs: list[Tensor], truth: list[dict[str, Tensor]]
-) -> Exception:
-    """The error itself, or what to do when it says that memory ran out."""
-    text = str(error).lower()
-    if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in text:
-        return error
-    size = len(inputs)
-    while size > 1:
-        size //= 2
-        model.zero_grad(set_to_none=True)
+def _out_of_memory(error: RuntimeError) -> bool:
+    # the CPU's allocator raises a plain RuntimeError: "… can't allocate memory: …"
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+def _what_fits(model: nn.Module, inputs: list[Tensor], truth: list[dict[str, Tensor]]) -> str:
+    """A sentence with the number of pictures that does fit, found by trying."""
+    size = len(inputs) // 2
+    while size:
         try:
+            model.zero_grad(set_to_none=True)
             sum(model(inputs[:size], truth[:size]).values()).backward()
-        except (torch.OutOfMemoryError, RuntimeError):
+        except RuntimeError:
+            size //= 2
             continue
-        model.zero_grad(set_to_none=True)
-        return ConfigError(
+        return (
             f"train: {len(inputs)} pictures at a time do not fit into memory, {size} do; set batch to "
-            f"{size}, or keep the batch and set accumulate to {-(-len(inputs) // size)} times what it is"
+            f"{size}, or keep the batch and set accumulate to {math.ceil(len(inputs) / size)} times "
+            "what it is"
         )
-    return ConfigError(
+    return (
         "train: not even one picture at a time fits into memory; use a smaller model or input size"
     )
