@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
+import socketserver
 import threading
 import time
 from collections import deque
@@ -32,6 +33,7 @@ from pipeline.ledger import EDGES_S, MAX_BATCH, Ledger, Totals
 from pipeline.wiring import Plan
 
 _RATE_WINDOW_S = 5.0
+_STUCK_S = 10.0  # a supervisor whose loop has not turned for so long is not alive
 _EDGES_SHOWN = slice(0, None, 3)  # a third of the ledger's cells: 4 a decade are enough for a graph
 
 
@@ -42,6 +44,10 @@ class Run(Protocol):
     ledger: Ledger
     totals: dict[tuple[str, str], Totals]
     live: bool
+
+    @property
+    def stuck_s(self) -> float:
+        """Seconds since its main loop last turned."""
 
     def stage_states(self) -> Iterable[tuple[str, bool, int, bool]]:
         """(name, up, restarts, breaker open) of every process."""
@@ -239,20 +245,23 @@ def _version() -> str:
 class MetricsServer:
     """HTTP on a thread of its own: /metrics, /healthz (it lives), /readyz (everything is up)."""
 
-    def __init__(self, run: Run, host: str, port: int) -> None:
-        """port 0: any free one, told by `port`. Raises ResourceError if it can't be bound."""
+    def __init__(self, run: Run, host: str, port: int, *, stuck_s: float = _STUCK_S) -> None:
+        """port 0: any free one, told by `port`. Raises ResourceError if it can't be bound.
+
+        stuck_s: /healthz is 503 when the supervisor's loop has not turned for so long.
+        """
         self.rates = Rates(run.ledger)
         registry = CollectorRegistry()
         registry.register(LedgerCollector(run, self.rates))
-        handler = type("Handler", (_Handler,), {"run": run, "registry": registry})
+        fields = {"run": run, "registry": registry, "stuck_s": stuck_s}
+        handler = type("Handler", (_Handler,), fields)
         try:
-            self._server = ThreadingHTTPServer((host, port), handler)
+            self._server = _Server((host, port), handler)
         except OSError as error:
             raise ResourceError(
                 f"[metrics]: {host}:{port} can't be bound: {error.strerror}; "
                 "stop what uses it, or choose another port"
             ) from error
-        self._server.daemon_threads = True
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
@@ -264,9 +273,18 @@ class MetricsServer:
         self._thread.join()
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def server_bind(self) -> None:
+        # HTTPServer asks the DNS for a name of ours, which takes seconds where there is none
+        socketserver.TCPServer.server_bind(self)
+
+
 class _Handler(BaseHTTPRequestHandler):
     run: Run
     registry: CollectorRegistry
+    stuck_s: float
     timeout = 10  # a client that sends nothing does not keep a thread
 
     def do_GET(self) -> None:
@@ -274,7 +292,9 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/metrics":
             self._answer(200, CONTENT_TYPE_LATEST, generate_latest(self.registry))
         elif path == "/healthz":
-            self._answer(200, "application/json", b'{"status": "alive"}')
+            stuck = self.run.stuck_s > self.stuck_s
+            status = b'{"status": "stuck"}' if stuck else b'{"status": "alive"}'
+            self._answer(503 if stuck else 200, "application/json", status)
         elif path == "/readyz":
             down = self._down()
             body = json.dumps({"status": "down" if down else "ready", "down": down}).encode()

@@ -101,6 +101,11 @@ class Supervisor:
         """Ask for an orderly end; from a signal handler, another thread, or a tick."""
         self._quit = True
 
+    @property
+    def stuck_s(self) -> float:
+        """Seconds since the main loop last turned; it turns 20 times a second."""
+        return time.monotonic() - self._last_tick
+
     def stage_states(self) -> Iterator[tuple[str, bool, int, bool]]:
         """(name, up, restarts, breaker open) of every process; for the exporter."""
         for child in self.children.values():

@@ -1,5 +1,6 @@
 """What is deployed fits what runs: examples, names of metrics, health, dashboard, alerts, images."""
 
+import contextlib
 import json
 import os
 import re
@@ -309,6 +310,18 @@ def test_ready_when_all_is_up_and_counters_rise_over_restarts(tmp_path, monkeypa
         assert get(port, "/nothing")[0] == 404
 
     play(patterns.plan(tmp_path, cameras=2), steps, monkeypatch)
+
+
+def test_a_supervisor_that_is_stuck_is_not_alive(tmp_path, monkeypatch):
+    def steps(supervisor, port):
+        with contextlib.closing(MetricsServer(supervisor, "127.0.0.1", 0, stuck_s=1.0)) as strict:
+            while get(strict.port, "/healthz")[0] == 200:
+                pass  # this is a tick, so the loop does not turn
+            assert get(port, "/healthz")[0] == 200
+            yield
+            assert get(strict.port, "/healthz")[0] == 200
+
+    play(patterns.plan(tmp_path, cameras=1), steps, monkeypatch)
 
 
 def test_an_absent_camera_is_named_and_the_others_go_on(tmp_path, monkeypatch):
