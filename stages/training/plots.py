@@ -25,7 +25,7 @@ def precision_recall(evaluation: Evaluation) -> Any:
         axis.plot(recall, precision, color=color_of(label), linewidth=1.8, label=text)
         axis.plot(result.chosen.recall, result.chosen.precision, "o", color=color_of(label), ms=6)
     axis.set(xlim=(0, 1.01), ylim=(0, 1.01))
-    _legend(axis, "class (AP50), ● chosen threshold", "lower left")
+    _legend(figure, axis, "class (AP50), ● chosen threshold")
     return figure
 
 
@@ -53,7 +53,7 @@ def f1_curves(evaluation: Evaluation) -> Any:
         )
     axis.axvline(evaluation.score_threshold, color=_SOFT, linestyle="--", linewidth=1)
     axis.set(xlim=(0, 1.01), ylim=(0, 1.01))
-    _legend(axis, "class (best F1), ┆ chosen", "lower center")
+    _legend(figure, axis, "class (best F1), ┆ chosen threshold")
     return figure
 
 
@@ -158,7 +158,12 @@ def _axes(x: str, y: str, *, grid: bool = True) -> tuple[Any, Any]:
     return figure, axis
 
 
-def _legend(axis: Any, title: str, place: str) -> None:
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(title=title, loc=place, fontsize=8.5, title_fontsize=8.5, frameon=True, framealpha=0.85,
-                    edgecolor="none")  # fmt: skip
+def _legend(figure: Any, axis: Any, title: str) -> None:
+    """Below the plot, where it covers no curve; the plot keeps its size."""
+    handles, names = axis.get_legend_handles_labels()
+    if handles:
+        columns = 2
+        rows = 1 + math.ceil(len(handles) / columns)
+        figure.set_figheight(figure.get_figheight() + 0.19 * rows)
+        figure.legend(handles, names, title=title, loc="outside lower center", ncols=columns,
+                      fontsize=8.5, title_fontsize=8.5, frameon=False)  # fmt: skip

@@ -100,7 +100,7 @@ def found_by(
     if file.suffix in (".json", ".jsonl"):
         return read_detections(file, dataset, rename)
     if file.is_dir() or (zipfile.is_zipfile(file) and not _is_torchscript(file)):
-        return _of_checkpoint(file, dataset, rename, device, batch)
+        return _of_checkpoint(file, dataset, rename, device, batch, progress)
     facts = read_facts(str(file))
     mapping = class_map(facts.classes, dataset.classes, rename)
     predictor = Predictor(file, options=TAIL, device=device, batch=batch)
@@ -118,7 +118,12 @@ def _is_torchscript(file: Path) -> bool:
 
 
 def _of_checkpoint(
-    file: Path, dataset: DataSet, rename: Mapping[str, str] | None, device: str, batch: int
+    file: Path,
+    dataset: DataSet,
+    rename: Mapping[str, str] | None,
+    device: str,
+    batch: int,
+    progress: Callable[[int], None] | None,
 ) -> Found:
     import torch
 
@@ -129,7 +134,9 @@ def _of_checkpoint(
     chosen = "cuda" if torch.cuda.is_available() else "cpu"
     place = torch.device(chosen if device == "auto" else device)
     facts = validation.facts_of(known.config, known.resize)
-    found = validation.detect(known.model, known.config, facts, dataset, device=place, batch=batch)
+    found = validation.detect(
+        known.model, known.config, facts, dataset, device=place, batch=batch, progress=progress
+    )
     return Found(
         detections=[relabelled(one, mapping) for one in found],
         speed_ms={},

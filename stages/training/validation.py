@@ -43,11 +43,12 @@ def detect(
     device: torch.device,
     batch: int = 8,
     read: Callable[[Sample], npt.NDArray[np.uint8]] = read_image,
+    progress: Callable[[int], None] | None = None,
 ) -> list[Detections]:
     """What the model finds in each picture, down to LEAST_SCORE, in pixels of the source picture.
 
     Letterbox, candidates and decoding are the functions that the pipeline calls. The model is not
-    changed.
+    changed. progress: called with the number of pictures done.
     """
     network = candidates(model, config).to(device).eval()
     found: list[Detections] = []
@@ -69,6 +70,8 @@ def detect(
                     Options(score_threshold=LEAST_SCORE),
                 )
             )
+        if progress is not None:
+            progress(len(found))
     return found
 
 
