@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +19,22 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from rich.console import Console
-from torch import nn
 
-from stages.detector.bundle import Defaults, ResizeFacts
+from stages.detector.bundle import ResizeFacts
 from stages.imaging.scenes import still
 from stages.imaging.shapes import CLASSES
-from stages.training import checkpoint, datasets, models
+from stages.training import datasets, models
 from stages.training.datasets import DataSet
-from stages.training.evaluate import evaluate
 from stages.training.export import export
-from stages.training.models import ModelConfig
 from stages.training.plan import Plan
-from stages.training.runs import BEST, Outcome, train
+from stages.training.runs import train
 from stages.training.train import TrainConfig
+from stages.training.trained import Trained, load
 from stages.training.transforms import AugmentConfig
-from stages.training.validation import detect, facts_of
+from stages.training.validation import facts_of, validate
 
-SIZES_WH_PX = (
-    *[(640, 360)] * 6, (480, 360), (320, 180), (320, 180), (352, 288),
-)  # fmt: skip  # cameras are 16:9 more often than not
+# cameras are 16:9 more often than not
+SIZES_WH_PX = (*[(640, 360)] * 6, (480, 360), (320, 180), (320, 180), (352, 288))
 SEEDS = {"train": 1, "val": 2, "test": 3}  # of `scenes.still`
 COUNTS = {"train": 5000, "val": 300, "test": 500}
 
@@ -55,9 +52,8 @@ def plan(seed: int = 0) -> Plan:
             weight_decay=0.02,
             precision="bf16",  # 1.6 times as fast as fp32 on a CPU with such instructions
             evaluate_every=2,
-            augment=AugmentConfig(
-                photometric=0, iou_crop=0, zoom_out=0
-            ),  # scenes vary by themselves
+            # scenes vary by themselves
+            augment=AugmentConfig(photometric=0, iou_crop=0, zoom_out=0),
             workers=1,
             seed=seed,
         ),
@@ -91,18 +87,10 @@ def render(folder: Path, split: str, count: int) -> DataSet:
     return datasets.load(folder, split=split)
 
 
-def measure(outcome: Outcome, test: DataSet) -> tuple[nn.Module, Defaults, dict[str, Any]]:
-    """The best weights, the threshold that validation chose, and what both reach on `test`."""
-    saved = checkpoint.load(outcome.folder / BEST)
-    config = ModelConfig.from_json(saved["config"])
-    model = models.build(config)
-    model.load_state_dict(saved["model"])
-    # downwards: a score has to be above the threshold, and the one that was best is to count
-    threshold = math.floor(outcome.best["score_threshold"] * 1000) / 1000
-    defaults = Defaults(score_threshold=threshold)
-    facts = facts_of(config, ResizeFacts(**saved["resize"]))
-    found = detect(model, config, facts, test, device=torch.device("cpu"))
-    judged = evaluate(found, test, score_threshold=threshold)
+def measure(best: Trained, test: DataSet) -> dict[str, Any]:
+    """What the best weights reach on `test` at the threshold that validation chose."""
+    facts = replace(facts_of(best.config, best.resize), defaults=best.defaults)
+    judged = validate(best.model, best.config, facts, test, device=torch.device("cpu"))
     at = judged.overall.chosen
     metrics = {
         "map": judged.coco["AP"],
@@ -110,19 +98,16 @@ def measure(outcome: Outcome, test: DataSet) -> tuple[nn.Module, Defaults, dict[
         "precision": at.precision,
         "recall": at.recall,
         "per_class_ap50": {result.name: result.ap50 for result in judged.per_class},
-        "score_threshold": threshold,
+        "score_threshold": at.threshold,
         "iou": judged.iou,
         "pictures": judged.pictures,
     }
-    return (
-        model,
-        defaults,
-        json.loads(
-            json.dumps(metrics),
-            parse_float=lambda number: round(float(number), 4),
-            parse_constant=lambda _: None,  # an untrained model's precision is 0/0
-        ),
+    plain: dict[str, Any] = json.loads(
+        json.dumps(metrics),
+        parse_float=lambda number: round(float(number), 4),
+        parse_constant=lambda _: None,  # the precision of a model that finds nothing is 0/0
     )
+    return plain
 
 
 def main() -> None:
@@ -142,25 +127,24 @@ def build(folder: Path, output: Path, seed: int = 0, *, resume: bool = False) ->
     """Scenes and run go to `folder`, the bundle to `output`; returns its figures on test scenes."""
     console = Console()
     data = {}
+    scenes = folder / "scenes"
     for split, count in COUNTS.items():
         console.print(f"{split}: {count} scenes")
-        known = (folder / "scenes" / "annotations" / f"{split}.json").exists()
-        scenes = folder / "scenes"
+        known = (scenes / "annotations" / f"{split}.json").exists()
         data[split] = datasets.load(scenes, split=split) if known else render(scenes, split, count)
-    what = plan(seed)
     run = folder / "run"
-    outcome = train(what, data["train"], data["val"], run, resume=resume, console=console)
-    model, defaults, metrics = measure(outcome, data["test"])
+    outcome = train(plan(seed), data["train"], data["val"], run, resume=resume, console=console)
+    best = load(outcome.folder)
+    metrics = measure(best, data["test"])
     console.print(metrics)
-    pictures = [datasets.read_image(sample) for sample in data["test"].samples[:8]]
     export(
-        model,
-        what.model,
+        best.model,
+        best.config,
         output=output,
-        pictures=pictures,
+        pictures=[datasets.read_image(sample) for sample in data["test"].samples[:8]],
         name="demo",
-        resize=what.resize,
-        defaults=defaults,
+        resize=best.resize,
+        defaults=best.defaults,
         provenance={
             "recipe": "python -m stages.training.demo",
             "seed": seed,
