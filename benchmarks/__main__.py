@@ -1,0 +1,78 @@
+"""All benchmarks, one after the other, and the table in README.md: `python -m benchmarks`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import ROOT
+
+README = Path(__file__).with_name("README.md")
+RESULTS = ROOT / "out" / "bench"
+BEGIN, END = "<!-- results: written by python -m benchmarks -->", "<!-- end of results -->"
+SUITE = {  # name: arguments of the quick run
+    "transport": ["--seconds", "120"],
+    "recovery": ["--tries", "10"],
+}
+
+
+def main() -> None:
+    """Run them, each in a fresh interpreter, and rewrite the table if all went through."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*SUITE, []], help="which; none: all")
+    parser.add_argument("--keep-table", action="store_true", help="leave README.md as it is")
+    options = parser.parse_args()
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    for name in options.names or SUITE:
+        command = [sys.executable, "-m", f"benchmarks.{name}", *SUITE[name]]
+        done = subprocess.run([*command, "--json", RESULTS / f"{name}.json"], cwd=ROOT, check=False)
+        if done.returncode:
+            sys.exit(f"benchmarks.{name} failed; its words are above")
+    documents = [
+        json.loads(path.read_text())
+        for name in SUITE
+        if (path := RESULTS / f"{name}.json").exists()
+    ]
+    if not options.keep_table:
+        write_table(README, documents)
+
+
+def write_table(readme: Path, documents: list[dict[str, Any]]) -> None:
+    """Replace what stands between the two markers. Raises ValueError if they are not there."""
+    text = readme.read_text()
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"{readme}: wanted the lines {BEGIN!r} and {END!r}, in this order")
+    readme.write_text("\n".join([before + BEGIN, "", *map(section, documents), END + after]))
+
+
+def section(document: dict[str, Any]) -> str:
+    """One benchmark as Markdown: where and when, then its figures."""
+    machine = document["machine"]
+    lines = [
+        f"**{document['benchmark']}**, {machine['date']}, commit {machine['commit']}: {machine['cpu']}, "
+        f"{machine['cores']} cores{', ' + machine['gpu'] if machine['gpu'] else ''}, {machine['system']}, "
+        f"Python {machine['python']}; load {machine['load_before']} → {machine['load_after']}, "
+        f"{machine['steal_share']:.1%} stolen.",
+        "",
+        "| id | figure | value | 95 % interval | target | verdict | n | measured |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in document["figures"]:
+        target = row["target"]
+        cells = (
+            row["id"], row["what"], f"{row['value']:.3g}", f"{row['low']:.3g} – {row['high']:.3g}",
+            f"{target['sign']} {target['limit']:g}" if target else "", row["verdict"],
+            str(row["n"]), row["detail"],
+        )  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    main()
