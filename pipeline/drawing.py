@@ -85,7 +85,7 @@ def _columns(groups: list[list[ProcessSpec]], of: dict[str, str]) -> dict[str, i
     columns = {group[0].name: 0 for group in groups}
     for _ in groups:  # a path is at most as long as there are groups
         for group in groups:
-            for edge in group[0].outputs:
+            for edge in (edge for spec in group for edge in spec.outputs):
                 consumer = of[edge.consumer]
                 columns[consumer] = max(columns[consumer], columns[group[0].name] + 1)
     last = max(columns.values())

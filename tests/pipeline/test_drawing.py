@@ -8,14 +8,16 @@ from xml.etree import ElementTree
 import patterns
 import pytest
 
+from pipeline import config as configuration
 from pipeline.drawing import FOLD_ABOVE, svg
+from pipeline.plan import make
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def drawn(**options):
-    """(texts, boxes as (left, top, right, bottom), size of the picture) of a plan of patterns.py."""
-    plan = patterns.plan(Path("unused"), **options)
+def drawn(plan=None, **options):
+    """(plan, texts, boxes as (left, top, right, bottom), size); of a plan of patterns.py without one."""
+    plan = plan or patterns.plan(Path("unused"), **options)
     root = ElementTree.fromstring(svg(plan))
     texts = [node.text for node in root.iter(f"{SVG}text")]
     numbers = [
@@ -53,6 +55,18 @@ def test_consumers_stand_to_the_right_of_their_producers():
     for spec in plan.processes:
         for edge in spec.outputs:
             assert left[spec.name] < left[edge.consumer]
+
+
+def test_every_one_of_many_cameras_counts_for_where_its_consumers_stand(tmp_path):
+    """Eight cameras in one box feed three processes; the first of them feeds only one."""
+    toml = tmp_path / "many.toml"
+    camera = '[[camera]]\nname = "c{0}"\nsource = "synthetic://?seed={0}&size=64x64"\n'
+    toml.write_text("[preprocess]\nworkers = 3\n" + "".join(map(camera.format, range(8))))
+    plan, texts, boxes, (width, _) = drawn(make(configuration.load(toml)))
+    names = [text for text in texts if text in plan.by_name or text == "capture ×8"]
+    left = {name: box[0] for name, box in zip(names, boxes, strict=True)}
+    assert {left[f"preprocess.{i}"] for i in range(3)} == {left["preprocess.0"]}
+    assert 0 < left["capture ×8"] < left["preprocess.0"] < left["batcher"] < width
 
 
 def test_edges_say_credits_and_what_happens_when_they_are_full():
