@@ -23,7 +23,8 @@ def workers_for(config: Config) -> tuple[int, int, str]:
     model = config.model
     cores, cameras = len(os.sched_getaffinity(0)), len(config.camera)
     if model.device.startswith("cuda"):
-        return model.workers or 1, model.threads or 1, f"one inference process on {model.device}"
+        workers = model.workers or 1
+        return workers, model.threads or 1, f"{model.device}: inference in {workers} process(es)"
     if cameras == 1:
         workers, threads = model.workers or 1, model.threads or cores
     else:
