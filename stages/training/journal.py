@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,32 @@ from stages.training.transforms import sheet
 METRICS = "metrics.jsonl"
 
 
-def log(folder: Path, line: dict[str, Any]) -> None:
-    """Append the epoch to `metrics.jsonl` and to TensorBoard's file, dropping what a kill left over."""
-    path = folder / METRICS
+@contextmanager
+def writer(folder: Path, epoch: int) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """What takes the line of each epoch, from `epoch` on, to `metrics.jsonl` and TensorBoard.
+
+    What a killed run wrote about these epochs goes: they are done again.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:  # an extra
+        yield lambda line: _append(folder / METRICS, line)
+        return
+    with SummaryWriter(str(folder / "tensorboard"), purge_step=epoch) as board:
+
+        def write(line: dict[str, Any]) -> None:
+            _append(folder / METRICS, line)
+            scalars = {f"loss/{name}": value for name, value in line["losses"].items()}
+            for weights, figures in line.get("validation", {}).items():
+                scalars |= {f"{name}/{weights}": value for name, value in figures.items()}
+            for name, value in {**scalars, "lr": line["lr"]}.items():
+                board.add_scalar(name, value, line["epoch"])
+            board.flush()
+
+        yield write
+
+
+def _append(path: Path, line: dict[str, Any]) -> None:
     old = path.read_text().splitlines(keepends=True) if path.exists() else []
     kept = [
         text for text in old if text.endswith("\n") and json.loads(text)["epoch"] < line["epoch"]
@@ -37,17 +60,6 @@ def log(folder: Path, line: dict[str, Any]) -> None:
     new = path.with_suffix(".new")
     new.write_text("".join([*kept, json.dumps(line) + "\n"]))
     new.replace(path)
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:  # an extra
-        return
-    with SummaryWriter(str(folder / "tensorboard"), purge_step=line["epoch"]) as board:
-        for name, value in line["losses"].items():
-            board.add_scalar(f"loss/{name}", value, line["epoch"])
-        board.add_scalar("lr", line["lr"], line["epoch"])
-        for weights, figures in line.get("validation", {}).items():
-            for name, value in figures.items():
-                board.add_scalar(f"{name}/{weights}", value, line["epoch"])
 
 
 def write_sheet(path: Path, pictures: Pictures, facts: Facts) -> None:

@@ -11,6 +11,7 @@ rest is in `last.pt`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import platform
@@ -110,7 +111,10 @@ def _loop(
     start, config = time.monotonic(), job.plan.train
     steps, batches = _batches(job)
     total = config.epochs * len(steps)
-    with journal.progress(console) as bar:
+    with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(journal.progress(console))
+        if parallel.rank() == 0:
+            write = stack.enter_context(journal.writer(job.folder, state.step // len(steps) + 1))
         task = bar.add_task("training", total=total, completed=state.step)
 
         def after_step(state: State, losses: Losses) -> None:
@@ -128,20 +132,12 @@ def _loop(
                 label_offset=label_offset(job.plan.model),
                 name_of=lambda i: job.training.samples[i].path.name, after_step=after_step,
             )  # fmt: skip
-            seconds = time.monotonic() - began
-            line = {
-                "epoch": steps.epoch + 1,
-                "step": state.step,
-                "lr": state.optimizer.param_groups[0]["lr"],
-                "losses": {k: v / len(steps) for k, v in state.losses.items()},
-                "images_per_s": (len(steps) - steps.first) * config.batch / max(seconds, 1e-9),
-                "seconds": seconds,
-            }
+            line = _line(state, steps, config, time.monotonic() - began)
             state.losses = {}
             if line["epoch"] % config.evaluate_every == 0 or state.step == total:
                 line["validation"] = _judge(job, state, line["epoch"])
             if parallel.rank() == 0:
-                journal.log(job.folder, line)
+                write(line)
                 if console:
                     console.print(journal.sentence(line))
             _save(job, state)
@@ -149,6 +145,18 @@ def _loop(
     done = state.step // len(steps)
     seconds = time.monotonic() - start
     return Outcome(folder=job.folder, epochs=done, best=state.best, seconds=seconds)
+
+
+def _line(state: State, steps: Steps, config: TrainConfig, seconds: float) -> dict[str, Any]:
+    """What is known of an epoch before its evaluation."""
+    return {
+        "epoch": steps.epoch + 1,
+        "step": state.step,
+        "lr": state.optimizer.param_groups[0]["lr"],
+        "losses": {name: value / len(steps) for name, value in state.losses.items()},
+        "images_per_s": (len(steps) - steps.first) * config.batch / max(seconds, 1e-9),
+        "seconds": seconds,
+    }
 
 
 def _state(job: _Job, resume: bool) -> State:
