@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from pipeline import config as configuration
-from pipeline.errors import ConfigError, ManyeyesError
+from pipeline.errors import ConfigError, ManyeyesError, ResourceError
 from pipeline.live import LiveTable
 from pipeline.memory import check_room
 from pipeline.metrics import MetricsServer
@@ -129,7 +129,12 @@ def graph(
     plan.check()
     print(plan.text())
     if svg is not None:
-        svg.write_text(load("pipeline.drawing:svg")(plan))
+        try:
+            svg.write_text(load("pipeline.drawing:svg")(plan))
+        except OSError as error:
+            raise ResourceError(
+                f"--svg {svg}: can't be written: {error.strerror}; name another file"
+            ) from error
 
 
 @model_app.command("inspect")
@@ -204,8 +209,14 @@ def _three(option: str, text: str | None) -> tuple[float, ...] | None:
 
 
 def _config(sources: list[str], given: dict[str, Any]) -> configuration.Config:
-    if len(sources) == 1 and sources[0].endswith(".toml"):
-        return configuration.load(Path(sources[0]), **given)
+    files = [source for source in sources if source.endswith(".toml")]
+    if len(sources) == 1 and files:
+        return configuration.load(Path(files[0]), **given)
+    if files:
+        raise ConfigError(
+            f"command line: wanted one TOML file or only sources, got {files[0]} and others; "
+            "write all cameras into one file"
+        )
     return configuration.from_sources(sources, **given)
 
 

@@ -59,7 +59,7 @@ class LiveTable:
         if self._console.is_terminal:
             fps = {c: self._rates.fps("postprocess", c) for c in supervisor.plan.cameras}
             status = self._status(supervisor)
-            self._live.update(Group(cameras_table(supervisor, fps), status), refresh=True)
+            self._live.update(Group(status, cameras_table(supervisor, fps)), refresh=True)
 
     def print_end(self, supervisor: Supervisor) -> None:
         """What is left to say after the run: the same table with mean rates, and the ledger."""
@@ -133,7 +133,9 @@ def cameras_table(supervisor: Supervisor, fps: dict[str, float]) -> Table:
     truth is known, how right it was."""
     truth = _truth(supervisor)
     right = ("frames", "served", "fps", "p50", "p99")
-    table = _table("cameras (p50 and p99: latency in ms)", (), (*right, "prec.", "recall") if truth else right)
+    table = _table(
+        "cameras (p50 and p99: latency in ms)", (), (*right, "prec.", "recall") if truth else right
+    )
     table.add_column("dropped")
     for row, camera in enumerate(supervisor.plan.cameras):
         totals = supervisor.totals.get((camera, "detect"))

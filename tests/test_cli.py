@@ -1,0 +1,456 @@
+"""What the console command does with bad input, signals and its own help, in processes of its own."""
+
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+import zipfile
+from pathlib import Path
+
+import pytest
+import tiny_models
+import typer
+
+from pipeline import cli, config
+
+MANYEYES = Path(sys.executable).with_name("manyeyes")
+CAMERA = '[[camera]]\nname = "gate"\nsource = "synthetic://?seed=1&size=320x180"\n'
+QUIET = "[metrics]\nenabled = false\n"
+BOUND_S = 60
+
+
+class Command:
+    """`manyeyes` in a folder of its own; knows what a run left behind."""
+
+    def __init__(self, folder):
+        self.folder, self.mark = folder / "work", f"MARK={uuid.uuid4()}"
+        self.temporary = folder / "tmp"
+        self.folder.mkdir()
+        self.temporary.mkdir()
+        name, value = self.mark.split("=")
+        self.environment = {
+            **{k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")},
+            "TMPDIR": str(self.temporary), "XDG_RUNTIME_DIR": str(self.temporary),
+            "COLUMNS": "80", name: value,
+        }  # fmt: skip
+
+    def start(self, *arguments, **options):
+        return subprocess.Popen(
+            [MANYEYES, *map(str, arguments)], cwd=self.folder, env=self.environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
+        )  # fmt: skip
+
+    def __call__(self, *arguments):
+        process = self.start(*arguments)
+        try:
+            out, err = process.communicate(timeout=BOUND_S)
+        finally:
+            process.kill()
+        return process.returncode, out, err
+
+    def write(self, text, name="run.toml"):
+        (self.folder / name).write_text(text)
+
+    def processes(self):
+        """Every process that was started by this one, at any depth, and lives."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                if self.mark.encode() in path.read_bytes().split(b"\0"):
+                    found.append(path.parent.name)
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                continue
+        return found
+
+    def files(self):
+        return {path.relative_to(self.folder) for path in self.folder.rglob("*")}
+
+    def assert_nothing_left(self):
+        end = time.monotonic() + 10
+        while (
+            self.processes() and time.monotonic() < end
+        ):  # the kernel ends them after their parent
+            time.sleep(0.01)
+        assert self.processes() == []
+        assert list(self.temporary.iterdir()) == []
+
+
+@pytest.fixture
+def manyeyes(tmp_path):
+    command = Command(tmp_path)
+    yield command
+    for pid in command.processes():
+        os.kill(int(pid), signal.SIGKILL)
+
+
+def assert_refused(manyeyes, arguments, *words):
+    """One sentence with all these words, exit code 78, and nothing else happened."""
+    before = manyeyes.files()
+    code, _, err = manyeyes(*arguments)
+    assert code == 78, err
+    assert err.count("\n") == 1, err
+    assert err.startswith("manyeyes: ")
+    for word in words:
+        assert word in err
+    assert manyeyes.files() == before
+    manyeyes.assert_nothing_left()
+    return err
+
+
+# -- configuration ---------------------------------------------------------------------------------
+
+BAD = {
+    "unknown key": (
+        CAMERA.replace("source", "sorce"),
+        "run.toml: camera 'gate': unknown key 'sorce'; did you mean 'source'?",
+    ),
+    "unknown section": (CAMERA + "[modell]\n", "run.toml: unknown key 'modell'", "'model'"),
+    "wrong type": (CAMERA + 'loop = "yes"\n', "camera 'gate': loop must be true or false", "'yes'"),
+    "out of range": (
+        CAMERA + "[model]\nscore_threshold = 40\n",
+        "run.toml: [model]: score_threshold must be within 0..1, got 40; write 0.4 for 40 %",
+    ),
+    "policy": (CAMERA + '[run]\npolicy = "newst"\n', "[run]: policy must be 'newest' or", "'newst'"),
+    "no camera": (QUIET, "run.toml: there is no camera; add a [[camera]]"),
+    "same name twice": (CAMERA + CAMERA, "run.toml: camera 'gate': the name is used twice"),
+    "no TOML": ("cameras: [gate]\n", "run.toml: is no TOML", "line 3"),
+    "missing model": (
+        CAMERA + '[model]\npath = "there.bundle"\n',
+        "run.toml: [model]: path: there is no file", "there.bundle", "correct the path",
+    ),
+    "unknown scheme": (
+        CAMERA.replace("synthetic", "gopher"), "camera 'gate': source gopher://…: unknown scheme",
+    ),
+    "no such file": (
+        CAMERA.replace("synthetic://?seed=1&size=320x180", "street.webp9"),
+        "camera 'gate': source", "no such file or folder",
+    ),
+    "option of another source": (
+        CAMERA + "loop = true\n", "camera 'gate': source synthetic://…: has no option 'loop'",
+    ),
+    "option of a scene": (
+        CAMERA.replace("seed", "sead"), "camera 'gate': ", "unknown key 'sead'", "it knows seed",
+    ),
+    "credentials that are not there": (
+        CAMERA.replace("synthetic://?seed=1&size=320x180", "rtsp://10.0.0.7/1")
+        + 'credentials = "GATE"\n',
+        "camera 'gate': credentials 'GATE'", "GATE_USER and GATE_PASSWORD", "found neither",
+    ),
+    "unknown sink": (
+        CAMERA + '[[sink]]\ntype = "event"\n', "run.toml: sink 'event': type must be 'events'",
+    ),
+    "unknown option of a sink": (
+        CAMERA + '[[sink]]\ntype = "events"\npath = "e.jsonl"\nonly_hit = true\n',
+        "sink 'events': unknown key 'only_hit'; did you mean 'only_hits'?",
+    ),
+    "missing option of a sink": (
+        CAMERA + '[[sink]]\ntype = "events"\n', "sink 'events': 'path' is missing; it must be str",
+    ),
+    "wrong type of an option of a sink": (
+        CAMERA + '[[sink]]\ntype = "window"\nwidth = "wide"\n',
+        "sink 'window': width must be int, got 'wide'",
+    ),
+    "unknown stage": (
+        CAMERA + '[[stage]]\nname = "blur"\nrun = "mypkg.blur:Blur"\n',
+        "stage 'blur': 'mypkg.blur:Blur' can't be loaded", "PYTHONPATH",
+    ),
+    "stage in a wrong place": (
+        CAMERA + '[[stage]]\nname = "blur"\nrun = "stages.sinks.events:Events"\n'
+        'config = { path = "e.jsonl" }\n',
+        "stage 'blur': after = 'capture' wants process(Frame) -> Frame, got Result -> None",
+    ),
+    "folder below a file": (
+        CAMERA + '[[sink]]\ntype = "events"\npath = "run.toml/e.jsonl"\n',
+        "sink events: wanted a folder at", "run.toml, got a file",
+    ),
+    "folder that can't be written": (
+        CAMERA + '[[sink]]\ntype = "events"\npath = "e.jsonl"\n'
+        '[[sink]]\ntype = "video"\npath = "/proc/found"\n',
+        "sink video: the folder /proc is not writable", "choose another",
+    ),
+    "window without a display": (
+        CAMERA + '[[sink]]\ntype = "window"\n', "sink window: there is no display", "DISPLAY",
+    ),
+    "run directory below a file": (
+        CAMERA + '[run]\ndirectory = "run.toml/here"\n', "run directory", "run.toml/here",
+    ),
+    "an address of another machine": (
+        CAMERA + '[metrics]\nhost = "192.0.2.1"\n', "[metrics]: 192.0.2.1:9108 can't be bound",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_configuration_is_one_sentence(manyeyes, case):
+    text, *words = BAD[case]
+    manyeyes.write(text if "[metrics]" in text else QUIET + text)
+    assert_refused(manyeyes, ["run", "run.toml"], *words)
+
+
+def test_a_password_in_a_url_is_not_repeated(manyeyes):
+    for url in ("rtsp://admin:hunter2@10.0.0.7/1", "rtsp://10.0.0.7/1?user=admin&password=hunter2"):
+        manyeyes.write(QUIET + f'[[camera]]\nname = "gate"\nsource = "{url}"\n')
+        for arguments in (["run", "run.toml"], ["check", "run.toml"], ["run", url]):
+            err = assert_refused(manyeyes, arguments, "credentials = ", "camera '")
+            assert "hunter2" not in err
+            assert "admin" not in err
+
+
+def test_a_missing_configuration_is_named(manyeyes):
+    assert_refused(manyeyes, ["run", "there.toml"], "there.toml: can't be read")
+
+
+def test_files_and_sources_are_not_mixed(manyeyes):
+    manyeyes.write(QUIET + CAMERA)
+    for sources in (["run.toml", "run.toml"], ["run.toml", "synthetic://"]):
+        assert_refused(manyeyes, ["run", *sources], "wanted one TOML file", "run.toml")
+
+
+def test_a_drawing_that_can_not_be_written(manyeyes):
+    manyeyes.write(QUIET + CAMERA)
+    for path in (".", "run.toml/x.svg"):
+        assert_refused(manyeyes, ["graph", "run.toml", "--svg", path], f"--svg {path}", "another")
+
+
+def test_more_memory_than_there_is(manyeyes):
+    cameras = "".join(
+        f'[[camera]]\nname = "c{i}"\nsource = "clip{i}.mp4"\nmax_size = [32768, 32768]\n'
+        for i in range(1000)
+    )
+    manyeyes.write(QUIET + cameras)
+    for command in ("run", "check"):
+        assert_refused(manyeyes, [command, "run.toml"], "shared memory", "wanted", "max_size")
+
+
+def test_a_port_in_use(manyeyes):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        manyeyes.write(f"[metrics]\nport = {port}\n{CAMERA}")
+        assert_refused(
+            manyeyes, ["run", "run.toml"], f"[metrics]: 127.0.0.1:{port} can't be bound", "another"
+        )
+
+
+# -- models ----------------------------------------------------------------------------------------
+
+
+def bad_models(folder):
+    (folder / "text.bundle").write_text("hello\n")
+    (folder / "empty.bundle").touch()
+    with zipfile.ZipFile(folder / "zip.bundle", "w") as file:
+        file.writestr("a.txt", "x")
+    whole = config.demo_model().read_bytes()
+    (folder / "cut.bundle").write_bytes(whole[: len(whole) // 2])
+    tiny_models.save(tiny_models.Candidates(), folder / "foreign.bundle")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("text", ["wanted a TorchScript archive", "got neither"]),
+        ("empty", ["empty.bundle"]),
+        ("zip", ["wanted a TorchScript archive", "got another zip file"]),
+        ("cut", ["cut.bundle"]),
+        ("foreign", ["foreign.bundle", "manyeyes model import"]),
+        ("missing", ["missing.bundle", "there is no file"]),
+    ],
+)
+def test_a_file_that_is_no_bundle(manyeyes, name, words):
+    bad_models(manyeyes.folder)
+    model = f"{name}.bundle"
+    sources = ["synthetic://", "--model", model, "--events", "e.jsonl"]
+    assert_refused(manyeyes, ["run", *sources], *words)
+    if name != "missing":
+        assert_refused(manyeyes, ["model", "inspect", model], *words)
+
+
+def test_a_layout_that_does_not_fit_is_not_imported(manyeyes):
+    tiny_models.save(tiny_models.Candidates(), manyeyes.folder / "tiny.pt")
+    facts = ["--classes", "a,b", "--size", "64", "--color", "rgb", "-o", "tiny.bundle"]
+    for layout in ("yolox", "ultralytics", "torchvision"):
+        arguments = ["model", "import", "tiny.pt", "--layout", layout, *facts]
+        assert_refused(manyeyes, arguments, "tiny.pt: ", "layout", "size")
+    arguments = ["model", "import", "tiny.pt", "--layout", "candidates", *facts]
+    code, out, err = manyeyes(*arguments)
+    assert (code, err) == (0, "")
+    assert "tiny.bundle: tiny, 2 classes, 64x64" in out
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--layout", "yolo", ["layout must be one of", "yolox", "'yolo'"]),
+        ("--size", "wide", ["size must be like 416 or 640x384", "'wide'"]),
+        ("--classes", "names.txt", ["names.txt: no such file of class names"]),
+        ("--color", "cmyk", ["color must be one of 'rgb', 'bgr'", "cmyk"]),
+        ("--mean", "0.5", ["--mean: wanted three numbers", "'0.5'"]),
+        ("--pad", "300", ["pad", "300"]),
+    ],
+)
+def test_a_bad_option_of_an_import(manyeyes, option, value, words):
+    tiny_models.save(tiny_models.Candidates(), manyeyes.folder / "tiny.pt")
+    facts = {
+        "--layout": "candidates", "--classes": "a,b", "--size": "64", "--color": "rgb",
+        option: value,
+    }  # fmt: skip
+    options = [word for pair in facts.items() for word in pair]
+    assert_refused(manyeyes, ["model", "import", "tiny.pt", *options, "-o", "tiny.bundle"], *words)
+
+
+def test_a_bundle_whose_facts_lie_ends_the_run_before_a_frame(manyeyes):
+    facts = json.loads(cli.load("stages.detector.bundle:read_facts")(config.demo_model()).to_json())
+    facts["layout"], facts["golden"] = "yolox", None
+    with (
+        zipfile.ZipFile(config.demo_model()) as true,
+        zipfile.ZipFile(manyeyes.folder / "lie.bundle", "w") as lie,
+    ):
+        for item in true.infolist():
+            is_facts = item.filename.endswith("manyeyes.json")
+            lie.writestr(item, json.dumps(facts) if is_facts else true.read(item))
+    code, _, err = manyeyes("run", "synthetic://", "--model", "lie.bundle", "--seconds", "3")
+    assert code == 78, err
+    assert err.count("\n") == 1, err
+    assert "lie.bundle" in err
+    assert "yolox" in err
+    manyeyes.assert_nothing_left()
+
+
+# -- runs ------------------------------------------------------------------------------------------
+
+
+def test_a_source_that_does_not_open_is_tried_again_while_the_others_run(manyeyes):
+    manyeyes.write(f'{QUIET}{CAMERA}[[camera]]\nname = "away"\nsource = "rtsp://127.0.0.1:1/x"\n')
+    code, out, err = manyeyes("run", "run.toml", "--seconds", "3")
+    assert code == 0
+    assert err.count("camera 'away': source rtsp://127.0.0.1:1/x: can't be opened") >= 2
+    assert "Traceback" not in err
+    served = {row[0]: int(row[1]) for row in re.findall(r"^ (gate|away) +\d+ +(\d+)", out, re.M)}
+    assert served["gate"] > 0
+    assert served["away"] == 0
+    manyeyes.assert_nothing_left()
+
+
+def test_strict_ends_the_run_for_a_source_that_does_not_open(manyeyes):
+    manyeyes.write(f'{QUIET}{CAMERA}[[camera]]\nname = "away"\nsource = "rtsp://127.0.0.1:1/x"\n')
+    code, _, err = manyeyes("run", "run.toml", "--strict")
+    assert code == 78, err
+    assert err.count("\n") == 1, err
+    assert "camera 'away': source rtsp://127.0.0.1:1/x: can't be opened" in err
+    manyeyes.assert_nothing_left()
+
+
+def wait_for(process, text):
+    for line in process.stdout:
+        if text in line:
+            return line
+    raise AssertionError(process.stderr.read())
+
+
+def test_the_second_run_on_a_directory_says_so_and_leaves_the_first_alone(manyeyes):
+    manyeyes.write(f'[metrics]\nport = 0\n[run]\ndirectory = "here"\n{CAMERA}')
+    first = manyeyes.start("run", "run.toml")
+    line = wait_for(first, "metrics on")
+    code, _, err = manyeyes("run", "run.toml")
+    assert code == 75, err
+    assert err.count("\n") == 1, err
+    assert "here: another run holds it" in err
+    port = int(re.search(r":(\d+)/", line)[1])
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", "/healthz")
+    assert connection.getresponse().status == 200
+    connection.close()
+    first.send_signal(signal.SIGINT)
+    _, err = first.communicate(timeout=BOUND_S)
+    assert first.returncode == 0, err
+    manyeyes.assert_nothing_left()
+
+
+def test_ctrl_c_ends_a_run_in_order(manyeyes):
+    process = manyeyes.start(
+        "run", "synthetic://?seed=1", "synthetic://?seed=2", "--events", "e.jsonl", "--video", "v",
+        process_group=0,
+    )  # fmt: skip
+    events = manyeyes.folder / "e.jsonl"
+    end = time.monotonic() + BOUND_S
+    while not (events.exists() and events.stat().st_size):
+        assert time.monotonic() < end
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+    out, err = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert err == ""
+    for camera in ("cam0", "cam1"):
+        assert re.search(rf"^ {camera} +detect +\d+ +\d+ +0 +0 ", out, re.M), out
+        assert (manyeyes.folder / "v" / f"{camera}.mp4").stat().st_size > 0
+    assert [json.loads(line) for line in events.read_text().splitlines()]
+    manyeyes.assert_nothing_left()
+
+
+def test_ctrl_c_while_it_starts_is_no_traceback(manyeyes):
+    process = manyeyes.start("run", "synthetic://", process_group=0)
+    wait_for(process, "inference in")
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=10)
+    assert "Traceback" not in err
+    assert process.returncode in (0, 130)
+    manyeyes.assert_nothing_left()
+
+
+def test_check_says_what_a_run_would_take(manyeyes):
+    manyeyes.write(QUIET + CAMERA)
+    code, out, err = manyeyes("check", "run.toml")
+    assert (code, err) == (0, "")
+    assert re.match(r"run\.toml: fine\. \d+ processes, \d+ MiB of shared memory\n", out)
+    assert manyeyes.files() == {Path("run.toml")}
+
+
+def test_graph_names_every_process_and_draws_it(manyeyes):
+    manyeyes.write(f'{QUIET}{CAMERA}[[sink]]\ntype = "snapshot"\npath = "s"\n')
+    code, out, err = manyeyes("graph", "run.toml", "--svg", "wiring.svg")
+    assert (code, err) == (0, "")
+    svg = (manyeyes.folder / "wiring.svg").read_text()
+    for name in (
+        "capture.gate", "preprocess", "batcher", "inference", "postprocess", "render",
+        "sink.snapshot",
+    ):  # fmt: skip
+        assert re.search(rf"^{re.escape(name)} ", out, re.M)
+        assert name in svg
+
+
+# -- help ------------------------------------------------------------------------------------------
+
+
+def commands(group, words=("manyeyes",)):
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*words, name))
+        else:
+            yield (*words, name), command
+
+
+COMMANDS = list(commands(typer.main.get_command(cli.app)))
+
+
+@pytest.mark.parametrize(("words", "command"), COMMANDS, ids=[" ".join(w) for w, _ in COMMANDS])
+def test_the_help_of_every_command_has_an_example_of_itself(words, command):
+    assert f"Example: {' '.join(words)} " in command.help
+    for parameter in command.params:
+        assert parameter.help or parameter.name in ("file", "output"), parameter.name
+
+
+def test_help_lists_every_command(manyeyes):
+    code, out, err = manyeyes("--help")
+    assert (code, err) == (0, "")
+    for name in ("demo", "run", "check", "graph", "model", "data", "train", "evaluate", "export"):
+        assert re.search(rf"^│ {name} ", out, re.M)
+    assert shutil.which(MANYEYES)
