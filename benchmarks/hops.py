@@ -201,8 +201,9 @@ class Still(Source):
         return config.width * config.height * 3
 
     def setup(self) -> None:
-        """Map the desk."""
+        """Map the desk, make the noise."""
         self._desk = Desk(self.config.desk)
+        content(self.config.width * self.config.height * 3, 0)
         self._frames = self._desk.frames()
 
     def open(self) -> None:
@@ -228,8 +229,9 @@ class Arrivals(Sink):
     Config = EndConfig
 
     def setup(self) -> None:
-        """Map the desk."""
+        """Map the desk, make the noise."""
         self._desk = Desk(self.config.desk)
+        content(self.config.width * self.config.height * 3, 0)
 
     def process(self, frame: Frame) -> None:
         """Looks at the pixels of number and time, and at all of them in a checked order."""

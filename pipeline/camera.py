@@ -1,7 +1,9 @@
 """A source in a process of its own: one thread reads the camera, the main loop feeds the consumers.
 
 Two threads, because a frame that waits must leave the moment a consumer is free, and not when the
-camera delivers the next one. They share the pool's accounts (locked) and a queue with a wake-up.
+camera delivers the next one. They share the pool's accounts (locked) and a queue with a wake-up. While
+nothing waits for an answer the main loop leaves the channels alone, and the reading thread sends by
+itself: at a camera's rate another thread's wake-up costs more than the sending.
 """
 
 from __future__ import annotations
@@ -36,6 +38,8 @@ class CameraProcess(Process):
 
     def __init__(self, control: Control, start: dict[str, Any], fds: list[int]) -> None:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._channels = threading.Lock()  # whoever uses the writer
+        self._polls_answers = True  # the main loop waits at the writer's sockets, unlocked
         super().__init__(control, start, fds)
         (self._name,) = self.spec.cameras
         self._camera = self.ledger.camera_index[self._name]
@@ -54,6 +58,16 @@ class CameraProcess(Process):
         """The reading thread's wake-up."""
         return [self._wake]
 
+    def turn(self, timeout_ms: int) -> None:
+        """See Process.turn; forwards what the reading thread left."""
+        with self._channels:
+            poller = self._next_poller()
+            self._polls_answers = poller is not self._quiet
+        events = poller.poll(timeout_ms)
+        with self._channels:
+            self._act_on(events)
+            self._forward()
+
     def run(self) -> None:
         """Until the source ended or the run drains, and everything was delivered."""
         self.source: Source = build(self.spec.run, self.spec.config)
@@ -67,7 +81,6 @@ class CameraProcess(Process):
             if self.going and not started and not self.draining:
                 started = True
                 reader.start()
-            self._forward()
             if self._failure is not None:
                 raise self._failure
             if self.draining:
@@ -81,12 +94,15 @@ class CameraProcess(Process):
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wake)
         while self._frames:
-            self.writer.publish(self._frames[0])
+            self._publish(self._frames[0])
             self._frames.popleft()  # only now: the reading thread must see that it takes up room
-            self.ledger["processed"][self.index, self._camera] += np.uint64(1)
         self.writer.flush()
         self.writer.report()
         self._room.set()
+
+    def _publish(self, frame: Frame) -> None:
+        self.writer.publish(frame)
+        self.ledger["processed"][self.index, self._camera] += np.uint64(1)
 
     # -- the reading thread ------------------------------------------------------------------------
 
@@ -151,9 +167,20 @@ class CameraProcess(Process):
         if picture is None:
             self.writer.discard([buffer])
             return False
-        self._frames.append(self._frame(picture, buffer))
-        os.eventfd_write(self._wake, 1)
+        self._pass_on(self._frame(picture, buffer))
         return True
+
+    def _pass_on(self, frame: Frame) -> None:
+        with self._channels:
+            if self._polls_answers or self._frames:
+                self._frames.append(frame)
+            else:
+                self.writer.receive()
+                self._publish(frame)
+                self.writer.flush()
+                if not self.writer.waiting:
+                    return
+        os.eventfd_write(self._wake, 1)
 
     def _buffer(self) -> npt.NDArray[np.uint8] | None:
         """A slot for the next frame; None if the next one is not to be read (newest) or not yet."""

@@ -107,8 +107,13 @@ class Process:
 
     def turn(self, timeout_ms: int) -> None:
         """Wait for anything to do, then take in commands, messages and DONEs, and send."""
-        poller = self._quiet if self._nothing_waits() else self._poller
-        ready = [source for source, _ in poller.poll(timeout_ms)]
+        self._act_on(self._next_poller().poll(timeout_ms))
+
+    def _next_poller(self) -> transport.Poller:
+        return self._quiet if self._nothing_waits() else self._poller
+
+    def _act_on(self, events: list[tuple[Any, int]]) -> None:
+        ready = [source for source, _ in events]
         self.ledger["turns"][self.index] += np.uint64(1)
         self.beat()
         if self.control.fileno() in ready:
