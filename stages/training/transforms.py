@@ -30,11 +30,11 @@ class AugmentConfig:
 
     flip: float = 0.5  # probability of mirroring left and right
     photometric: float = 0.5  # brightness, contrast, saturation, hue
-    iou_crop: float = 0.5  # a crop that keeps some box by IoU, as SSD was trained
+    iou_crop: float = 0.3  # a crop that keeps some box by IoU, as SSD was trained
     zoom_out: float = 0.3  # the picture small on a grey canvas
     scale_jitter: float = 0.0  # zoom in or out by `scale_range` and crop or pad
     scale_range: tuple[float, float] = (0.5, 1.5)
-    mosaic: float = 0.0  # four pictures in one
+    mosaic: float = 0.5  # four pictures in one
     min_box_px: float = 3.0  # canvas px; boxes with a shorter side are not learnt from
 
     def __post_init__(self) -> None:
