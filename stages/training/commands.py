@@ -181,9 +181,11 @@ def train(
     backbone_weights: Annotated[
         Path | None, typer.Option(help="of the backbone alone, a state dict")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="times through the pictures")] = None,
+    epochs: Annotated[int | None, typer.Option(help="through all pictures; none: chosen")] = None,
     batch: Annotated[int | None, typer.Option(help="pictures a step")] = None,
-    lr: Annotated[float | None, typer.Option(help="learning rate at its peak")] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="learning rate at its peak; none: chosen")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="of weights, order and augmentation")] = None,
     workers: Annotated[int | None, typer.Option(help="processes that decode")] = None,
     change: Annotated[
@@ -220,9 +222,10 @@ def train(
             changes=change or (), data={"training": where, "validation": {**where, **other}},
         )  # fmt: skip
     validation = _part(plan.data["validation"], plan.model.classes, lenient=True)
-    outcome = runs.train(
-        plan, training, validation, output, resume=resume, console=Console(stderr=True)
-    )
+    with terminal.on_interrupt(f"stopped; `manyeyes train -o {output} --resume` goes on"):
+        outcome = runs.train(
+            plan, training, validation, output, resume=resume, console=Console(stderr=True)
+        )
     if terminal.silent():
         return
     best = outcome.best

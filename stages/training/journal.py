@@ -82,7 +82,8 @@ def sentence(line: dict[str, Any]) -> str:
         f"{weights}: mAP {f['map']:.3f} AP50 {f['map_50']:.3f} F1 {f['f1']:.3f}"
         for weights, f in line.get("validation", {}).items()
     )
-    return f"epoch {line['epoch']}: {losses}; {figures}; {line['images_per_s']:.1f} pictures/s"
+    speed = f"{line['images_per_s']:.1f} pictures/s"
+    return f"epoch {line['epoch']}: " + "; ".join(filter(None, (losses, figures, speed)))
 
 
 @contextmanager

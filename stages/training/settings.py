@@ -19,7 +19,7 @@ from stages.training.plan import Plan
 from stages.training.train import TrainConfig
 from stages.training.transforms import AugmentConfig
 
-CANVAS_PX = 320  # longest side that is chosen by itself
+CANVAS_PX = 416  # longest side that is chosen by itself
 _STEP_PX = 32  # what the sides of a canvas divide by
 _PARTS = {
     "model": ModelConfig,

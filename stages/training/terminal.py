@@ -11,13 +11,23 @@ from rich.console import Console
 
 @contextmanager
 def bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr; yields what is called with the number of things done."""
+    """A progress bar on stderr, from the first thing on; yields what is called with the number done."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda done: progress.update(task, completed=done)
+        task = progress.add_task(what, total=total, visible=False)
+        yield lambda done: progress.update(task, completed=done, visible=True)
+
+
+@contextmanager
+def on_interrupt(text: str) -> Iterator[None]:
+    """A note for whoever stops what goes on within."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        note(text)
+        raise
 
 
 def silent() -> bool:
