@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from rich.progress import (
 )
 from rich.table import Column
 
+from pipeline.errors import ResourceError
 from stages.detector.bundle import Facts
 from stages.training.batches import Pictures
 from stages.training.train import State
@@ -58,8 +60,16 @@ def _append(path: Path, line: dict[str, Any]) -> None:
         text for text in old if text.endswith("\n") and json.loads(text)["epoch"] < line["epoch"]
     ]
     new = path.with_suffix(".new")
-    new.write_text("".join([*kept, json.dumps(line) + "\n"]))
-    new.replace(path)
+    try:
+        new.write_text("".join([*kept, json.dumps(line) + "\n"]))
+        new.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise ResourceError(
+            f"{path}: cannot be written ({error.strerror}), the last checkpoint is kept; make room and "
+            "go on with --resume"
+        ) from error
 
 
 def write_sheet(path: Path, pictures: Pictures, facts: Facts) -> None:
