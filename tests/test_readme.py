@@ -1,5 +1,6 @@
 """What the README shows is parsed, checked and run."""
 
+import importlib.util
 import json
 import re
 import shlex
@@ -91,6 +92,16 @@ def test_every_extra_named_exists(extra):
 @pytest.mark.parametrize("path", re.findall(r"`((?:\w+/)+[\w./]*)`", README))
 def test_every_path_named_exists(path):
     assert (ROOT / path).exists() or path.startswith(("mypkg/", "out/")), path
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\(([^)#:]+)\)", README))
+def test_every_link_leads_somewhere(path):
+    assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize("name", re.findall(r"`python -m ([\w.]+)", README))
+def test_every_module_named_exists(name):
+    assert importlib.util.find_spec(name) is not None
 
 
 # -- configurations --------------------------------------------------------------------------------
