@@ -281,14 +281,14 @@ def evaluate(
         found.detections, dataset, iou=iou, speed=found.speed_ms,
         score_threshold=found.score_threshold if score is None else score,
     )  # fmt: skip
-    if html is not None:
-        report.write_html(
-            result, found.detections, dataset, html, title=f"{model.name} on {dataset.name}"
-        )
     if as_json:
         print(json.dumps(result.to_json(), indent=2))
     else:
         Console().print(report.tables(result))
+    if html is not None:
+        report.write_html(
+            result, found.detections, dataset, html, title=f"{model.name} on {dataset.name}"
+        )
 
 
 @_command(app, "export")

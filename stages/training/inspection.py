@@ -14,6 +14,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.errors import ResourceError
 from stages.training.datasets import DataSet, Sample, read_image
 from stages.training.formats import Problem, summary
 from stages.training.pictures import Image
@@ -168,8 +169,7 @@ def contact_sheet(dataset: DataSet, path: Path | str, *, pictures: int = 20, see
         )
     title = f"{dataset.name}: {len(chosen)} of {len(dataset.samples)} pictures"
     figure.suptitle(title, fontsize=13, fontweight="bold", color="#0f172a")
-    figure.savefig(path, dpi=110, facecolor="white")
-    plt.close(figure)
+    _save(figure, path)
 
 
 def size_plot(dataset: DataSet, path: Path | str) -> None:
@@ -215,8 +215,16 @@ def size_plot(dataset: DataSet, path: Path | str) -> None:
         for handle in legend.legend_handles:
             handle.set_alpha(1)
     figure.suptitle(dataset.name, fontsize=13, fontweight="bold", color="#0f172a")
-    figure.savefig(path, dpi=110, facecolor="white")
-    plt.close(figure)
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path | str) -> None:
+    try:
+        figure.savefig(path, format="png", dpi=110, facecolor="white")
+    except OSError as error:
+        raise ResourceError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        pyplot().close(figure)
 
 
 def pyplot() -> Any:

@@ -92,7 +92,8 @@ def _listed(path: Path, split: str) -> list[tuple[str, Path | None, int | None]]
     lists = path / "ImageSets" / "Main"
     file = lists / f"{split}.txt"
     if not file.is_file():
-        have = ", ".join(sorted(p.stem for p in lists.glob("*.txt"))) or "none"
+        have = ", ".join(sorted(p.stem for p in lists.glob("*.txt")))
+        have = have or "none; make some with `manyeyes data split`"
         raise DataError(f"{path}: no split {split!r} in ImageSets/Main; there is: {have}")
     rows = enumerate(read_text(file, MAX_XML_BYTES).splitlines(), 1)
     # Lists of one class have a second column; -1 says that the class isn't in the picture.

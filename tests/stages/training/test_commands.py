@@ -135,6 +135,7 @@ BAD = {
     "unknown format": (("data", "inspect", "{data}", "--format", "coca"), "'coca'", "openimages"),
     "unknown split": (("data", "inspect", "{data}", "--split", "night"), "'night'", "train.json"),
     "several files": (("data", "inspect", "{data}"), "train.json, val.json", "split"),
+    "sheet nowhere": (("data", "inspect", "{val}", "--sheet", "{new}/s.png"), "cannot be written"),
     "unknown target": (("data", "convert", "{val}", "-o", NEW, "--to", "tf"), "'tf'", "yolo"),
     "folder exists": (("data", "convert", "{val}", "-o", "{run}"), "exists already"),
     "no shares": (("data", "split", "{val}", "-o", NEW, "--parts", "half"), "NAME=VALUE", "'half'"),
