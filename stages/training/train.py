@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from pipeline.errors import ConfigError
 from stages.training import parallel
@@ -200,34 +201,15 @@ def train_one_epoch(
     Raises ConfigError when a loss is not finite (names the pictures) or memory runs out (says what
     would fit).
     """
-    state.model.train()
-    dtype = dtype_of(config, device)
+    _learning(state.model)
     for images, targets, indices in batches:
         for group in state.optimizer.param_groups:
             group["lr"] = config.lr * lr_factor(state.step, total, config)
         # the sampling of Faster R-CNN and dropout draw from the global generators
         torch.manual_seed(seed_of(config.seed, state.step, parallel.rank()))
-        parts = split(images, targets, config.accumulate)
-        sums: Losses = {}
-        for number, (part_images, part_targets) in enumerate(parts):
-            last = number == len(parts) - 1
-            inputs, truth = to_device(part_images, part_targets, device, label_offset)
-            # ranks add their gradients up once, at the last part
-            with contextlib.nullcontext() if last else parallel.no_sync(state.network):
-                try:
-                    with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
-                        losses = state.network(inputs, truth)
-                    loss = sum(losses.values()) * (len(inputs) / len(images))
-                    state.scaler.scale(loss).backward()
-                except RuntimeError as error:
-                    if not _out_of_memory(error):
-                        raise
-                    raise ConfigError(_what_fits(state.model, inputs, truth)) from error
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach()) * len(inputs) / len(images)
-        sums = parallel.mean(sums)
-        if not all(map(math.isfinite, sums.values())):
-            raise ConfigError(_not_finite(state.step, sums, [name_of(i) for i in indices]))
+        losses = parallel.mean(_backward(state, images, targets, config, device, label_offset))
+        if not all(map(math.isfinite, losses.values())):
+            raise ConfigError(_not_finite(state.step, losses, [name_of(i) for i in indices]))
         if config.clip_norm:
             state.scaler.unscale_(state.optimizer)
             torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.clip_norm)
@@ -237,9 +219,49 @@ def train_one_epoch(
         if state.ema:
             state.ema.update(state.model)
         state.step += 1
-        for name, value in sums.items():
+        for name, value in losses.items():
             state.losses[name] = state.losses.get(name, 0.0) + value
-        after_step(state, sums)
+        after_step(state, losses)
+
+
+def _learning(model: nn.Module) -> None:
+    """Training mode, but a batch norm whose weights are frozen keeps its statistics, too."""
+    model.train()
+    for module in model.modules():
+        own = list(module.parameters(recurse=False))
+        if isinstance(module, BatchNorm) and own and not any(p.requires_grad for p in own):
+            module.eval()
+
+
+def _backward(
+    state: State,
+    images: list[Tensor],
+    targets: list[dict[str, Tensor]],
+    config: TrainConfig,
+    device: torch.device,
+    label_offset: int,
+) -> Losses:
+    """Add the gradients of one batch, in `config.accumulate` parts; returns its losses."""
+    dtype = dtype_of(config, device)
+    parts = split(images, targets, config.accumulate)
+    sums: Losses = {}
+    for number, part in enumerate(parts):
+        inputs, truth = to_device(*part, device, label_offset)
+        share = len(inputs) / len(images)
+        last = number == len(parts) - 1
+        # ranks add their gradients up once, at the last part
+        with contextlib.nullcontext() if last else parallel.no_sync(state.network):
+            try:
+                with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
+                    losses = state.network(inputs, truth)
+                state.scaler.scale(sum(losses.values()) * share).backward()
+            except RuntimeError as error:
+                if not _out_of_memory(error):
+                    raise
+                raise ConfigError(_what_fits(state.model, inputs, truth)) from error
+        for name, value in losses.items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach()) * share
+    return sums
 
 
 def split(

@@ -135,6 +135,17 @@ def test_freezing() -> None:
         new_state(model, TrainConfig(freeze=("",), lr=0.01), CPU)
 
 
+def test_frozen_norms_keep_their_statistics(tmp_path: Path) -> None:
+    data = tiny_runs.draw(tmp_path / "data", "train", 3)
+    outcome = train(
+        tiny_runs.plan(epochs=1, freeze=("backbone.body.0",)), data, data, tmp_path / "run"
+    )
+    weights = checkpoint.load(outcome.folder / "last.pt")["model"]
+    frozen, free = (weights[f"backbone.body.{i}.1.running_mean"] for i in (0, 1))
+    assert (frozen == 0).all()  # as they began
+    assert (free != 0).any()
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("epochs", -1), ("batch", 0), ("lr", math.nan), ("ema", 1.0), ("accumulate", 0)],
