@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,8 +47,15 @@ def decode(path: Path) -> Image:
     """A picture file as uint8 (H, W, 3) BGR, EXIF orientation applied.
 
     Decoded by OpenCV as the pipeline's picture folders are, so that both see the same pixels.
-    Raises DataError naming the file if it is gone, broken or too large.
+    Raises DataError naming the file if it is gone, broken or too large. Not for several threads at
+    once: Pillow's warnings, of tags that we don't read, are held back for the whole process.
     """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _decode(path)
+
+
+def _decode(path: Path) -> Image:
     import cv2
 
     data = _bytes(path)
@@ -64,7 +72,10 @@ def decode(path: Path) -> Image:
 
 
 def look_at(path: Path) -> Look:
-    """Decode a picture at an eighth of its size: enough to know that its bytes are all there."""
+    """Decode a picture at an eighth of its size: enough to know that its bytes are all there.
+
+    For several threads at once; who starts them holds back Pillow's warnings.
+    """
     if not path.is_file():
         return Look(kind="missing", text="no such picture; it is skipped")
     try:
@@ -78,7 +89,7 @@ def look_at(path: Path) -> Look:
             picture.draft("RGB", (max(1, size[0] // 8), max(1, size[1] // 8)))
             picture.load()
             if picture.format not in _BOTH_DECODE:
-                decode(path)
+                _decode(path)
     except (*_BROKEN, DataError) as error:
         return Look(kind="broken", text=f"no readable picture ({error}); it is skipped")
     if orientation not in range(1, 9):
