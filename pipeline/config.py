@@ -186,6 +186,7 @@ def from_sources(sources: Sequence[str | int], **overrides: Unpack[Overrides]) -
     """
     names: list[str] = []
     for index, source in enumerate(sources):
+        _check_path(source)
         names.append(_name_of(source, index, names))
     cameras = [{"name": n, "source": s} for n, s in zip(names, sources, strict=True)]
     raw = {"metrics": {"enabled": False}, "camera": cameras}
@@ -198,6 +199,14 @@ def schema() -> dict[str, Any]:
 
 
 # -- what a name, a path and a whole configuration must be ------------------------------------------
+
+
+def _check_path(source: str | int) -> None:
+    """A path on the command line is a file of this moment; in a TOML it may come back later."""
+    text = str(source)
+    is_path = not (text.isdecimal() or "://" in text or any(sign in text for sign in "*?["))
+    if is_path and not Path(text).exists():
+        raise ConfigError(f"command line: source {text!r}: there is no such file or folder")
 
 
 def _name_of(source: str | int, index: int, taken: Sequence[str]) -> str:

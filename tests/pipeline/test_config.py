@@ -242,6 +242,9 @@ def test_the_command_line_overrides_a_file(street, tmp_path, monkeypatch):
 
 def test_sources_alone_get_names_and_no_metrics(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    for name in ("clips/a b.mp4", "more/a b.mkv", "cam1.mp4", "…"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
     config = configuration.from_sources(
         ["clips/a b.mp4", "more/a b.mkv", 0, "1", "rtsp://10.0.0.7/x", "synthetic://?seed=1", "…"]
     )
@@ -256,6 +259,8 @@ def test_sources_alone_get_names_and_no_metrics(tmp_path, monkeypatch):
         configuration.from_sources([])
     with pytest.raises(ConfigError, match=r"^command line: camera 'cam0': a user or a password"):
         configuration.from_sources(["rtsp://a:b@c/d"])
+    with pytest.raises(ConfigError, match=r"^command line: source 'no.mp4': there is no such file"):
+        configuration.from_sources(["no.mp4"])
 
 
 def test_keys_of_others_get_the_same_sentence():
