@@ -245,9 +245,7 @@ def _run(config: configuration.Config) -> None:
 
 def main() -> None:
     """The console script."""
-    sys.path.insert(
-        0, os.getcwd()
-    )  # stages of others are found beside their TOML, as with python -m
+    sys.path.insert(0, os.getcwd())  # for stages of others in the current folder
     logging.basicConfig(
         level=logging.INFO,
         format="%(message)s",
