@@ -51,7 +51,7 @@ class Desk:
         mode = "r+" if os.path.exists(path) else "w+"
         # a plain array: indexing a memmap itself is slow
         self._cells: Any = np.asarray(np.memmap(path, np.int64, mode, shape=shape))
-        self._seen = int(self._cells[_ORDER])
+        self._seen = 0  # the first order may be there before the process that carries it out
 
     # the driver's side
 
@@ -227,6 +227,7 @@ class Arrivals(Sink):
     """Notes when a frame is there."""
 
     Config = EndConfig
+    turn_s = 30.0  # comparing each byte of a 4K frame takes its time on a busy machine
 
     def setup(self) -> None:
         """Map the desk, make the noise."""

@@ -53,11 +53,11 @@ def figures(seconds: float) -> list[Figure]:
         folder = Path(name)
         runs: list[Ours | Peers] = []
         try:
-            for start in (partial(Ours, "newest"), partial(Ours, "every"), Peers):
+            for start in (Peers, partial(Ours, "newest"), partial(Ours, "every")):
                 runs.append(start(folder))
+                for hop in runs[-1].hops.values():
+                    hop.check()
             hops = {name: hop for run in runs for name, hop in run.hops.items()}
-            for hop in hops.values():
-                hop.check()
             samples = _measure(hops, seconds)
         finally:
             for run in runs:
