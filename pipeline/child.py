@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -73,6 +74,10 @@ class Child:
     def worked(self) -> bool:
         """It has processed a frame since it was started."""
         return self._processed() > self._processed_before
+
+    def lived_s(self, now: float) -> float:
+        """Time since this incarnation was started."""
+        return now - self._started_at
 
     def _processed(self) -> int:
         # the batcher processes nothing itself
@@ -164,9 +169,14 @@ class Child:
         return None
 
     def abort(self, now: float) -> None:
-        """Let it print its stacks, then kill it (`kill_if_due`)."""
+        """Let it print its stacks, then kill it (`kill_if_due`); one that is stopped prints nothing."""
         self.signal(signal.SIGABRT)
-        self._kill_at = now + _ABORT_S
+        self._kill_at = now + (0 if self._is_stopped() else _ABORT_S)
+
+    def _is_stopped(self) -> bool:
+        with contextlib.suppress(OSError):
+            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+        return False
 
     def kill_if_due(self, now: float) -> None:
         """The second step of `abort`."""

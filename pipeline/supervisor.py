@@ -267,7 +267,9 @@ class Supervisor:
             raise _failure(*child.failure)
         if self._stop_at is not None:
             return
-        delay_s = child.restarts.delay_s(now, worked=was == "ready" and child.worked)
+        delay_s = child.restarts.delay_s(
+            now, worked=was == "ready" and child.worked, lived_s=child.lived_s(now)
+        )
         needed = not self.live or self.options.strict or self.plan.policy == "every"
         if child.restarts.breaker_open and needed:
             raise ManyeyesError(

@@ -8,6 +8,18 @@ def test_one_that_worked_comes_back_at_once():
     assert restarts.count == 3
 
 
+def test_one_that_dies_soon_after_each_start_waits_longer_each_time():
+    restarts = Restarts()
+    delays = [restarts.delay_s(float(t), worked=True, lived_s=1.0) for t in range(4)]
+    assert delays[0] == 0
+    for delay, base in zip(delays[1:], (0.25, 0.5, 1.0), strict=True):
+        assert 0.75 * base <= delay <= 1.25 * base
+    assert not restarts.breaker_open
+    assert restarts.delay_s(60.0, worked=True, lived_s=50.0) == 0
+    assert restarts.delay_s(61.0, worked=True, lived_s=1.0) == 0
+    assert restarts.delay_s(62.0, worked=True, lived_s=1.0) > 0
+
+
 def test_one_that_never_works_waits_longer_each_time_until_the_breaker_opens():
     restarts = Restarts()
     delays = [restarts.delay_s(float(t), worked=False) for t in range(4)]
