@@ -162,7 +162,13 @@ def check(reference: Reference, data: DataSet, plan: Plan) -> None:
     sides = [models.build(plan.model), copy.deepcopy(reference.model).cpu().train()]
     images, targets = collate([reference.data[i] for i in range(2)])
     canvas = [torch.nn.functional.interpolate(image[None], SIZE_WH_PX)[0] for image in images]
-    truth = [{"boxes": t["boxes"].clamp(0, 319), "labels": t["labels"]} for t in targets]
+    truth = [
+        {
+            "boxes": target["boxes"] * (SIZE_WH_PX[0] / torch.tensor(image.shape[:0:-1]).repeat(2)),
+            "labels": target["labels"],
+        }
+        for image, target in zip(images, targets, strict=True)
+    ]
     found = [sum(model(canvas, truth).values()) for model in sides]
     for loss in found:
         loss.backward()
