@@ -248,7 +248,7 @@ def plan(policy: Policy, folder: Path) -> Plan:
         edges = tuple(
             EdgeSpec(
                 consumer=f"sink.{camera}.{n}", cameras=(camera,), paths=(DETECT,),
-                credits=2, depth=8, overflow="wait",
+                credits=8, depth=4, overflow="wait",
             )
             for n in range(readers)
         )  # fmt: skip
@@ -256,7 +256,7 @@ def plan(policy: Policy, folder: Path) -> Plan:
         processes.append(
             ProcessSpec(
                 name=source, role="source", run="benchmarks.hops:Still", config=config,
-                cameras=(camera,), paths=(DETECT,), outputs=edges, slots=12,
+                cameras=(camera,), paths=(DETECT,), outputs=edges, slots=24,
                 slot_bytes=width * height * 3,
             )
         )  # fmt: skip

@@ -68,6 +68,10 @@ class CameraProcess(Process):
             self._act_on(events)
             self._forward()
 
+    def _nothing_waits(self) -> bool:
+        # the reading thread asks by itself before it waits for room
+        return not (self.draining or self._ended or self.writer.waiting or self.reader.waiting)
+
     def run(self) -> None:
         """Until the source ended or the run drains, and everything was delivered."""
         self.source: Source = build(self.spec.run, self.spec.config)
@@ -189,6 +193,9 @@ class CameraProcess(Process):
             # what the main loop has not yet offered takes up room, too
             n = len(self._frames) + 1
             if not self.writer.has_room(self._name, n) or not self.writer.free_slots:
+                with self._channels:  # what the main loop did not wait for
+                    self.writer.receive()
+                    self.writer.flush()
                 self._room.wait(0.05)
                 return None
             return self.writer.take()

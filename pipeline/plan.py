@@ -52,12 +52,14 @@ class _Depths:
 def _depths(policy: str, max_batch: int) -> _Depths:
     if policy == "newest":
         return _Depths()
-    in_flight = 2 + 2 + (2 + max_batch) + 2 + max_batch + 2 + max_batch
+    # many credits: messages that travel together share their wake-ups
+    frames, tensors, outputs = (8, 4), (2 + max_batch, 2), (2, max_batch)
+    in_flight = sum(frames + tensors + outputs) + 2
     return _Depths(
-        frames=(2, 2),
+        frames=frames,
         view=(in_flight, 1),  # the join waits for results, so it must hold what the model holds
-        tensors=(2 + max_batch, 2),
-        outputs=(2, max_batch),
+        tensors=tensors,
+        outputs=outputs,
         results=(in_flight, 8),
         pictures=(2, 2),
         overflow="wait",

@@ -33,6 +33,8 @@ from pipeline.wiring import load
 
 log = logging.getLogger("manyeyes")
 
+_SHARED_TURN_S = 0.0005
+
 
 class StageRuntime:
     """stage.Runtime inside a process."""
@@ -72,6 +74,10 @@ class StageProcess(Process):
             more = self.reader.waiting or self.draining
             self.turn(0 if worked and more else self._timeout_ms())
             worked = self._work()
+            # items that cost next to nothing share a turn, its wake-up and its DONE message
+            end = time.monotonic() + _SHARED_TURN_S
+            while worked and self.reader.waiting and time.monotonic() < end and self._work():
+                pass
             self.reader.flush()
             self.writer.flush()
             if (now := time.monotonic()) >= idle_at:

@@ -49,21 +49,17 @@ class _Channel:
         """Forget what was not sent. Calling it again is fine."""
         self.socket.close(linger=0)
 
-    def _receive(self) -> list[list[bytes]]:
+    def _is_readable(self) -> bool:
         if self.socket.closed:
             raise Closed("receive on a channel that this side closed")
-        messages = []
-        while True:
-            try:
-                messages.append(self.socket.recv_multipart(zmq.NOBLOCK))
-            except zmq.Again:
-                return messages
+        # asking is ten times cheaper than the exception of a receive that finds nothing
+        return bool(int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
-    def _send(self, parts: list[bytes]) -> None:
+    def _send(self, data: bytes, flags: int = 0) -> None:
         if self.socket.closed:
             raise Closed("send on a channel that this side closed")
         try:
-            self.socket.send_multipart(parts, zmq.NOBLOCK)
+            self.socket.send(data, zmq.NOBLOCK | flags)
         except zmq.Again as error:
             raise Full("send: the channel takes no message now; try again after a DONE") from error
 
@@ -79,12 +75,17 @@ class Inbox(_Channel):
 
     def receive(self) -> list[tuple[bytes, bytes]]:
         """All (sender, message) pairs that are here now; never waits. Odd multiparts come as b""."""
-        return [(m[0], m[1] if len(m) == 2 else b"") for m in self._receive()]
+        messages = []
+        while self._is_readable():
+            sender, *parts = self.socket.recv_multipart(zmq.NOBLOCK)
+            messages.append((sender, parts[0] if len(parts) == 1 else b""))
+        return messages
 
     def answer(self, sender: bytes, data: bytes) -> bool:
         """Send back to a producer. False: it is gone, and the answer means nothing to anybody."""
         try:
-            self._send([sender, data])
+            self._send(sender, zmq.SNDMORE)
+            self._send(data)
         except (zmq.ZMQError, Full):
             return False
         return True
@@ -101,8 +102,11 @@ class Outbox(_Channel):
 
     def send(self, data: bytes) -> None:
         """Never waits. Raises Full if ZeroMQ takes nothing now."""
-        self._send([data])
+        self._send(data)
 
     def receive(self) -> list[bytes]:
         """All answers that are here now; never waits."""
-        return [message[0] for message in self._receive()]
+        messages = []
+        while self._is_readable():
+            messages.append(self.socket.recv(zmq.NOBLOCK))
+        return messages
