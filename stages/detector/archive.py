@@ -100,6 +100,20 @@ def sha256(path: str | Path) -> str:
         raise ModelError(f"{path}: the model file cannot be read: {error.strerror}") from None
 
 
+def check_sums(path: str | Path) -> None:
+    """Raise ModelError unless every entry of a TorchScript archive has the CRC-32 that it says.
+
+    torch.jit.load does not look. Reads the whole file: 0.3 to 0.7 ms a MB, measured on 10 and 180 MB.
+    """
+    with _zip(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ModelError(
+            f"{path}: the archive is damaged ('{damaged}' does not have its checksum); copy or export "
+            "it again"
+        )
+
+
 @contextmanager
 def _zip(path: str | Path) -> Iterator[zipfile.ZipFile]:
     try:

@@ -133,6 +133,7 @@ class TorchScriptEngine(BaseEngine):
 
     def _loaded(self, path: str) -> Any:
         torch = self._torch
+        archive.check_sums(path)
         try:
             with _quiet():
                 return torch.jit.load(path, map_location=self._device).eval()

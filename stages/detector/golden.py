@@ -12,6 +12,7 @@ the colour order of the facts, as a frame would. Expected labels are names, not 
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +21,8 @@ import numpy.typing as npt
 from pipeline.errors import ModelError
 from stages.detector import layouts
 from stages.detector.bundle import Facts
+
+log = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 Image = npt.NDArray[np.uint8]
@@ -48,11 +51,14 @@ def record(facts: Facts, engine: Runs) -> dict[str, Any]:
 
 
 def check(facts: Facts, engine: Runs) -> None:
-    """Raise ModelError unless the model finds what `facts.golden` says; nothing without a record.
+    """Raise ModelError unless the model finds what `facts.golden` says.
 
+    Without a record: ModelError for what `manyeyes export` wrote, which always has one; a warning for
+    an imported model, which has none where it found nothing, as one with a threshold inside may.
     Two inferences, of 2 and of 1 picture: for one engine, in its thread, after loading.
     """
     if facts.golden is None:
+        _without_record(facts)
         return
     generator = facts.golden.get("generator")
     if generator != "v1":
@@ -76,6 +82,19 @@ def check(facts: Facts, engine: Runs) -> None:
         raise ModelError(
             f"model '{facts.name}': its golden record is damaged ({error!r}); export it again"
         ) from None
+
+
+def _without_record(facts: Facts) -> None:
+    if facts.layout == "candidates" and "source" not in facts.provenance:
+        raise ModelError(
+            f"model '{facts.name}': its facts have no golden record, which every export writes: they "
+            "were changed by hand, or cut; export the model again"
+        )
+    log.warning(
+        "model '%s' has no golden record (it found nothing when it was imported): that it computes "
+        "rightly here was not checked",
+        facts.name,
+    )
 
 
 def _find(facts: Facts, engine: Runs) -> list[layouts.Candidates]:

@@ -51,8 +51,17 @@ def test_the_same_model_passes():
     golden.check(recorded(), Bright())
 
 
-def test_without_a_record_there_is_nothing_to_check():
-    golden.check(FACTS, Bright())
+def test_an_export_without_its_record_is_refused():
+    with pytest.raises(ModelError, match="no golden record, which every export writes"):
+        golden.check(FACTS, Bright())
+
+
+@pytest.mark.parametrize(
+    "changes", [{"provenance": {"source": "foreign.onnx"}}, {"layout": "yolox"}], ids=str
+)
+def test_an_imported_model_may_have_found_nothing(changes, caplog):
+    golden.check(dataclasses.replace(FACTS, **changes), Bright())
+    assert "model 'bright' has no golden record" in caplog.text
 
 
 @pytest.mark.parametrize(
