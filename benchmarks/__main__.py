@@ -18,23 +18,29 @@ SUITE = {  # name: arguments of the quick run
     "transport": ["--seconds", "120"],
     "recovery": ["--tries", "10"],
 }
+LONG = {"training": ["--pairs", "7"]}  # only when it is named
 
 
 def main() -> None:
     """Run them, each in a fresh interpreter, and rewrite the table if all went through."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*SUITE, []], help="which; none: all")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        choices=[*SUITE, *LONG, []],
+        help=f"which; none: all but {', '.join(LONG)}",
+    )
     parser.add_argument("--keep-table", action="store_true", help="leave README.md as it is")
     options = parser.parse_args()
     RESULTS.mkdir(parents=True, exist_ok=True)
     for name in options.names or SUITE:
-        command = [sys.executable, "-m", f"benchmarks.{name}", *SUITE[name]]
+        command = [sys.executable, "-m", f"benchmarks.{name}", *(SUITE | LONG)[name]]
         done = subprocess.run([*command, "--json", RESULTS / f"{name}.json"], cwd=ROOT, check=False)
         if done.returncode:
             sys.exit(f"benchmarks.{name} failed; its words are above")
     documents = [
         json.loads(path.read_text())
-        for name in SUITE
+        for name in SUITE | LONG
         if (path := RESULTS / f"{name}.json").exists()
     ]
     if not options.keep_table:
