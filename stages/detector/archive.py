@@ -11,6 +11,7 @@ import hashlib
 import mmap
 import os
 import shutil
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -119,7 +120,14 @@ def _zip(path: str | Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        EOFError,
+        RuntimeError,
+        ValueError,
+    ) as error:
         raise ModelError(
             f"{path}: the archive is damaged or cut short ({error}); copy or export it again"
         ) from None
