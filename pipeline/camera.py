@@ -106,7 +106,7 @@ class CameraProcess(Process):
 
     def _publish(self, frame: Frame) -> None:
         self.writer.publish(frame)
-        self.ledger["processed"][self.index, self._camera] += np.uint64(1)
+        self.ledger.add("processed", (self.index, self._camera))
 
     # -- the reading thread ------------------------------------------------------------------------
 
@@ -145,7 +145,7 @@ class CameraProcess(Process):
             except SourceError as error:
                 if self.spec.options.get("strict") and not opened_before:
                     raise ConfigError(f"camera {self._name!r}: {error}") from error
-                self.ledger["camera_up"][self._camera] = 0
+                self.ledger.put("camera_up", self._camera, 0)
                 delay_s = _next_delay(delay_s, time.monotonic() - lost_at)
                 log.warning("camera %r: %s; trying again in %.1f s", self._name, error, delay_s)
             finally:
@@ -179,8 +179,9 @@ class CameraProcess(Process):
             if self._polls_answers or self._frames:
                 self._frames.append(frame)
             else:
-                self.writer.receive()
                 self._publish(frame)
+                self.writer.flush()
+                self.writer.receive()
                 self.writer.flush()
                 if not self.writer.waiting:
                     return
@@ -221,8 +222,8 @@ class CameraProcess(Process):
         return True
 
     def _count(self) -> int:
-        self.ledger["camera_up"][self._camera] = 1
-        self.ledger["last_frame_ns"][self._camera] = time.monotonic_ns()
+        self.ledger.put("camera_up", self._camera, 1)
+        self.ledger.put("last_frame_ns", self._camera, time.monotonic_ns())
         return self.ledger.capture(self._camera, self.code)
 
     def _drop(self, frame_id: int, reason: str) -> None:
@@ -236,7 +237,7 @@ class CameraProcess(Process):
         if self._is_new_stream(picture):
             self._epoch += 1
         self._last = picture
-        self.ledger["stream_epoch"][self._camera] = self._epoch
+        self.ledger.put("stream_epoch", self._camera, self._epoch)
         info = FrameInfo(
             camera=self._name,
             frame_id=self._count(),

@@ -109,8 +109,11 @@ class _Pool:
         self._map = mmap.mmap(fd, size, flags=flags, prot=access)
         everything: Bytes = np.frombuffer(self._map, np.uint8, size)
         words = everything[: slots * _WORD_STRIDE].view(np.uint64)
-        self.generations = words[:: _WORD_STRIDE // 8]  # (slots,) one aligned 8-byte store each
-        self._slots = everything[_up(slots * _WORD_STRIDE) :].reshape(slots, _up(slot_bytes))
+        # (slots,) one aligned 8-byte store each
+        self.generations = memoryview(words.data)[:: _WORD_STRIDE // 8]
+        self._first = _up(slots * _WORD_STRIDE)
+        self._slots = everything[self._first :].reshape(slots, _up(slot_bytes))
+        self._stride = _up(slot_bytes)
         self.slot_bytes = slot_bytes
 
     def __len__(self) -> int:
@@ -123,7 +126,6 @@ class PoolWriter(_Pool):
     def __init__(self, fd: int, slots: int, slot_bytes: int) -> None:
         super().__init__(fd, slots, slot_bytes, writable=True)
         self._base = self._slots.ctypes.data
-        self._stride = self._slots.strides[0]
 
     def slot(self, index: int) -> Bytes:
         """All bytes of a slot, writable: uint8 (slot_bytes,)."""
@@ -131,7 +133,7 @@ class PoolWriter(_Pool):
 
     def locate(self, array: npt.NDArray[Any]) -> tuple[int, int] | None:
         """(slot, offset in bytes) of an array that lies in this pool; None for any other memory."""
-        distance = array.ctypes.data - self._base
+        distance: int = array.__array_interface__["data"][0] - self._base
         if not 0 <= distance < self._slots.nbytes:
             return None
         return divmod(distance, self._stride)
@@ -156,15 +158,15 @@ class PoolReader(_Pool):
                 raise MessageError(
                     f"array of {spec.nbytes} bytes at {spec.offset} in a slot of {self.slot_bytes}"
                 )
-            raw = self._slots[ref.slot, spec.offset : spec.offset + spec.nbytes]
-            views.append(raw.view(spec.dtype).reshape(spec.shape))
+            start = self._first + ref.slot * self._stride + spec.offset
+            views.append(np.ndarray(spec.shape, spec.dtype, self._map, start))
         return views
 
     def check(self, ref: SlotRef) -> None:
         """To be called again after the last read. Raises TornFrame if the slot was written since."""
         if ref.slot >= len(self):
             raise MessageError(f"slot {ref.slot} of a pool of {len(self)}")
-        if (now := int(self.generations[ref.slot])) != ref.generation:
+        if (now := self.generations[ref.slot]) != ref.generation:
             raise TornFrame(
                 f"slot {ref.slot} of pool {ref.pool_epoch}: wanted generation {ref.generation}, got {now}"
             )

@@ -7,8 +7,6 @@ import os
 import time
 from typing import Any
 
-import numpy as np
-
 from pipeline import transport
 from pipeline.control import Command, Control
 from pipeline.errors import PeerGone
@@ -103,7 +101,7 @@ class Process:
 
     def beat(self, thread: int = 0) -> None:
         """Tell the supervisor that this thread (0: main loop, 1: reader of a camera) lives."""
-        self.ledger["beat_ns"][self.index, thread] = time.monotonic_ns()
+        self.ledger.put("beat_ns", (self.index, thread), time.monotonic_ns())
 
     def turn(self, timeout_ms: int) -> None:
         """Wait for anything to do, then take in commands, messages and DONEs, and send."""
@@ -114,7 +112,7 @@ class Process:
 
     def _act_on(self, events: list[tuple[Any, int]]) -> None:
         ready = [source for source, _ in events]
-        self.ledger["turns"][self.index] += np.uint64(1)
+        self.ledger.add("turns", self.index)
         self.beat()
         if self.control.fileno() in ready:
             self.obey()

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
 
-import numpy as np
-
 from pipeline.codec import decode, encode_done
 from pipeline.errors import FrameError, MessageError
 from pipeline.ledger import Ledger
@@ -93,7 +91,7 @@ class Reader:
             try:
                 envelopes = decode(data)
             except MessageError:
-                self._ledger["garbage"][self._index] += np.uint64(1)
+                self._ledger.add("garbage", self._index)
                 continue
             raw = data if len(envelopes) == 1 else b""
             deliveries = [Delivery(sender, envelope, raw) for envelope in envelopes]
@@ -101,7 +99,7 @@ class Reader:
             if any(ref.pool_epoch not in self._pools for ref in refs):
                 expect_pools()
             known = [d for d in deliveries if d.camera in self._queues]
-            self._ledger["garbage"][self._index] += np.uint64(len(deliveries) - len(known))
+            self._ledger.add("garbage", self._index, len(deliveries) - len(known))
             for delivery in known:
                 self._hold(delivery)
             if self._spec.role in ("batch", "batcher"):

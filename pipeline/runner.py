@@ -19,12 +19,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from pipeline.control import Control
 from pipeline.errors import ConfigError, FrameError, ManyeyesError, PeerGone, TornFrame
 from pipeline.join import Join
-from pipeline.ledger import DETECT
+from pipeline.ledger import DETECT, MAX_BATCH
 from pipeline.messages import Message
 from pipeline.process import IDLE_MS, Process
 from pipeline.reader import Delivery
@@ -148,13 +146,13 @@ class StageProcess(Process):
             self.reader.done(delivery)
         self.ledger.observe("stage_seconds", self.index, time.monotonic() - start)
         if self.spec.role == "batch":
-            self.ledger["batch_size"][self.index, min(len(deliveries), 256)] += np.uint64(1)
+            self.ledger.add("batch_size", (self.index, min(len(deliveries), MAX_BATCH)))
 
     def _open(self, delivery: Delivery) -> Message | None:
         try:
             return self.reader.open(delivery)
         except TornFrame:
-            self.ledger["torn"][self.index] += np.uint64(1)
+            self.ledger.add("torn", self.index)
             self._drop(delivery, "torn")
         except FrameError as error:
             log.warning("%s: %s", self.spec.name, error)
@@ -183,11 +181,11 @@ class StageProcess(Process):
         try:
             self.reader.verify(delivery)
         except FrameError:
-            self.ledger["torn"][self.index] += np.uint64(1)
+            self.ledger.add("torn", self.index)
             return self._drop(delivery, "torn")
         if result is None and self.spec.role != "sink":
             return self._drop(delivery, "filtered")
-        self.ledger["processed"][self.index, camera] += np.uint64(1)
+        self.ledger.add("processed", (self.index, camera))
         if self.spec.delivers:
             for path in self.spec.paths:
                 self.ledger.deliver(camera, path, delivery.frame_id)

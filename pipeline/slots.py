@@ -45,13 +45,13 @@ class Slots:
             if not self._free:
                 return None
             slot = self._free.pop()
-            self._generations[slot] = int(self._generations[slot]) + 1
+            self._generations[slot] += 1
             return slot
 
     def cancel(self, slot: int) -> None:
         """WRITING → FREE: nothing was published."""
         with self._lock:
-            self._generations[slot] = int(self._generations[slot]) + 1
+            self._generations[slot] += 1
             self._free.append(slot)
 
     def ready(self, slot: int, holders: set[Hashable]) -> int:
@@ -59,7 +59,7 @@ class Slots:
         if not holders:
             raise ValueError(f"slot {slot}: ready() wants at least one holder; use cancel()")
         with self._lock:
-            generation = int(self._generations[slot]) + 1
+            generation: int = self._generations[slot] + 1
             self._generations[slot] = generation
             self._holders[slot] = set(holders)
             return generation
@@ -68,7 +68,7 @@ class Slots:
         """A holder is through with it; the last one frees it. False: a lease that is not (any more)."""
         with self._lock:
             held = self._holders.get(slot)
-            if held is None or holder not in held or int(self._generations[slot]) != generation:
+            if held is None or holder not in held or self._generations[slot] != generation:
                 return False
             held.remove(holder)
             if not held:

@@ -177,7 +177,7 @@ class Writer:
                 try:
                     refs = decode_done(data)
                 except MessageError:
-                    self._ledger["garbage"][self._index] += np.uint64(1)
+                    self._ledger.add("garbage", self._index)
                     continue
                 for camera, ref in refs:
                     self._done(link, camera, ref)
@@ -243,7 +243,8 @@ class Writer:
     def report(self) -> None:
         """Write the state of the slots into the ledger."""
         if self._slots is not None:
-            self._ledger["slots"][self._index] = (self._slots.free, self._slots.leased)
+            self._ledger.put("slots", (self._index, 0), self._slots.free)
+            self._ledger.put("slots", (self._index, 1), self._slots.leased)
 
     # -- inside ------------------------------------------------------------------------------------
 
