@@ -19,6 +19,9 @@ lint: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks $(ARGS)
 
+bench-long: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks training $(ARGS)
+
 $(VENV)/bin/python:
 	@echo "making $(VENV) …"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import random
 import threading
@@ -257,7 +258,7 @@ class CameraProcess(Process):
         return Frame(
             info=info,
             format=picture.format,
-            pixels=buffer[: int(np.prod(shape))].reshape(shape),
+            pixels=buffer[: math.prod(shape)].reshape(shape),
             matrix=picture.matrix,
             full_range=picture.full_range,
         )
