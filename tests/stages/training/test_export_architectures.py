@@ -4,7 +4,6 @@ The parity gate of `export` compares all candidates before NMS; here it has to p
 at the very end, through the file, the engine and the decoding of the pipeline, is compared as well.
 """
 
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 import torch
 from conditioned import conditioned, scenes
 from torch import nn
-from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops import FrozenBatchNorm2d, box_iou
 
 from pipeline.errors import ModelError
 from stages.detector import engines
@@ -29,7 +28,13 @@ ABOVE = (
     300  # candidates of a picture above the threshold, about; fewer than torchvision's own limits
 )
 
-WHOLE = {"ssd300_vgg16": (300, 300)}  # px; the last of its convolutions need all of it
+# px; the smaller, the faster. The convolutions of SSD need 300; features at a stride of 32 have to
+# differ within a picture, or regions that pool the same ones tie to the last digit and NMS is a lottery.
+CANVAS = {
+    "ssd300_vgg16": (300, 300),
+    "fasterrcnn_mobilenet_v3_large_fpn": (256, 192),
+    "fasterrcnn_mobilenet_v3_large_320_fpn": (256, 192),
+}
 FROZEN = ("fasterrcnn_resnet50_fpn", "fasterrcnn_mobilenet_v3_large_fpn")  # others: BatchNorm2d
 ARCHITECTURES = [name for name in models.NAMED if name != "fcos_tiny"]
 
@@ -39,7 +44,7 @@ pytestmark = pytest.mark.timeout(
 
 
 def config_of(architecture):
-    width, height = WHOLE.get(architecture, (128, 96))
+    width, height = CANVAS.get(architecture, (128, 96))
     return ModelConfig(
         architecture=architecture,
         classes=("person", "car", "bicycle"),
@@ -101,46 +106,66 @@ def test_the_gate_holds_for_all_candidates(opened):
     assert found["score"] <= SCORE
 
 
-@pytest.mark.parametrize("batch", [1, 4])
-def test_detections_equal_torchvisions(exported, opened, batch):
+def test_detections_equal_torchvisions(exported, opened):
     """Threshold, NMS within a class and the limit, by torchvision and by the pipeline."""
     facts, engine = opened
-    prepared = [prepare(picture, facts.input, facts.resize) for picture in scenes(4)]
-    pixels = np.stack([p for p, _ in prepared])
-    arrays = [
-        tuple(a.copy() for a in found)
-        for start in range(0, 4, batch)
-        for found in engine.infer(pixels[start : start + batch])
-    ]
-    rank = min(ABOVE, len(arrays[0][1]) // 2)
-    threshold = max(float(scores[rank]) for _, scores, _ in arrays)
-    stock, options = torchvisions(exported, pixels, threshold)
+    pixels = np.stack([prepare(p, facts.input, facts.resize)[0] for p in scenes(4)])
+    alone, together = ran(engine, pixels, batch=1), ran(engine, pixels, batch=4)
+    rank = min(ABOVE, len(alone[0][1]) // 2)
+    threshold = max(float(scores[rank]) for _, scores, _ in alone)
     canvas = (facts.input.width, facts.input.height)
     everywhere = prepare(pixels[0], facts.input, facts.resize)[1]  # of a picture as large as it
     suppressed = 0
-    for theirs, candidates in zip(stock, arrays, strict=True):
-        ours = detections_from(candidates, facts, everywhere, canvas, options)
-        assert len(ours.scores) >= 5
-        assert_paired(theirs, (ours.xyxy, ours.scores, ours.labels), threshold, options)
-        suppressed += int((candidates[1] > threshold).sum()) - len(ours.scores)
+    for i, picture in enumerate(pixels):
+        iou_threshold = between_overlaps(alone[i], threshold)
+        theirs, options = torchvisions(exported, picture, threshold, iou_threshold)
+        for found in (alone[i], together[i]):
+            ours = detections_from(found, facts, everywhere, canvas, options)
+            assert len(ours.scores) >= 5
+            assert_paired(theirs, (ours.xyxy, ours.scores, ours.labels), threshold, options)
+            suppressed += int((found[1] > threshold).sum()) - len(ours.scores)
     assert suppressed > 0  # or NMS was not tried
 
 
+def ran(engine, pixels, batch):
+    """What the engine gives for each picture."""
+    starts = range(0, len(pixels), batch)
+    outputs = [found for s in starts for found in copies(engine.infer(pixels[s : s + batch]))]
+    assert len(outputs) == len(pixels)
+    return outputs
+
+
+def copies(outputs):
+    """The engine may use its arrays again."""
+    return [tuple(array.copy() for array in arrays) for arrays in outputs]
+
+
+def between_overlaps(found, threshold):
+    """An IoU near 0.5 that none of a picture's candidates come close to, in the widest gap.
+
+    Of thousands of overlaps a few lie so close to any round number that the last digits of a box
+    decide, and with them whether a detection is there: of NMS, not of the export.
+    """
+    boxes, _, labels = (torch.from_numpy(a[found[1] > threshold]) for a in found)
+    pairs = torch.triu(labels[:, None] == labels, diagonal=1)
+    ious = box_iou(boxes, boxes)[pairs]
+    near = torch.cat([torch.tensor([0.45, 0.55]), ious[(ious > 0.45) & (ious < 0.55)]]).sort()[0]
+    widest = int(near.diff().argmax())
+    assert near.diff()[widest] > 1e-4
+    return float(near[widest : widest + 2].mean())
+
+
 @torch.no_grad()
-def torchvisions(exported, pixels, threshold):
-    """Its detections as (xyxy, scores, labels) of each picture, and its other limits."""
-    model = copy.deepcopy(exported.model)
+def torchvisions(exported, pixels, threshold, iou_threshold):
+    """Its detections in a picture as (xyxy, scores, labels), and all its limits."""
+    model = exported.model
     part = getattr(model, "roi_heads", model)
-    part.score_thresh = threshold
-    offset = models.label_offset(exported.config)
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
-    found = [
-        (f["boxes"].numpy(), f["scores"].numpy(), f["labels"].numpy() - offset)
-        for f in model(list(images))
-    ]
-    return found, Options(
+    part.score_thresh, part.nms_thresh = threshold, iou_threshold
+    [found] = model([torch.from_numpy(pixels).permute(2, 0, 1).float() / 255])
+    labels = found["labels"].numpy() - models.label_offset(exported.config)
+    return (found["boxes"].numpy(), found["scores"].numpy(), labels), Options(
         score_threshold=threshold,
-        iou_threshold=part.nms_thresh,
+        iou_threshold=iou_threshold,
         max_detections=part.detections_per_img,
     )
 
