@@ -9,6 +9,7 @@ from collections import deque
 MAX_DELAY_S = 30.0
 _FIRST_DELAY_S = 0.25
 _GOOD_LIFE_S = 10.0
+_FREE_SHORT_LIVES = 20  # in a row: bad luck comes in series, a crash loop goes on
 _FAILURES = 5  # before the first frame …
 _WINDOW_S = 60.0  # … within this time open the breaker
 
@@ -20,26 +21,27 @@ class Restarts:
         self.count = 0
         self.breaker_open = False  # it keeps failing, and is tried only every 30 s
         self._failures: deque[float] = deque(maxlen=_FAILURES)  # deaths before the first frame
-        self._in_a_row = 0  # deaths without a good life in between
+        self._failed = 0  # of these in a row
+        self._short_lives = 0  # deaths soon after the first frame, in a row
 
     def delay_s(self, now_s: float, *, worked: bool, lived_s: float = math.inf) -> float:
         """How long to wait after a death at `now_s`.
 
         worked: it had processed a frame since its start; then it comes back at once, unless it died
-        soon (`lived_s`) the time before, too. Otherwise it waits 0.25 s, twice as long each time up to
+        soon (`lived_s`) the last 20 times, too. Otherwise it waits 0.25 s, twice as long each time up to
         30 s, ±25 %. Five deaths before the first frame within a minute open the breaker.
         """
         self.count += 1
         if worked:
             self.worked()
-            self._in_a_row = 0 if lived_s >= _GOOD_LIFE_S else self._in_a_row + 1
-            doublings = self._in_a_row - 2
+            self._short_lives = 0 if lived_s >= _GOOD_LIFE_S else self._short_lives + 1
+            doublings = self._short_lives - _FREE_SHORT_LIVES - 1
         else:
             self._failures.append(now_s)
             if len(self._failures) == _FAILURES and now_s - self._failures[0] <= _WINDOW_S:
                 self.breaker_open = True
-            self._in_a_row += 1
-            doublings = self._in_a_row - 1
+            self._failed += 1
+            doublings = self._failed - 1
         if doublings < 0:
             return 0.0
         delay_s = min(MAX_DELAY_S, _FIRST_DELAY_S * float(2 ** min(doublings, 16)))
@@ -49,3 +51,4 @@ class Restarts:
         """It has processed a frame: the breaker closes."""
         self.breaker_open = False
         self._failures.clear()
+        self._failed = 0
