@@ -179,7 +179,7 @@ class BatchStage(_Part):
     """Many items at once, of many cameras."""
 
     def process_batch(self, items: Sequence[Tensor]) -> Sequence[Any]:
-        """One result per item, in the same order. None drops that item. `release` may be called early.
+        """One result per item, in the same order. None drops that item.
 
         Raises as `Stage.process`; DeviceLost ends the process with 70.
         """
