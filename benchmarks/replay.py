@@ -95,7 +95,7 @@ class Replay(Source):
         """The next still, copied, when it is due."""
         if not self.skip():
             return None
-        still = self._stills[self._count % len(self._stills)]
+        still = self._stills[(self._count - 1) % len(self._stills)]
         np.copyto(buffer[: still.size], still)
         return Picture(width=self.config.width, height=self.config.height, format="i420")
 

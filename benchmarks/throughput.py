@@ -1,0 +1,273 @@
+"""How much of the machine reaches the work? Figure b1.
+
+    python -m benchmarks.throughput [--seconds 90] [--video FILE] [--cameras 4] [--json FILE]
+
+A: frames a second of a whole run with the policy `every`: cameras that read an H.264 file as fast as they
+are asked, the demo model, results into a sink that forgets them. B: cores ÷ Σ over the stages (decode,
+preprocess, inference, postprocess) of the CPU seconds that a frame takes in each of them alone
+(benchmarks/alone.py): what the machine could do if messages, processes and waiting cost nothing.
+
+Alone means: in a process that does nothing else, over the same frames, the batch size and one thread of
+the run, with as many such processes as there are cores, at the same time. A core is slower while its
+neighbour works, by its clock, its caches and its hyper-thread, and a pipeline at full load keeps all of
+them at work; one process on an idle machine would set a limit that no program reaches.
+
+The detections of the run are compared with those of the stages alone before anything is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.alone import PARTS, Alone, as_dict
+from benchmarks.measure import MIN_PAIRS, Figure, Machine, Target, interleaved, ratio, report
+from benchmarks.replay import Pace
+from benchmarks.rig import Rig, Window
+from pipeline import config as configuration
+from pipeline.config import Config, SinkConfig
+from pipeline.ledger import MAX_BATCH
+from pipeline.messages import Result
+from pipeline.plan import make
+from pipeline.stage import Picture, Sink
+from pipeline.wiring import Plan
+from stages.capture.av import AvConfig, AvSource
+
+SIZE, FPS, FRAMES = (1280, 720), 25, 250  # of the clip
+CHECKED = 48  # frames of each camera whose detections are compared
+MAX_DIFFERENT = 0.02  # share of them in which a rounding may have decided
+WINDOW_S, ALONE_S, SETTLE_S = 5.0, 3.0, 1.0
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=90, help="about how long to measure")
+    parser.add_argument("--video", type=Path, help="H.264 of yours, and not rendered scenes")
+    parser.add_argument("--cameras", type=int, default=4, help="that read it")
+    parser.add_argument("--json", type=Path, help="write the figures into this file, too")
+    options = parser.parse_args()
+    machine = Machine()
+    rows = figures(options.seconds, options.video, options.cameras)
+    report("throughput", rows, machine, options.json)
+
+
+def figures(seconds: float, video: Path | None = None, cameras: int = 4) -> list[Figure]:
+    """Check, then measure in turns."""
+    cores = len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory(prefix="manyeyes-bench-") as name:
+        folder = Path(name)
+        clip = video or write_clip(folder / "scenes.mp4")
+        gate = Pace(folder / "gate", 1)
+        config = _config(clip, cameras, folder)
+        run = Rig(config, edit=lambda plan: _gated(plan, folder))
+        alone = Alone(make(config), cores)
+        try:
+            with run as rig:
+                _check(rig, gate, alone, folder / "results")
+                samples: dict[str, list[Any]] = interleaved(
+                    max(MIN_PAIRS, round(seconds / (WINDOW_S + ALONE_S + 2 * SETTLE_S)) - 1),
+                    {"run": lambda: _window(rig, gate), "alone": lambda: alone.run(ALONE_S)},
+                    progress="throughput",
+                )
+                batches = rig.ledger["batch_size"].sum(axis=0)
+        finally:
+            alone.close()
+    return _figures(samples["run"], samples["alone"], cores, batches)
+
+
+def _figures(
+    windows: Sequence[Window],
+    alone: Sequence[dict[str, float]],
+    cores: int,
+    batches: np.ndarray[Any, Any],
+) -> list[Figure]:
+    fps = [window.fps for window in windows]
+    work_s = [sum(parts.values()) for parts in alone]
+    cpu_s = [sum(w.cpu_s.values()) / max(1, sum(w.served.values())) for w in windows]
+    busy = [sum(w.cpu_s.values()) / w.seconds for w in windows]
+    by_part = ", ".join(f"{p} {np.median([a[p] for a in alone]) * 1e3:.2f}" for p in PARTS)
+    mean_batch = (batches * np.arange(MAX_BATCH + 1)).sum() / max(1, batches.sum())
+    limits = [cores / s for s in work_s]
+    return [
+        ratio(
+            "b1", "fps / (cores ÷ Σ CPU s alone)", fps, limits, Target(sign="≥", limit=0.9),
+            detail=f"{np.median(fps):.0f} : {np.median(limits):.0f} fps",
+        ),
+        ratio(
+            "b1", "CPU a frame, whole run / Σ alone", cpu_s, work_s,
+            detail=f"{np.median(cpu_s) * 1e3:.2f} : {np.median(work_s) * 1e3:.2f} ms ({by_part})",
+        ),
+        ratio(
+            "b1", "cores at work / cores", busy, [cores] * len(busy),
+            detail=f"batches of {mean_batch:.1f}; {processes(windows)}",
+        ),
+    ]  # fmt: skip
+
+
+def processes(windows: Sequence[Window]) -> str:
+    """CPU milliseconds a frame of every kind of process."""
+    spent: dict[str, float] = {}
+    for window in windows:
+        for name, cpu_s in window.cpu_s.items():
+            kind = name.split(".")[0]
+            spent[kind] = spent.get(kind, 0.0) + cpu_s
+    frames = sum(sum(window.served.values()) for window in windows)
+    return ", ".join(f"{kind} {cpu_s / max(1, frames) * 1e3:.2f}" for kind, cpu_s in spent.items())
+
+
+# -- the run ---------------------------------------------------------------------------------------
+
+
+def write_clip(path: Path) -> Path:
+    """A rendered scene as H.264, as a camera encodes it: no B frames, a keyframe every two seconds."""
+    import av
+
+    from stages.imaging.scenes import Scene
+
+    scene = Scene(5, SIZE)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
+        stream.options = {"preset": "veryfast", "crf": "23", "bf": "0", "g": str(2 * FPS)}
+        for k in range(FRAMES):
+            picture, _ = scene.render(k / FPS)
+            frame = av.VideoFrame.from_ndarray(picture, format="bgr24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = k, Fraction(1, FPS)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def _config(clip: Path, cameras: int, folder: Path) -> Config:
+    config = configuration.from_sources([str(clip)] * cameras, policy="every")
+    loops = tuple(camera.model_copy(update={"loop": True}) for camera in config.camera)
+    sink = SinkConfig(
+        type="custom",
+        name="first",
+        run="benchmarks.throughput:First",
+        options={"path": str(folder / "results")},
+    )
+    return config.model_copy(update={"camera": loops, "sink": (sink,)})
+
+
+def _gated(plan: Plan, folder: Path) -> Plan:
+    """The plan with files that wait at a gate."""
+    processes = tuple(
+        replace(
+            spec,
+            run="benchmarks.throughput:GatedFile",
+            config={**spec.config, "gate": str(folder / "gate")},
+        )
+        if spec.role == "source"
+        else spec
+        for spec in plan.processes
+    )
+    return replace(plan, processes=processes)
+
+
+def _open(gate: Pace, is_open: bool) -> None:
+    gate.set(0, float(is_open), 0.0, 0.0)
+
+
+def _window(rig: Rig, gate: Pace) -> Window:
+    _open(gate, True)
+    rig.window(SETTLE_S)
+    window = rig.window(WINDOW_S)
+    _open(gate, False)
+    rig.window(SETTLE_S)  # what is under way ends here
+    return window
+
+
+def _check(rig: Rig, gate: Pace, alone: Alone, path: Path) -> None:
+    """Raises ValueError if the run finds other things than the stages alone, frame by frame."""
+    _open(gate, True)
+    end = time.monotonic() + 120
+    while (rig.ledger["processed"][rig.ledger.process_index["sink.first"]] < CHECKED).any():
+        if time.monotonic() > end:
+            raise TimeoutError(f"wanted {CHECKED} results of each camera within 120 s")
+        time.sleep(0.1)
+    _open(gate, False)
+    wanted = {found["frame_id"]: found for found in alone.found(CHECKED)}
+    results = [json.loads(line) for line in path.read_text().splitlines()]
+    different = [r for r in results if not same(r, wanted[r["frame_id"]])]
+    if len(different) > MAX_DIFFERENT * len(results):
+        raise ValueError(
+            f"the run finds other things than its stages alone in {len(different)} of {len(results)} "
+            f"frames, the first: {different[0]}, alone: {wanted[different[0]['frame_id']]}"
+        )
+
+
+def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Whether two `as_dict` hold the same detections, up to the rounding of another batch."""
+    if sorted(a["labels"]) != sorted(b["labels"]):
+        return False
+
+    def rows(found: dict[str, Any]) -> np.ndarray[Any, Any]:
+        boxes = np.array(found["xyxy"], float).reshape(-1, 4)
+        cells = np.column_stack([found["labels"], boxes, found["scores"]])
+        return cells[np.lexsort(cells.T[::-1].round(1))]
+
+    return bool(np.allclose(rows(a), rows(b), rtol=0, atol=0.1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatedConfig(AvConfig):
+    """And where the gate is."""
+
+    gate: str
+
+
+class GatedFile(AvSource):
+    """A file that is not read while the gate is closed."""
+
+    Config = GatedConfig  # type: ignore[assignment]  # with more in it
+    config: GatedConfig
+
+    def setup(self) -> None:
+        """Find the gate."""
+        self._gate = Pace(self.config.gate, 1)
+
+    def read(self, buffer: np.ndarray[Any, Any]) -> Picture | None:
+        """As a file does; None while the gate is closed."""
+        if not self._gate.get(0)[1]:
+            time.sleep(0.02)
+            return None
+        return super().read(buffer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstConfig:
+    """Where to write."""
+
+    path: str
+
+
+class First(Sink):
+    """Writes the first CHECKED results of each camera, one a line, and forgets all others."""
+
+    Config = FirstConfig
+    config: FirstConfig
+
+    def setup(self) -> None:
+        """Make the file."""
+        self._file = Path(self.config.path).open("w", buffering=1)  # noqa: SIM115
+
+    def process(self, result: Result) -> None:
+        """One line, or nothing."""
+        if result.info.frame_id < CHECKED:
+            self._file.write(json.dumps(as_dict(result)) + "\n")
+
+
+if __name__ == "__main__":
+    main()
