@@ -37,6 +37,7 @@ from benchmarks.probes import Rows, with_probes
 from benchmarks.replay import Pace, Replay, ReplayConfig, render_stills
 from pipeline import config as configuration
 from pipeline.config import Config
+from pipeline.errors import ConfigError, ModelError, ResourceError
 from pipeline.ledger import DETECT, RING, Ledger, Tally
 from pipeline.plan import make
 from pipeline.supervisor import Options, Supervisor
@@ -44,6 +45,8 @@ from pipeline.wiring import Plan, ProcessSpec
 from stages.capture import synthetic
 
 SUPERVISOR = "supervisor"
+REFUSED = "refused"  # in place of pids: which error a configuration that can't run is
+_ERRORS = {error.__name__: error for error in (ConfigError, ResourceError, ModelError)}
 LOOK_S = 0.25  # between looks at the ledger's rings, which keep RING / 2 frames a camera
 SYNTHETIC = "stages.capture.synthetic:Synthetic"
 Array = np.ndarray[Any, Any]
@@ -159,7 +162,10 @@ class Rig:
         probes: bool = False,
         edit: Callable[[Plan], Plan] = lambda plan: plan,
     ) -> None:
-        """probes: `frames` is wanted; edit: the last word on the plan (see `changed`)."""
+        """probes: `frames` is wanted; edit: the last word on the plan (see `changed`).
+
+        Raises ConfigError for what can't run, here or when it is entered.
+        """
         self._folder = tempfile.TemporaryDirectory(prefix="manyeyes-rig-")
         folder = Path(self._folder.name)
         plan, self._rates = _replayed(make(config), folder)
@@ -222,15 +228,16 @@ class Rig:
         begun_s = time.monotonic()
         self._child = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.rig", str(folder)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(),
         )  # fmt: skip
         line = _pipe(self._child.stdout).readline()
-        if not line:
+        if not line or REFUSED in (told := json.loads(line)):
             self._stop()
+            if line:
+                raise _ERRORS.get(told[REFUSED], ConfigError)(told["why"])
             raise RuntimeError("the run did not start; its own words are above")
         self.start_s = time.monotonic() - begun_s
-        self.pids = json.loads(line)
+        self.pids = told
         self.ledger = _ledger_of(self.pids[SUPERVISOR], self.plan)
         start_s = time.monotonic()
         for row, rate_hz in enumerate(self._rates):
@@ -263,6 +270,13 @@ class Rig:
             # the clock of another process, all its threads: clock_getcpuclockid(3)
             cpu_ns={name: time.clock_gettime_ns(~pid << 3 | 2) for name, pid in self.pids.items()},
         )
+
+
+def environment() -> dict[str, str]:
+    """Ours, and stages of others in the current folder are found, but hide no package of ours."""
+    folders = (str(ROOT), os.getcwd(), os.environ.get("PYTHONPATH", ""))
+    path = os.pathsep.join(filter(None, folders))
+    return {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
 
 
 def _pipe(stream: IO[str] | None) -> IO[str]:
@@ -338,14 +352,18 @@ def main() -> None:
             pids = {child.name: child.pid for child in supervisor.children.values()}
             print(json.dumps({**pids, SUPERVISOR: os.getpid()}), flush=True)
 
-    supervisor = Supervisor(plan, Options(), tell)
+    try:
+        supervisor = Supervisor(plan, Options(), tell)
 
-    def stop_with_stdin() -> None:
-        sys.stdin.read()
-        supervisor.stop()
+        def stop_with_stdin() -> None:
+            sys.stdin.read()
+            supervisor.stop()
 
-    threading.Thread(target=stop_with_stdin, daemon=True).start()
-    supervisor.run()
+        threading.Thread(target=stop_with_stdin, daemon=True).start()
+        supervisor.run()
+    except ConfigError as error:
+        print(json.dumps({REFUSED: type(error).__name__, "why": str(error)}), flush=True)
+        return
     errors = {" ".join(key): totals.error for key, totals in supervisor.totals.items()}
     died = [name for name, _, restarts, _ in supervisor.stage_states() if restarts]
     torn = int(supervisor.ledger["torn"].sum())

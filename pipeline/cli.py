@@ -36,6 +36,7 @@ model_app = typer.Typer(
 )
 app.add_typer(model_app, name="model")
 app.add_typer(load("stages.training.commands:app"))  # data, train, evaluate, export, predict
+app.add_typer(load("benchmarks.commands:app"), name="bench")  # capacity, stages, compare
 
 Sources = Annotated[
     list[str],
@@ -95,7 +96,7 @@ def run(
         "model": model, "score": score, "events": events, "video": video, "window": window or None,
         "policy": policy, "seconds": seconds, "strict": strict or None,
     }  # fmt: skip
-    config = _config(sources, {key: value for key, value in given.items() if value is not None})
+    config = config_of(sources, {key: value for key, value in given.items() if value is not None})
     _run(config)
 
 
@@ -125,7 +126,7 @@ def graph(
 
     Example: manyeyes graph street.toml --svg wiring.svg
     """
-    plan = make(_config(sources, {}))
+    plan = make(config_of(sources, {}))
     plan.check()
     print(plan.text())
     if svg is not None:
@@ -208,7 +209,8 @@ def _three(option: str, text: str | None) -> tuple[float, ...] | None:
     return red, green, blue
 
 
-def _config(sources: list[str], given: dict[str, Any]) -> configuration.Config:
+def config_of(sources: list[str], given: dict[str, Any]) -> configuration.Config:
+    """Of one TOML file, or of sources; given: `configuration.Overrides`. Raises ConfigError."""
     files = [source for source in sources if source.endswith(".toml")]
     if len(sources) == 1 and files:
         return configuration.load(Path(files[0]), **given)
