@@ -16,7 +16,11 @@ RESULTS = ROOT / "out" / "bench"
 BEGIN, END = "<!-- results: written by python -m benchmarks -->", "<!-- end of results -->"
 SUITE = {  # name: arguments of the quick run
     "transport": ["--seconds", "120"],
+    "throughput": ["--seconds", "90"],
+    "latency": ["--seconds", "90"],
     "recovery": ["--tries", "10"],
+    "fairness": ["--seconds", "180"],
+    "startup": ["--seconds", "90"],
 }
 LONG = {"training": ["--pairs", "7"]}  # only when it is named
 
