@@ -128,10 +128,10 @@ class Picture:
 
 
 class Source(_Part):
-    """A camera. `open`, `read` and `skip` are called from one thread of the camera's own process."""
+    """A camera. `open`, `read` and `skip` are called from one thread of the camera's own process.
 
-    live: bool = True
-    """A live source is reopened for ever; one that is not ends the camera with EndOfStream."""
+    What raises SourceError is closed and opened again, for ever; EndOfStream ends the camera.
+    """
 
     def open(self) -> None:
         """Connect. May block for up to 5 s. Raises SourceError; is called again later."""

@@ -24,6 +24,7 @@ def write_clip(
     fps: int = 25,
     matrix: int | None = None,  # AVColorSpace; 1: bt709, 5: bt601
     full_range: bool = False,
+    options: dict[str, str] | None = None,  # of libx264, in place of these
 ) -> Path:
     """Encode `images`: uint8 (H, W, 3) BGR, or what `source_format` says. ffv1 keeps every bit."""
     with av.open(str(path), "w") as container:
@@ -34,7 +35,7 @@ def write_clip(
                 stream = container.add_stream(codec, rate=fps)
                 stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, pix_fmt
                 if codec == "libx264":
-                    stream.options = {"preset": "ultrafast", "g": "10", "crf": "10"}
+                    stream.options = options or {"preset": "ultrafast", "g": "10", "crf": "10"}
                 if matrix is not None:
                     stream.codec_context.colorspace = matrix
                 if full_range:

@@ -33,6 +33,7 @@ PROTOCOLS = {
     "file": "file",
 }
 PLANAR = ("yuv420p", "yuvj420p")
+DECODED = {"all": "DEFAULT", "reference": "NONREF", "keyframes": "NONKEY"}  # AVDiscard
 FIRST_PICTURE_S = 12.0  # a camera may send its next keyframe as late as this
 MAX_LAG_S = (
     1.0  # behind its clock by more than this, a file goes on from here and catches up nothing
@@ -60,6 +61,7 @@ class AvConfig:
     read_timeout_s: float = 2.0  # without a picture for so long, a camera is lost
     loop: bool = False  # files: begin again at the end
     realtime: bool = False  # files: at the rate of their own clock; False: as fast as asked
+    decode: Literal["all", "reference", "keyframes"] = "all"  # the others are as if never sent
 
 
 class AvSource(Source):
@@ -74,7 +76,7 @@ class AvSource(Source):
 
     def __init__(self, config: AvConfig) -> None:
         super().__init__(config)
-        self.live = _scheme(config.url) != "file"
+        self._live = _scheme(config.url) != "file"
         # FFmpeg may use the time for opening twice: to connect, and to look at the stream.
         self.turn_s = 2 * config.open_timeout_s + config.read_timeout_s + 1.0
         self._name = shown(config.url)
@@ -100,6 +102,8 @@ class AvSource(Source):
         if config.transport not in ("tcp", "udp"):
             raise ConfigError(f"transport must be 'tcp' or 'udp', got {config.transport!r}")
         check_max_size(config.max_size)
+        if config.decode not in DECODED:
+            raise ConfigError(f"decode must be one of {', '.join(DECODED)}, got {config.decode!r}")
         if config.open_timeout_s <= 0 or config.read_timeout_s <= 0:
             raise ConfigError("open_timeout_s and read_timeout_s must be above 0 seconds")
 
@@ -141,8 +145,8 @@ class AvSource(Source):
         )
 
     def skip(self) -> bool:
-        """Decode one picture and leave it; later pictures need it."""
-        return self._next_frame() is not None
+        """Let one picture pass; decoded only if later ones need it, as in H.264 and not in MJPEG."""
+        return self._next_frame(wanted=False) is not None
 
     def close(self) -> None:
         """Let go of the connection; does not wait for the camera to agree."""
@@ -168,6 +172,8 @@ class AvSource(Source):
         codec = self._stream.codec_context
         codec.thread_type, codec.thread_count = "SLICE", 1  # frame threads: a frame of delay each
         codec.options = LIMITS  # those of av.open go no further than probing
+        codec.skip_frame = DECODED[self.config.decode]
+        self._alone = codec.codec.intra_only  # no picture needs another one
         self._packets = self._container.demux()
         rate_hz = self._stream.average_rate
         self._clock.start_lap(step_ns=round(1e9 / rate_hz) if rate_hz else 40_000_000)
@@ -207,33 +213,42 @@ class AvSource(Source):
             }
         return options
 
-    def _next_frame(self) -> Any:
-        """The next decoded frame, when it is due; None: packets come, but no picture yet."""
+    def _next_frame(self, *, wanted: bool = True) -> Any:
+        """The next decoded frame, when it is due; None: packets come, but no picture yet.
+
+        Not wanted: it may be the packet of one, which is all that a skip has to know.
+        """
         if self._container is None:
             raise SourceError(f"source {self._name}: is not open")
         begun_s = time.monotonic()
         try:
             while not self._decoded:
                 waited_s = time.monotonic() - begun_s
-                patience_s = self.config.read_timeout_s if self._pictures else FIRST_PICTURE_S
+                patience_s = self._patience_s()
                 if self._barren_s + waited_s > patience_s:
                     raise SourceError(
                         f"source {self._name}: lost: packets, but no picture for {patience_s:g} s"
                     )
                 if waited_s > self.config.read_timeout_s:
                     return None
-                self._decode_packet()
+                self._decode_packet(wanted=wanted)
         finally:  # the time between two reads is not the camera's
             self._barren_s = 0 if self._decoded else self._barren_s + time.monotonic() - begun_s
         frame = self._decoded.popleft()
         self._pictures += 1
         self._pts_ns = None if frame.pts is None else round(frame.pts * frame.time_base * 10**9)
-        if not self.live:
+        if not self._live:
             (self._clock.wait if self.config.realtime else self._clock.tick)(self._pts_ns)
             self._pts_ns = self._clock.pts_ns
         return frame
 
-    def _decode_packet(self) -> None:
+    def _patience_s(self) -> float:
+        """How long packets may come without a picture."""
+        if self._pictures and self.config.decode != "keyframes":
+            return self.config.read_timeout_s
+        return FIRST_PICTURE_S
+
+    def _decode_packet(self, *, wanted: bool) -> None:
         import av
 
         begun_s, limit_s = time.monotonic(), self.config.read_timeout_s
@@ -249,6 +264,9 @@ class AvSource(Source):
             raise SourceError(f"source {self._name}: lost: {reason}") from None
         if packet.stream is not self._stream:
             return
+        if self._alone and not wanted and packet.size:  # the last one, empty, flushes the decoder
+            self._decoded.append(packet)
+            return
         try:
             self._decoded.extend(packet.decode())
         except av.FFmpegError as error:
@@ -259,7 +277,7 @@ class AvSource(Source):
             ) from None
 
     def _at_end(self) -> None:
-        if self.live:
+        if self._live:
             raise SourceError(f"source {self._name}: lost: the stream ended")
         if self._pictures == 0:
             raise SourceError(f"source {self._name}: not one picture could be decoded")

@@ -40,7 +40,7 @@ class OpenCvSource(Source):
 
     def __init__(self, config: OpenCvConfig) -> None:
         super().__init__(config)
-        self.live = is_webcam(config.device)
+        self._live = is_webcam(config.device)
         self.turn_s = 10.0  # a webcam may take seconds to start its sensor
         self._capture: Any = None
         self._clock = RecordingClock()
@@ -99,7 +99,7 @@ class OpenCvSource(Source):
             width=image.shape[1],
             height=image.shape[0],
             format="bgr24",
-            pts_ns=None if self.live else self._clock.pts_ns,
+            pts_ns=None if self._live else self._clock.pts_ns,
         )
 
     def skip(self) -> bool:
@@ -117,7 +117,7 @@ class OpenCvSource(Source):
 
         self.close()
         device = self.config.device
-        if self.live:
+        if self._live:
             capture = cv2.VideoCapture(device, cv2.CAP_V4L2)
             if self.config.fourcc:
                 capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*self.config.fourcc))
@@ -131,7 +131,7 @@ class OpenCvSource(Source):
             capture = cv2.VideoCapture(str(device))
         if not capture.isOpened():
             capture.release()
-            wanted = "a webcam that no other program uses" if self.live else "a video file"
+            wanted = "a webcam that no other program uses" if self._live else "a video file"
             raise SourceError(f"source {device}: OpenCV can't open it; wanted {wanted}")
         self._capture = capture
         self._size = (
@@ -148,7 +148,7 @@ class OpenCvSource(Source):
             self._at_end()
             return False
         self._pictures += 1
-        if not self.live:
+        if not self._live:
             # The rate in the header, and not CAP_PROP_POS_MSEC, which some files have not.
             if self.config.realtime:
                 self._clock.wait(None)
@@ -157,7 +157,7 @@ class OpenCvSource(Source):
         return True
 
     def _at_end(self) -> None:
-        if self.live:
+        if self._live:
             raise SourceError(f"source {self.config.device}: lost: gave no picture")
         if self._pictures == 0:
             raise SourceError(f"source {self.config.device}: not one picture could be decoded")

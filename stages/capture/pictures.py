@@ -35,7 +35,6 @@ class PicturesSource(Source):
 
     Config = PicturesConfig
     config: PicturesConfig
-    live = False
 
     def __init__(self, config: PicturesConfig) -> None:
         super().__init__(config)

@@ -106,7 +106,6 @@ class Synthetic(Source):
     def __init__(self, config: SyntheticConfig) -> None:
         super().__init__(config)
         self.settings = parse(config.url)
-        self.live = self.settings.frames is None
         self._index = 0
         self._anchor_s: float | None = None
 

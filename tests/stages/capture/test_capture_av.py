@@ -10,12 +10,13 @@ import zlib
 from functools import partial
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
 from clips import moving_square, noise_i420, write_clip
 
-from pipeline.errors import ConfigError, EndOfStream, SourceError
+from pipeline.errors import ConfigError, EndOfStream, FrameError, SourceError
 from pipeline.stage import LocalRuntime, Picture
 from stages.capture.av import AvConfig, AvSource
 
@@ -61,7 +62,6 @@ def test_planes_arrive_bit_for_bit_and_nothing_else_is_written(tmp_path):
         with pytest.raises(EndOfStream):
             source.read(buffer)
     source.close()
-    assert not source.live
 
 
 def test_odd_sizes_lose_their_last_column_and_row(tmp_path):
@@ -184,6 +184,38 @@ def test_realtime_is_never_ahead_of_the_file(tmp_path):
     source.close()
 
 
+def test_a_skipped_jpeg_is_not_decoded(tmp_path):
+    path = write_clip(
+        tmp_path / "a.mkv", moving_square(3), codec="mjpeg", pix_fmt="yuvj420p", full_range=True
+    )
+    with av.open(str(path)) as container:
+        second = bytes(list(container.demux())[1])
+    path.write_bytes(path.read_bytes().replace(second, bytes(len(second))))
+    with pytest.raises(FrameError, match="can't be decoded"):
+        read_all(opened(path))
+    source = opened(path)
+    buffer = np.empty(1 << 16, np.uint8)
+    times = [source.read(buffer).pts_ns]
+    assert source.skip()
+    times.append(source.read(buffer).pts_ns)
+    assert times == [0, 80_000_000]
+    for _ in range(2):
+        with pytest.raises(EndOfStream):
+            source.skip()
+    source.close()
+
+
+def test_keyframes_alone_or_what_others_need(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", moving_square(25), options={"g": "10", "bf": "2"})
+    everything = [picture for picture, _ in read_all(opened(path))]
+    assert len(everything) == 25
+    keyframes = [picture for picture, _ in read_all(opened(path, decode="keyframes"))]
+    assert [p.pts_ns for p in keyframes] == [p.pts_ns for p in everything if p.keyframe]
+    assert len(keyframes) == 3
+    needed = {picture.pts_ns for picture, _ in read_all(opened(path, decode="reference"))}
+    assert {p.pts_ns for p in keyframes} < needed < {p.pts_ns for p in everything}
+
+
 def test_opening_again_starts_again(tmp_path):
     path = write_clip(tmp_path / "a.mp4", moving_square(3))
     source = opened(path)
@@ -227,6 +259,7 @@ def test_reading_before_open_is_a_source_error():
         {"url": "a.mp4", "max_size": (0, 10)},
         {"url": "a.mp4", "credentials": "GATE"},
         {"url": "a.mp4", "read_timeout_s": 0.0},
+        {"url": "a.mp4", "decode": "some"},
         {"url": "rtsp://host/1", "transport": "smoke"},
         {"url": "rtsp://host/1", "credentials": "NOBODY_SET_THIS"},
     ],
@@ -273,7 +306,6 @@ def test_http_plays_and_its_end_is_a_loss(site):
     folder, address = site
     write_clip(folder / "a.mp4", moving_square(5))
     source = opened(f"{address}/a.mp4")
-    assert source.live
     assert pictures_until_lost(source) == 5
 
 

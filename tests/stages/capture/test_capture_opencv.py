@@ -42,7 +42,6 @@ def test_pictures_are_decoded_in_place(clip):
     for _ in range(2):
         with pytest.raises(EndOfStream):
             source.read(buffer)
-    assert not source.live
     assert source.runtime.counts == {}  # neither copied nor scaled
     source.close()
     source.close()
@@ -118,7 +117,7 @@ def test_check_refuses(options):
     assert "hunter22" not in str(caught.value)
 
 
-def test_webcams_are_live():
-    assert OpenCvSource(OpenCvConfig(device=0)).live
+def test_what_is_a_webcam():
+    assert is_webcam(0)
     assert is_webcam("/dev/video3")
     assert not is_webcam("video3.mp4")

@@ -50,7 +50,6 @@ def test_a_folder_in_order_of_names(folder):
         np.testing.assert_array_equal(buffer[: wanted.size].reshape(wanted.shape), wanted)
     with pytest.raises(EndOfStream):
         source.read(buffer)
-    assert not source.live
 
 
 def test_one_picture_and_a_glob(folder):
