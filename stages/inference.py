@@ -32,6 +32,7 @@ class InferenceConfig:
     precision: str = "auto"  # auto | fp32 | fp16 | bf16; auto: fp16 on CUDA
     threads: int = 1  # of one inference on the CPU; 0: the library's choice
     max_batch: int = 0  # pictures; 0: the largest batch size of the bundle
+    cuda_graphs: bool = False  # for small models on CUDA: one launch a batch
     sha256: str = ""  # 64 hex digits; refuses any other file
     stub_alpha_ms: float = 1.0  # engine "stub": a batch of b takes alpha + beta * b
     stub_beta_ms: float = 1.0
@@ -50,6 +51,7 @@ class Inference(BatchStage):
 
     Config = InferenceConfig
     config: InferenceConfig
+    device = ""  # and precision, such as "cuda:0 fp16"; known after setup
 
     @classmethod
     def check(cls, config: InferenceConfig) -> None:
@@ -100,14 +102,16 @@ class Inference(BatchStage):
             precision=config.precision,
             threads=config.threads,
             max_batch=self._limit,
+            cuda_graphs=config.cuda_graphs,
             stub=engines.StubTiming(
                 alpha_ms=config.stub_alpha_ms, beta_ms=config.stub_beta_ms, burn=config.stub_burn
             ),
         )
+        self.device = f"{self._engine.device} {self._engine.precision}"
         self._check_outputs()
-        if config.engine != "stub":  # it finds what it finds, whatever model the facts are of
-            golden.check(self._facts, self._engine)
         slowest_s = self._engine.warm_up(range(1, self._limit + 1))
+        if config.engine != "stub":  # it finds what it finds, whatever model the facts are of
+            golden.check(self._facts, self._engine)  # as it runs from now on: specialised, recorded
         self.turn_s = max(1.0, 5 * slowest_s)
 
     def _check_outputs(self) -> None:
@@ -139,10 +143,7 @@ class Inference(BatchStage):
         return outputs
 
     def _infer(self, items: Sequence[Tensor]) -> list[Output]:
-        batch = self._engine.buffer(len(items))
-        for pixels, item in zip(batch, items, strict=True):
-            pixels[:] = item.pixels
-        results = self._engine.infer(batch)
+        results = self._engine.infer_pictures([item.pixels for item in items])
         return [
             Output(
                 info=item.info, fit=item.fit, model_id=self._model_id, arrays=self._packed(arrays)

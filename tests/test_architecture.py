@@ -25,13 +25,13 @@ OWNERS = {
     "pydantic": ["pipeline.config", "pipeline.fields", "stages.training.settings"],
     "typer": ["pipeline.cli", "stages.training.commands"],
     "rich": ["pipeline.cli", "pipeline.live", TRAINING],
-    "torch": ["stages.inference", "stages.detector.engines", TRAINING],
+    "torch": ["stages.inference", "stages.detector.engines", "stages.detector.cuda", TRAINING],
     "torchvision": ["stages.detector.engines", TRAINING],
-    "onnxruntime": ["stages.detector", TRAINING],
+    "onnxruntime": ["stages.detector", "stages.probe", TRAINING],
     "onnx": [TRAINING],
     "onnxscript": [TRAINING],
     "cv2": ["stages"],
-    "av": ["stages.capture", "stages.sinks", "stages.imaging.swscale", TRAINING],
+    "av": ["stages.capture", "stages.sinks", "stages.imaging.swscale", "stages.probe", TRAINING],
     "PIL": [TRAINING],
     "yaml": [TRAINING],
     "defusedxml": [TRAINING],
@@ -131,8 +131,9 @@ def is_stage(module):
 
 
 def online_stages():
-    """But imaging, which may load cv2: it is only imported from setup(), as the others show."""
-    offline = [TRAINING, "stages.imaging"]
+    """But imaging, which may load cv2, and what torch runs on CUDA: they are only imported from
+    setup(), as the others show."""
+    offline = [TRAINING, "stages.imaging", "stages.detector.cuda"]
     return [m for m in code() if inside(m.name, ["stages"]) and not inside(m.name, offline)]
 
 

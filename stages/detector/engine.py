@@ -44,6 +44,9 @@ class Engine(Protocol):
         DeviceLost when the device is unusable from now on; ModelError when the model itself fails.
         """
 
+    def infer_pictures(self, pictures: Sequence[Image]) -> list[Outputs]:
+        """As `infer`, of pictures uint8 (H, W, 3) wherever they lie; read-only will do."""
+
     def warm_up(self, sizes: Sequence[int]) -> float:
         """Run each batch size until it is fast; returns the seconds of the slowest batch when warm."""
 
@@ -56,6 +59,7 @@ class Settings:
     precision: str = "auto"  # one of PRECISIONS; auto: fp16 on CUDA, fp32 elsewhere
     threads: int = 1  # of one inference on the CPU; 0: the library's choice
     max_batch: int = 0  # pictures; 0: the largest batch size of the facts
+    cuda_graphs: bool = False  # record each batch size once, then replay it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +94,15 @@ class BaseEngine:
             return self._infer(batch)
         parts = [batch[i : i + self._max_batch] for i in range(0, len(batch), self._max_batch)]
         return [tuple(a.copy() for a in arrays) for part in parts for arrays in self._infer(part)]
+
+    def infer_pictures(self, pictures: Sequence[Image]) -> list[Outputs]:
+        """See Engine."""
+        if len(pictures) > self._max_batch:
+            return self.infer(np.stack(pictures))
+        batch = self.buffer(len(pictures))
+        for place, picture in zip(batch, pictures, strict=True):
+            np.copyto(place, picture)
+        return self.infer(batch)
 
     def _infer(self, batch: Image) -> list[Outputs]:
         """Of at most max_batch pictures."""

@@ -11,7 +11,7 @@ TorchScript is deprecated upstream; nothing outside this module and the exporter
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -55,6 +55,7 @@ def load(
     precision: str = "auto",
     threads: int = 1,
     max_batch: int = 0,
+    cuda_graphs: bool = False,
     stub: StubTiming | None = None,
 ) -> Engine:
     """The model in `path`, ready to run; takes seconds.
@@ -62,10 +63,16 @@ def load(
     engine: one of ENGINES, auto by the file's content; device: auto, cpu, cuda or cuda:N; precision:
     auto, fp32, fp16 or bf16, auto being fp16 on CUDA; threads: of one inference on the CPU, 0 for the
     library's choice, and torch keeps the number for the whole process; max_batch: largest batch run at
-    once, 0 for the largest of the facts, which it never exceeds.
+    once, 0 for the largest of the facts, which it never exceeds; cuda_graphs: see cuda.Graphs.
     Raises ModelError (not what it should be) or ConfigError (engine or device not there).
     """
-    settings = Settings(device=device, precision=precision, threads=threads, max_batch=max_batch)
+    settings = Settings(
+        device=device,
+        precision=precision,
+        threads=threads,
+        max_batch=max_batch,
+        cuda_graphs=cuda_graphs,
+    )
     if engine == "stub":
         return StubEngine(facts, settings, stub or StubTiming())
     kind = archive.kind_of(path)
@@ -74,6 +81,14 @@ def load(
             f"{path}: engine {engine!r} cannot run a {kind} file; write engine = 'auto'"
         )
     return (OnnxEngine if kind == "onnx" else TorchScriptEngine)(path, facts, settings)
+
+
+def torch_facts() -> tuple[str, list[str]]:
+    """Version of torch, and the names of the CUDA devices that it can use."""
+    import torch
+
+    n = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return torch.__version__, [torch.cuda.get_device_name(i) for i in range(n)]
 
 
 class TorchScriptEngine(BaseEngine):
@@ -92,21 +107,43 @@ class TorchScriptEngine(BaseEngine):
         self.device = str(self._device)
         self.precision = precision_of(settings.precision, cuda=self._cuda)
         self._module = self._prepared(self._loaded(path))
-        self._pinned: dict[tuple[Any, ...], Any] = {}  # page-locked memory of the outputs
+        self._wants_graphs = settings.cuda_graphs
         if self._cuda:
-            # page-locked, so that the upload is one asynchronous DMA; `_locked` owns the memory
-            self._locked = torch.zeros(self._shape, dtype=torch.uint8, pin_memory=True)
-            self._buffer = self._locked.numpy()
+            from stages.detector import cuda
+
+            torch.cuda.set_device(self._device)
+            self._uploads = cuda.Uploads(self._device, self._shape)
+            self._downloads = cuda.Downloads(self._device)
+            self._graphs = cuda.Graphs(self._run)
+            self._buffer = self._uploads.buffer
         self._affine = [
             None if values is None else torch.tensor(values, device=self._device).view(1, 3, 1, 1)
             for values in (facts.input.mean, facts.input.std)
         ]
 
-    def _infer(self, batch: Image) -> list[Outputs]:
+    def infer_pictures(self, pictures: Sequence[Image]) -> list[Outputs]:
+        """See Engine; on CUDA each picture is uploaded from where it lies."""
+        if self._cuda and len(pictures) <= self._max_batch:
+            return self._infer(pictures)
+        return super().infer_pictures(pictures)
+
+    def warm_up(self, sizes: Sequence[int]) -> float:
+        """See Engine; records the CUDA graphs."""
+        if self._cuda and self._wants_graphs:
+            with self._torch.inference_mode():
+                for size in sizes:
+                    self._graphs.record(self._uploads(self.buffer(size)))
+        return super().warm_up(sizes)
+
+    def _infer(self, batch: Image | Sequence[Image]) -> list[Outputs]:
         torch = self._torch
         try:
             with torch.inference_mode():
-                arrays = self._to_host(self._run(self._input(batch)))
+                if self._cuda:
+                    tensors = self._graphs(self._uploads(batch))
+                else:
+                    tensors = self._run(torch.from_numpy(batch))
+                arrays = self._to_host(tensors)
         except torch.OutOfMemoryError as error:
             raise OutOfMemory(f"batch of {len(batch)}: {first_line(error)}") from None
         except (RuntimeError, torch.jit.Error) as error:  # Error: raised by the model's own code
@@ -129,7 +166,7 @@ class TorchScriptEngine(BaseEngine):
                 f"device {device!r}: this machine offers {torch.cuda.device_count()} CUDA devices; "
                 "write device = 'cpu', or 'auto'"
             )
-        return torch.device(device)
+        return torch.device(name, int(index or 0)) if name == "cuda" else torch.device(name)
 
     def _loaded(self, path: str) -> Any:
         torch = self._torch
@@ -167,11 +204,10 @@ class TorchScriptEngine(BaseEngine):
                 )
             return torch.jit.freeze(module)
 
-    def _input(self, batch: Image) -> Any:
-        """(B, 3, H, W) on the device; NHWC permuted is channels_last already: nothing is copied."""
+    def _input(self, batch: Any) -> Any:
+        """(B, 3, H, W); NHWC permuted is channels_last already: nothing is copied."""
         facts = self._facts.input
-        x = self._torch.from_numpy(batch)
-        x = x.to(self._device, non_blocking=True).permute(0, 3, 1, 2)
+        x = batch.permute(0, 3, 1, 2)
         if facts.dtype == "uint8":
             return x
         x = x.float()
@@ -184,8 +220,10 @@ class TorchScriptEngine(BaseEngine):
             x = x / std
         return x.to(self._input_dtype)
 
-    def _run(self, x: Any) -> list[Any]:
-        """The tensors of the batch: one (B, …) an output; for torchvision three a picture."""
+    def _run(self, batch: Any) -> list[Any]:
+        """Uint8 (B, H, W, 3) on the device to tensors: one (B, …) an output; for torchvision three a
+        picture."""
+        x = self._input(batch)
         is_tensor = self._torch.is_tensor
         if self._facts.layout != "torchvision":
             found = self._module(x)
@@ -215,14 +253,7 @@ class TorchScriptEngine(BaseEngine):
         tensors = [t if t.dtype in kept else t.float() for t in tensors]
         if not self._cuda or self._facts.layout == "torchvision":  # few boxes, of ever new shapes
             return [tensor.cpu().contiguous().numpy() for tensor in tensors]
-        host = []
-        for index, tensor in enumerate(tensors):
-            key = (index, tensor.dtype, *tensor.shape)
-            if key not in self._pinned:
-                self._pinned[key] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-            host.append(self._pinned[key].copy_(tensor, non_blocking=True))
-        torch.cuda.current_stream(self._device).synchronize()  # the only wait of the batch
-        return [tensor.numpy() for tensor in host]
+        return self._downloads(tensors)
 
     def _meaning(self, error: Exception, n: int) -> Exception:
         text = str(error)

@@ -44,6 +44,17 @@ def test_torchscript_runs_every_batch_size(tmp_path):
         assert np.allclose(alone[1], scores, atol=1e-6)
 
 
+def test_pictures_may_lie_anywhere(tmp_path):
+    engine = load(tiny_models.save(tiny_models.Candidates(), tmp_path / "m.pt"), FACTS)
+    batch = pictures(2 * max(FACTS.batch_sizes) + 1)
+    wanted = [arrays[1].copy() for arrays in engine.infer(batch)]
+    batch.flags.writeable = False
+    for n in (1, 3, len(batch)):
+        scattered = [np.asarray(picture[::-1])[::-1] for picture in batch[:n]]
+        got = [arrays[1] for arrays in engine.infer_pictures(scattered)]
+        assert np.allclose(got, wanted[:n], atol=1e-6)
+
+
 def test_a_batch_above_the_largest_is_run_in_parts(tmp_path):
     path = tiny_models.save(tiny_models.Candidates(), tmp_path / "m.pt")
     batch = pictures(7)
