@@ -16,11 +16,13 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from pipeline import config as configuration
+from pipeline import doctor as health
 from pipeline.errors import ConfigError, ManyeyesError, ResourceError
-from pipeline.live import LiveTable
+from pipeline.live import LiveTable, health_table, speed_table
 from pipeline.memory import check_room
 from pipeline.metrics import MetricsServer
 from pipeline.plan import make
+from pipeline.speed import recall
 from pipeline.supervisor import Options, Supervisor
 from pipeline.wiring import load
 
@@ -106,7 +108,8 @@ def check(config: Annotated[Path, typer.Argument(help="a TOML file")]) -> None:
 
     Example: manyeyes check street.toml
     """
-    plan = make(configuration.load(config))
+    checked = configuration.load(config)
+    plan = make(checked)
     plan.check()
     check_room(plan.pool_bytes)
     print(
@@ -115,6 +118,45 @@ def check(config: Annotated[Path, typer.Argument(help="a TOML file")]) -> None:
     )
     for note in plan.notes:
         print(note)
+    for sentence in health.sentences(recall(str(checked.model.path)), checked):
+        print(sentence)
+
+
+@app.command()
+def doctor(
+    model: Annotated[
+        list[Path] | None, typer.Option(help="a model bundle, or several; none: the demo model")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="frames to measure with; none: a rendered 720p clip")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+) -> None:
+    """Check this host, and measure how fast models run on it; later runs and `check` use that.
+
+    The same network in another format beside a model (street.onnx beside street.bundle) is measured,
+    too. Takes about half a minute. Exit code 78 if something is missing that every run needs.
+
+    Example: manyeyes doctor --model street.bundle --source street.mp4
+    """
+    with health.workplace() as folder:
+        rows = health.check_host(folder)
+        healthy = all(row.verdict != "fails" for row in rows)
+        if not as_json:
+            Console().print(health_table(rows))
+        speed = health.measure(model or [], source, folder, _progress) if healthy else None
+    if as_json:
+        print(json.dumps(health.document(rows, speed), indent=2))
+    elif speed is not None:
+        Console().print(speed_table(speed))
+        for sentence in health.sentences(speed, health.config_of(model or [])):
+            print(sentence)
+    if not healthy:
+        raise typer.Exit(ConfigError.exit_code)
+
+
+def _progress(text: str) -> None:
+    Console(stderr=True).print(text, style="dim")
 
 
 @app.command()

@@ -64,6 +64,7 @@ class ModelConfig(_Section):
     )
     workers: int = _field(0, "a whole number within 0..64 (0: chosen for the host)", ge=0, le=64)
     threads: int = _field(0, "a whole number within 0..256 (0: chosen for the host)", ge=0, le=256)
+    cuda_graphs: bool = _field(False, _BOOL)  # for small models on CUDA: one launch a batch
     sha256: str | None = _field(None, "64 hexadecimal digits", pattern="^[0-9a-fA-F]{64}$")
     score_threshold: Share | None = _field(None, _SHARE)
     iou_threshold: Share | None = _field(None, _SHARE)
@@ -108,6 +109,9 @@ class CameraConfig(_Section):
     max_size: Size | None = _field(None, "[width, height] in px, each within 2..32768")
     loop: bool | None = _field(None, _BOOL)
     realtime: bool | None = _field(None, _BOOL)  # a file at the rate of its own clock
+    decode: Literal["all", "reference", "keyframes"] | None = _field(
+        None, "'all', 'reference' or 'keyframes'"
+    )  # what of a stream is decoded; few pictures cost less
     reader: Literal["av", "opencv"] | None = _field(None, "'av' or 'opencv'")
     transport: Literal["tcp", "udp"] | None = _field(None, "'tcp' or 'udp'")
 

@@ -1,11 +1,11 @@
-"""What fits this host: processes and threads for the model, and one thread for everything else."""
+"""The host: its cores, a container's share of them, and how its libraries should use them."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from typing import Any
-
-from pipeline.config import Config
+import platform
+from pathlib import Path
 
 # One thread a process: pools of threads of several processes on the same cores slow each other down.
 ONE_THREAD = {
@@ -16,28 +16,36 @@ ONE_THREAD = {
     "OMP_WAIT_POLICY": "passive",
     "GOMP_SPINCOUNT": "0",
 }
+_CGROUP = Path("/sys/fs/cgroup")
 
 
-def workers_for(config: Config) -> tuple[int, int, str]:
-    """How many inference processes, with how many threads each."""
-    model = config.model
-    cores, cameras = len(os.sched_getaffinity(0)), len(config.camera)
-    if model.device.startswith("cuda"):
-        workers = model.workers or 1
-        return workers, model.threads or 1, f"{model.device}: inference in {workers} process(es)"
-    if cameras == 1:
-        workers, threads = model.workers or 1, model.threads or cores
-    else:
-        workers = model.workers or max(1, min(cores - 1, cameras))
-        threads = model.threads or 1
-    return (
-        workers,
-        threads,
-        f"{cores} cores, {cameras} cameras: inference in {workers} × {threads} threads",
-    )
+def visible_cores() -> int:
+    """Cores that this process may be scheduled on."""
+    return len(os.sched_getaffinity(0))
 
 
-def largest_batch(config: Config, facts: Any) -> int:
-    """What a batch has room for, where the configuration says nothing."""
-    largest: int = max(facts.batch_sizes)
-    return min(largest, len(config.camera)) if config.run.policy == "newest" else min(largest, 4)
+def quota_cores() -> float | None:
+    """Cores' worth of time that the container may use (cgroup v2, v1); None: no limit."""
+    with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+        quota, period = (_CGROUP / "cpu.max").read_text().split()
+        return int(quota) / int(period)
+    with contextlib.suppress(OSError, ValueError):
+        quota_us, period_us = (
+            int((_CGROUP / "cpu" / f"cpu.cfs_{name}_us").read_text())
+            for name in ("quota", "period")
+        )
+        return quota_us / period_us if quota_us > 0 else None
+    return None
+
+
+def cores() -> float:
+    """Cores' worth of time that there is: those visible, or less in a container."""
+    return min(float(visible_cores()), quota_cores() or float("inf"))
+
+
+def cpu_name() -> str:
+    """Of the model, as the kernel calls it."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

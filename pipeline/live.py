@@ -1,4 +1,4 @@
-"""What a person sees of a run in a terminal: a live table, and the ledger at its end."""
+"""What a person sees in a terminal: a run's live table, the ledger at its end, a host's health."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.doctor import Row
 from pipeline.ledger import Totals, quantile_s
 from pipeline.metrics import Rates
+from pipeline.speed import Speed
 from pipeline.supervisor import Supervisor
 
 _REFRESH_S = 0.5
@@ -187,5 +189,43 @@ def ledger_table(supervisor: Supervisor) -> Table:
         table.add_row(
             camera, path, str(totals.captured), str(totals.delivered), str(totals.in_flight),
             error, _reasons(totals),
+        )  # fmt: skip
+    return table
+
+
+_VERDICTS = {"ok": "green", "note": "yellow", "fails": "bold red"}
+
+
+def health_table(rows: list[Row]) -> Table:
+    """What `doctor` found, and what to do about it."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("host", "", "found", "what to do"):
+        table.add_column(name)
+    for row in rows:
+        advice = "" if row.verdict == "ok" else row.advice
+        table.add_row(row.what, Text(row.verdict, style=_VERDICTS[row.verdict]), row.found, advice)
+    return table
+
+
+def speed_table(speed: Speed) -> Table:
+    """One row an engine and number of threads; milliseconds."""
+    table = Table(
+        title=f"measured with {speed.source}; a batch of b takes α + β b",
+        title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )  # fmt: skip
+    columns = ("model", "device", "threads", "α ms", "β ms", "pict./s", "decode", "resize", "NMS")
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="left" if number < 2 else "right")
+    for timing in speed.timings:
+        cells = (
+            timing.alpha_s, timing.beta_s, timing.capture_s, timing.preprocess_s,
+            timing.postprocess_s,
+        )  # fmt: skip
+        alpha, beta, decode, resize, nms = (f"{1e3 * s:.2f}" for s in cells)
+        rate = max(b / s for b, s in timing.seconds.items())
+        table.add_row(
+            os.path.basename(timing.model), timing.device, str(timing.threads), alpha, beta,
+            f"{rate:.0f}", decode, resize, nms, style="bold" if timing == speed.best else "",
         )  # fmt: skip
     return table

@@ -15,10 +15,12 @@ from pipeline.config import CameraConfig, Config, SinkConfig, StageConfig
 from pipeline.delivery import Overflow
 from pipeline.errors import ConfigError
 from pipeline.fields import check_fields
-from pipeline.host import ONE_THREAD, largest_batch, workers_for
+from pipeline.host import ONE_THREAD
 from pipeline.ledger import DETECT, VIEW
 from pipeline.messages import Frame, Result
 from pipeline.runner import build
+from pipeline.sizing import largest_batch, workers_for
+from pipeline.speed import recall
 from pipeline.wiring import EdgeSpec, Plan, ProcessSpec, load, signature
 
 SOURCE_FOR = "stages.capture.choose:source_for"
@@ -142,7 +144,8 @@ class _Draft:
 def make(config: Config) -> Plan:
     """The plan of a run. Starts nothing, loads no model. Raises ConfigError."""
     facts = load(READ_FACTS)(config.model.path)
-    workers, threads, note = workers_for(config)
+    speed = None if config.model.engine == "stub" else recall(str(config.model.path))
+    workers, threads, note = workers_for(config, speed.of(str(config.model.path)) if speed else ())
     max_batch = config.model.max_batch or largest_batch(config, facts)
     draft = _Draft(config=config, depths=_depths(config.run.policy, max_batch))
     sinks = [_sink(sink, tuple(facts.classes)) for sink in config.sink]
@@ -196,6 +199,7 @@ def _add_camera(draft: _Draft, camera: CameraConfig, *, viewed: bool) -> None:
         "realtime": realtime,
         "credentials": camera.credentials,
         "transport": camera.transport,
+        "decode": camera.decode,
     }
     run, config = load(SOURCE_FOR)(camera.source, reader=camera.reader, **options)
     draft.add(
@@ -316,6 +320,7 @@ def _inference(config: Config, facts: str, max_batch: int, threads: int) -> dict
         "precision": model.precision,
         "threads": threads,
         "max_batch": max_batch,
+        "cuda_graphs": model.cuda_graphs,
         "sha256": model.sha256,
     }
 

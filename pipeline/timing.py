@@ -1,0 +1,150 @@
+"""Measures what a model and a camera cost on this host: each stage by itself, in a fresh process.
+
+python -m pipeline.timing FILE          the child: FILE holds the specs of four stages, as JSON
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import ConfigError, SourceError
+from pipeline.host import cores
+from pipeline.messages import Frame, FrameInfo, Tensor
+from pipeline.runner import build
+from pipeline.speed import Speed, Timing, fit, timing_of
+from pipeline.wiring import Plan, ProcessSpec, load
+
+KIND_OF = "stages.detector.archive:kind_of"
+PARTS = ("capture", "preprocess", "inference", "postprocess")
+FRAMES = 24  # through every part
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
+_BATCH_S = 0.6  # spent on each batch size
+_CALLS = (3, 50)  # of each batch size: at least, at most
+
+
+def measure(
+    plans: Sequence[Plan], source: str, tell: Callable[[str], None] = lambda text: None
+) -> Speed:
+    """One child after the other: every plan's stages, with one thread and with as many as cores.
+
+    plans: as `plan.make` made them, one for each model file, with the same source. Takes about ten
+    seconds for each child. Raises ConfigError with a child's own words if it fails.
+    """
+    timings = []
+    for plan in plans:
+        for threads in sorted({1, max(1, int(cores()))}):
+            model = Path(_spec(plan, "inference").config["model"]).name
+            tell(f"measuring {model} with {threads} thread{'s'[: threads > 1]} …")
+            timings.append(_measured(plan, threads))
+            if not timings[-1].on_cpu:
+                break  # its threads have nothing to do
+    return Speed(source=source, timings=tuple(timings))
+
+
+def _spec(plan: Plan, part: str) -> ProcessSpec:
+    return next(spec for spec in plan.processes if spec.name.split(".")[0] == part)
+
+
+def _measured(plan: Plan, threads: int) -> Timing:
+    specs = [asdict(_spec(plan, part)) for part in PARTS]
+    specs[2]["config"] |= {"threads": threads, "max_batch": 0}
+    number = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    with tempfile.TemporaryDirectory(prefix="manyeyes-timing-") as folder:
+        file = Path(folder) / "specs.json"
+        file.write_text(json.dumps(specs))
+        child = subprocess.run(
+            [sys.executable, "-m", "pipeline.timing", str(file)],
+            env={**os.environ, **specs[2]["environment"], **number},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    if child.returncode:
+        last = (child.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise ConfigError(f"{specs[2]['config']['model']}: could not be measured: {last}")
+    fields: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
+    return timing_of(fields)
+
+
+# -- the child -------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Measure, and print one line of JSON."""
+    specs = [ProcessSpec.from_json(fields) for fields in json.loads(Path(sys.argv[1]).read_text())]
+    source, preprocess, inference, postprocess = (build(spec.run, spec.config) for spec in specs)
+    for stage in (source, preprocess, inference, postprocess):
+        stage.setup()
+    slots = np.zeros((FRAMES, specs[0].slot_bytes), np.uint8)
+    source.open()
+    frames, capture_s = _timed(lambda: [_read(source, slot, i) for i, slot in enumerate(slots)])
+    source.close()
+    preprocess.process(frames[0])  # the first call loads tables
+    tensors, preprocess_s = _timed(lambda: [preprocess.process(frame) for frame in frames])
+    seconds, cpu_s = _inferences(inference, tensors, specs[2].config["facts"])
+    outputs = inference.process_batch(tensors)
+    _, postprocess_s = _timed(lambda: [postprocess.process(output) for output in outputs])
+    alpha_s, beta_s = fit(seconds)
+    config = specs[2].config
+    timing = Timing(
+        model=os.path.realpath(config["model"]),
+        engine=load(KIND_OF)(config["model"]),
+        device=inference.device,
+        threads=config["threads"], alpha_s=alpha_s, beta_s=beta_s, seconds=seconds, cpu_s=cpu_s,
+        capture_s=capture_s / FRAMES, preprocess_s=preprocess_s / FRAMES,
+        postprocess_s=postprocess_s / FRAMES,
+    )  # fmt: skip
+    print(json.dumps(asdict(timing)))
+
+
+def _timed(work: Callable[[], list[Any]]) -> tuple[list[Any], float]:
+    start = time.process_time()
+    return work(), time.process_time() - start
+
+
+def _read(source: Any, slot: Any, index: int) -> Frame:
+    end = time.monotonic() + 15
+    while (picture := source.read(slot)) is None:
+        if time.monotonic() > end:
+            raise SourceError("no picture in 15 s")
+    width, height = picture.width, picture.height
+    shape = (height, width, 3) if picture.format == "bgr24" else (height * 3 // 2, width)
+    info = FrameInfo(
+        camera="test", frame_id=index, width=width, height=height,
+        t_capture_ns=time.monotonic_ns(), t_wall_ns=0,
+    )  # fmt: skip
+    return Frame(
+        info=info, format=picture.format, pixels=slot[: math.prod(shape)].reshape(shape),
+        matrix=picture.matrix, full_range=picture.full_range,
+    )  # fmt: skip
+
+
+def _inferences(stage: Any, tensors: list[Tensor], facts: str) -> tuple[dict[int, float], float]:
+    """Median seconds of each batch size, and CPU seconds of a picture in the largest."""
+    largest = max(json.loads(facts)["batch_sizes"])
+    seconds, cpu_s = {}, 0.0
+    for size in (b for b in BATCHES if b <= largest):
+        batch = [tensors[i % len(tensors)] for i in range(size)]
+        durations: list[float] = []
+        spent_s, end = time.process_time(), time.monotonic() + _BATCH_S
+        while len(durations) < _CALLS[0] or (len(durations) < _CALLS[1] and time.monotonic() < end):
+            start = time.perf_counter()
+            stage.process_batch(batch)
+            durations.append(time.perf_counter() - start)
+        seconds[size] = float(np.median(durations))
+        cpu_s = (time.process_time() - spent_s) / len(durations) / size
+    return seconds, cpu_s
+
+
+if __name__ == "__main__":
+    main()
