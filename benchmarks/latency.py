@@ -60,10 +60,16 @@ class Part:
     rows: Array  # probes.ROW, of the frames whose engine output lies in the window
 
 
-def figures(seconds: float, c3_s: float) -> list[Figure]:
-    """c1 and c2 in turns, then c3 in one piece."""
+def figures(
+    seconds: float,
+    c3_s: float,
+    *,
+    model: dict[str, Any] | None = None,
+    first_hz: float = FIRST_HZ,
+) -> list[Figure]:
+    """c1 and c2 in turns, then c3 in one piece. model: as in `rig.cameras`."""
     round_s = HALF_S + NINETY_S + TWICE_S + 3 * SETTLE_S
-    with Rig(cameras(CAMERAS, FIRST_HZ), probes=True) as rig:
+    with Rig(cameras(CAMERAS, first_hz, model=model), probes=True) as rig:
         rig.window(2 * SETTLE_S)
         capacity = rig.window(TWICE_S).fps
         parts: list[Part] = []
