@@ -56,7 +56,7 @@ def capacity(
 
     Example: manyeyes bench capacity street.mp4 --model yolox.bundle --p99-ms 100 --fps 5
     """
-    from benchmarks import certificate
+    from benchmarks import certificate, certificate_page
     from pipeline.cli import config_of
 
     notes = Console(stderr=True)
@@ -68,7 +68,7 @@ def capacity(
     )  # fmt: skip
     written = [output / "capacity.json", output / "capacity.html"]
     _write(written[0], _text(document))
-    _write(written[1], certificate.page(document))
+    _write(written[1], certificate_page.page(document))
     if as_json:
         print(_text(document), end="")
         return

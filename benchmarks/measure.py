@@ -22,6 +22,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import plots
+from pipeline.errors import ConfigError
+
 Verdict = Literal["met", "missed", "undecided", "report"]
 Sample = TypeVar("Sample")
 
@@ -202,7 +205,7 @@ def _output(*command: str) -> str:
 
 
 def report(name: str, figures: Sequence[Figure], machine: Machine, json_file: Path | None) -> None:
-    """Print the table, and write the JSON if asked for."""
+    """Print the table, and write the JSON, with a plot beside it, if asked for."""
     facts = machine.fingerprint()
     table = Table(title=f"{name}: {facts['cpu']}, {facts['cores']} cores", title_justify="left")
     for column in ("", "figure", "value", "95 % interval", "target", "verdict", "n", "measured"):
@@ -224,3 +227,7 @@ def report(name: str, figures: Sequence[Figure], machine: Machine, json_file: Pa
         rows = [{**asdict(figure), "verdict": figure.verdict} for figure in figures]
         document = {"benchmark": name, "machine": facts, "figures": rows}
         json_file.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+        try:
+            plots.write(document, json_file.with_suffix(".png"))
+        except ConfigError as error:  # the figures are there; the picture may wait for matplotlib
+            console.print(str(error), style="dim")

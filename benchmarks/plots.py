@@ -46,6 +46,7 @@ def pyplot() -> Any:
     import matplotlib.pyplot as plt
 
     plt.rcParams["svg.fonttype"] = "none"  # text stays text
+    plt.rcParams["text.parse_math"] = False  # a $ in a name is a $
     plt.rcParams["svg.hashsalt"] = "manyeyes"  # the same document gives the same file
     return plt
 
@@ -226,8 +227,8 @@ def _bar(
     if share < _MS_SHOWN:
         return
     room = int(130 * share)  # characters that fit
-    lines = textwrap.wrap(text, max(6, room))
-    if len(lines) <= 3:
+    lines = textwrap.wrap(text.replace(" ms", "\u00a0ms"), max(6, room), break_long_words=False)
+    if len(lines) <= 3 and max(map(len, lines)) <= room:
         axis.text(left + width / 2, floor + 0.47, "\n".join(lines), ha="center", va="center",
                   color=ink, fontsize=8.5)  # fmt: skip
 

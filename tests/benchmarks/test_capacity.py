@@ -71,7 +71,7 @@ def test_a_trial_passes_or_says_why_not(changes, why):
 @pytest.mark.parametrize(
     ("changes", "resource", "words"),
     [
-        ({"cores": 1.9}, "host CPU", "1.9 of 2 cores are busy, and they work for inference 90%, capture 10%"),
+        ({"cores": 1.9}, "host CPU", "1.9 of 2 cores are busy, and they work for inference 90%"),
         ({"busy": {"preprocess": 0.99, "inference": 0.4}}, "preprocess", "[preprocess] workers"),
         ({"p99_ms": 300.0}, "latency", "p99 is 300 ms"),
         ({"served": 0.5}, "losses", "50.0% served"),
