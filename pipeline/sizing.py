@@ -7,59 +7,50 @@ from typing import Any
 
 from pipeline.config import Config
 from pipeline.host import cores
+from pipeline.memory import available_bytes
 from pipeline.speed import Timing
 
 _WORTH_IT = 1.25  # a batch must be this much faster for more threads to be taken
+_USUAL_SHARE = 0.9  # of a frame's CPU time: 12 of 14 ms for the demo model behind a 720p camera
+_WORKER_BYTES = 1 << 30  # torch takes half of that before it has a model
 USABLE = 0.9  # of the cores: what a run at full load turns into work (benchmarks, b1)
 
 
 def workers_for(config: Config, measured: Sequence[Timing] = ()) -> tuple[int, int, str]:
     """How many inference processes, with how many threads each, and why, for the user to read.
 
-    measured: of the model on this host, one for each number of threads; without any a rule of
-    thumb decides. What the configuration says stands.
+    At full load every frame wants its share of the cores, so as many cores go to the model as its share
+    of a frame is. A worker has one picture of a camera in hand (`newest`), so few cameras keep few
+    workers busy; what is left goes to threads, if they make a picture so much faster that it is worth it.
+
+    measured: of the model on this host, one for each number of threads; without any, the share of a
+    usual model. What the configuration says stands.
     """
     model, cameras = config.model, len(config.camera)
     if model.device.startswith("cuda") or any(not timing.on_cpu for timing in measured):
         workers = model.workers or 1
         return workers, model.threads or 1, f"on the GPU: inference in {workers} process(es)"
+    share, why = _USUAL_SHARE, "not measured here; `manyeyes doctor` does"
     if measured:
-        workers, threads, why = _by_measurement(config, measured)
-    else:
-        workers, threads = _by_thumb(cameras)
-        why = "not measured here; `manyeyes doctor` does"
-    workers, threads = model.workers or workers, model.threads or threads
+        one = measured[0]
+        share = one.picture_s / (one.picture_s + one.frame_s)
+        why = (
+            f"measured: {one.picture_s * 1e3:.1f} ms of a core a picture, "
+            f"{one.frame_s * 1e3:.1f} ms to decode, resize and the rest"
+        )
+    limit = cameras if config.run.policy == "newest" else max(1, int(cores()))
+    limit = max(1, min(limit, available_bytes() // _WORKER_BYTES))
+    workers = model.workers or max(1, min(round(cores() * share), limit))
+    threads = max(1, round(cores() * share / workers))
+    more = [timing.seconds[1] for timing in measured if timing.threads > 1]
+    if measured and (not more or measured[0].seconds[1] < _WORTH_IT * min(more)):
+        threads = 1
+    threads = model.threads or threads
     return (
         workers,
         threads,
         f"{cores():g} cores, {cameras} cameras: inference in {workers} × {threads} threads ({why})",
     )
-
-
-def _by_thumb(cameras: int) -> tuple[int, int]:
-    n = max(1, int(cores()))
-    return (1, n) if cameras == 1 else (max(1, min(n - 1, cameras)), 1)
-
-
-def _by_measurement(config: Config, measured: Sequence[Timing]) -> tuple[int, int, str]:
-    """At full load every frame wants its share of the cores: so many go to the model.
-
-    One worker runs one picture of a camera at a time (`newest`), so few cameras keep few workers busy;
-    what is left goes to threads, if they make a picture so much faster that it is worth it.
-    """
-    one, n = measured[0], len(config.camera)
-    for_model = cores() * one.picture_s / (one.picture_s + one.frame_s)
-    limit = n if config.run.policy == "newest" else max(1, int(cores()))
-    workers = max(1, min(round(for_model), limit))
-    threads = max(1, round(for_model / workers))
-    more = [timing.seconds[1] for timing in measured if timing.threads > 1]
-    if not more or one.seconds[1] < _WORTH_IT * min(more):
-        threads = 1
-    why = (
-        f"measured: {one.picture_s * 1e3:.1f} ms of a core a picture, "
-        f"{one.frame_s * 1e3:.1f} ms to decode, resize and the rest"
-    )
-    return workers, threads, why
 
 
 def cameras_at(timing: Timing, rate_hz: float) -> tuple[int, str]:

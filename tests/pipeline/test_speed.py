@@ -116,6 +116,21 @@ def test_what_the_configuration_says_stands(monkeypatch):
     assert "not measured" in sizing.workers_for(cameras(4))[2]
 
 
+@pytest.mark.parametrize(
+    ("cores", "n", "policy", "wanted"),
+    [
+        (1, 3, "newest", (1, 1)),
+        (2, 1, "newest", (1, 2)),
+        (2, 4, "newest", (2, 1)),
+        (16, 64, "newest", (14, 1)),
+        (2, 1, "every", (2, 1)),
+    ],
+)
+def test_unmeasured_it_is_a_usual_model(monkeypatch, cores, n, policy, wanted):
+    monkeypatch.setattr(sizing, "cores", lambda: float(cores))
+    assert sizing.workers_for(cameras(n, policy))[:2] == wanted
+
+
 def test_a_gpu_has_one_worker(monkeypatch):
     monkeypatch.setattr(sizing, "cores", lambda: 8.0)
     on_gpu = timing(device="cuda:0 fp16")
