@@ -79,10 +79,14 @@ def measure(plan: Plan, clips: Sequence[Clip], seconds: float = SECONDS) -> Limi
         for batch in batches
     }  # fmt: skip
     how = max(rates, key=rates.__getitem__)
-    files = [clip for clip in clips if not clip.is_scene]
-    tasks = [{"run": clip.run, "config": clip.config} for clip in files]
-    decode_fps = _together(tasks * -(-cores // len(tasks)), 1, seconds) if tasks else float("inf")
-    return Limits(decode_fps=decode_fps, model_fps=rates[how], how=how, shared=on_cpu)
+    return Limits(decode_fps=decoding(clips, seconds), model_fps=rates[how], how=how, shared=on_cpu)
+
+
+def decoding(clips: Sequence[Clip], seconds: float = SECONDS) -> float:
+    """Pictures a second of as many decoders as there are cores; infinity for scenes from memory."""
+    tasks = [{"run": clip.run, "config": clip.config} for clip in clips if not clip.is_scene]
+    copies = -(-len(os.sched_getaffinity(0)) // max(1, len(tasks)))
+    return _together(tasks * copies, 1, seconds) if tasks else float("inf")
 
 
 def _has_device(name: str) -> bool:

@@ -70,7 +70,7 @@ def figures(seconds: float, video: Path | None = None, cameras: int = 4) -> list
         clip = video or write_clip(folder / "scenes.mp4")
         gate = Pace(folder / "gate", 1)
         config = _config(clip, cameras, folder)
-        run = Rig(config, edit=lambda plan: _gated(plan, folder))
+        run = Rig(config, edit=lambda plan: gated(plan, folder))
         alone = Alone(make(config), cores)
         try:
             with run as rig:
@@ -161,7 +161,7 @@ def _config(clip: Path, cameras: int, folder: Path) -> Config:
     return config.model_copy(update={"camera": loops, "sink": (sink,)})
 
 
-def _gated(plan: Plan, folder: Path) -> Plan:
+def gated(plan: Plan, folder: Path) -> Plan:
     """The plan with files that wait at a gate."""
     processes = tuple(
         replace(
