@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import detection
 from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
+from torchvision.models.detection.fcos import FCOS
 from torchvision.models.detection.ssd import SSD, SSDHead
 from torchvision.models.detection.ssdlite import SSDLiteHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
@@ -172,11 +173,14 @@ class Canvas(GeneralizedRCNNTransform):  # type: ignore[misc]  # torchvision has
 
 
 def _named(config: ModelConfig, backbone_weights: Path | None) -> Any:
+    count = len(names(config))
     if config.architecture == "fcos_tiny":
-        return tiny.fcos_tiny(num_classes=len(names(config)))
+        return tiny.fcos_tiny(num_classes=count)
     model: Any = getattr(detection, config.architecture)(
-        weights=None, weights_backbone=None, num_classes=len(names(config))
+        weights=None, weights_backbone=None, num_classes=count
     )
+    if isinstance(model, FCOS):
+        tiny.awaken(model)
     if config.architecture == "ssd300_vgg16" and (config.width, config.height) != (300, 300):
         model.anchor_generator.steps = None  # they are right for 300 px only
     if backbone_weights is not None:

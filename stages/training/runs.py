@@ -35,7 +35,7 @@ from stages.training.batches import Pictures, Steps, balance, loader
 from stages.training.datasets import DataSet, Sample, read_image
 from stages.training.models import build, label_offset
 from stages.training.plan import PLAN, Plan
-from stages.training.train import Losses, State, TrainConfig, new_state, train_one_epoch
+from stages.training.train import Losses, State, TrainConfig, dtype_of, new_state, train_one_epoch
 from stages.training.transforms import Augment
 from stages.training.validation import facts_of, validate
 
@@ -79,7 +79,8 @@ def train(
             memory runs out. DataError: an empty split, other classes. ResourceError: a full disk.
     """
     _check(plan, training, validation)
-    plan = replace(plan, train=plan.train.settled(len(training.samples)))
+    settled = plan.train.settled(len(training.samples), plan.model.architecture)
+    plan = replace(plan, train=settled)
     with parallel.group() as device:
         facts = facts_of(plan.model, plan.resize, folder.name)
         job = _Job(plan, training, validation, folder, device, facts, read)
@@ -271,6 +272,8 @@ def _begin(job: _Job) -> None:
             "torchvision": torchvision.__version__,
             "commit": checkpoint.commit(),
         },
+        "device": str(job.device),
+        "precision": str(dtype_of(job.plan.train, job.device)).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "processes": parallel.expected_world(),
     }

@@ -63,7 +63,18 @@ def fcos_tiny(*, num_classes: int) -> FCOS:
     """FCOS (Tian et al. 2019) with 0.67 M parameters, for canvases whose sides divide by 32."""
     anchors = AnchorGenerator(tuple((s,) for s in STRIDES), ((1.0,),) * len(STRIDES))
     head = FCOSHead(PYRAMID, 1, num_classes, num_convs=2)
-    return FCOS(Pyramid(), num_classes, anchor_generator=anchors, head=head, score_thresh=0.01)
+    model = FCOS(Pyramid(), num_classes, anchor_generator=anchors, head=head, score_thresh=0.01)
+    awaken(model)
+    return model
+
+
+def awaken(model: FCOS) -> None:
+    """Let an untrained FCOS begin with boxes that are four strides wide and high.
+
+    The distances to the four sides end in a ReLU. With the zero biases of torchvision some seeds begin
+    with no distance above 0 anywhere, so with no gradient, and never find a box.
+    """
+    nn.init.constant_(model.head.regression_head.bbox_reg.bias, 2.0)  # strides
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> tuple[nn.Module, nn.Module]:

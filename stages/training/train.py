@@ -23,32 +23,35 @@ Losses = dict[str, float]
 
 # 70 pictures of traffic needed about 1300 steps of 8 from scratch, 5000 scenes 1900 of 16
 STEPS, EPOCHS = 1500, (12, 150)
+RECIPES = {"sgd": (0.01, 1e-4), "adamw": (0.002, 0.02)}  # learning rate, weight decay
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
-    """How to train; the defaults suit a few hundred pictures. 0: `settled` chooses."""
+    """How to train; the defaults suit a few hundred pictures. 0, None, auto: `settled` chooses."""
 
     epochs: int = 0  # 0: enough for STEPS steps, within EPOCHS
     # pictures of one step of the optimiser, over all ranks and accumulation together
     batch: int = 8
     accumulate: int = 1  # parts that a batch is computed in, one after the other, to save memory
-    optimizer: Literal["sgd", "adamw"] = "sgd"  # sgd: Nesterov momentum
-    lr: float = 0.0  # at the peak; 0: 0.01 for sgd, 0.002 for adamw
+    # sgd: with Nesterov momentum; auto: adamw for our own fcos_tiny, sgd for torchvision's detectors
+    optimizer: Literal["auto", "sgd", "adamw"] = "auto"
+    lr: float = 0.0  # at the peak; 0: that of RECIPES
     momentum: float = 0.9  # sgd only
-    weight_decay: float = 1e-4  # of matrices and kernels; norms and biases are not decayed
+    # of matrices and kernels; norms and biases are not decayed; None: that of RECIPES
+    weight_decay: float | None = None
     warmup_steps: int = 100  # linear from 0; at most a tenth of the run
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     step_at: tuple[float, ...] = (0.7, 0.9)  # shares of the run where "step" divides lr by 10
     clip_norm: float = 10.0  # largest gradient norm; 0: no clipping
     ema: float = 0.998  # decay of the average of the weights; 0: none
-    # auto: half on a GPU, fp32 on a CPU
+    # auto: bf16 where the processor has instructions for it, else fp16 on a GPU, fp32 on a CPU
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     freeze: tuple[str, ...] = ()  # prefixes of parameter names that stay as they are
     balanced: bool = False  # pictures of rare classes are drawn more often
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     plain_epochs: float = 0.1  # share of the run, at its end, without mosaic and zoom-out
-    evaluate_every: int = 0  # epochs; 0: about thirty times in a run
+    evaluate_every: int = 0  # epochs; 0: at most thirty times in a run
     patience: int = 20  # evaluations without a better mAP before the run stops early; 0: never
     save_every: int = 500  # steps between checkpoints inside an epoch
     workers: int = 1  # processes that decode and augment
@@ -64,15 +67,23 @@ class TrainConfig:
         if not 0 <= self.ema < 1:
             raise ConfigError(f"train: ema is a decay within 0..1, 1 excluded, got {self.ema}")
 
-    def settled(self, pictures: int) -> TrainConfig:
-        """The same for so many training pictures, with nothing left to choose."""
+    def settled(self, pictures: int, architecture: str) -> TrainConfig:
+        """The same for so many training pictures, with nothing left to choose but the precision.
+
+        That is the machine's: `dtype_of`.
+        """
         fewest, most = EPOCHS
         epochs = self.epochs or min(most, max(fewest, round(STEPS * self.batch / pictures)))
+        suited: Literal["sgd", "adamw"] = "adamw" if architecture == "fcos_tiny" else "sgd"
+        optimizer = suited if self.optimizer == "auto" else self.optimizer
+        lr, weight_decay = RECIPES[optimizer]
         return replace(
             self,
             epochs=epochs,
-            lr=self.lr or {"sgd": 0.01, "adamw": 0.002}[self.optimizer],
-            evaluate_every=self.evaluate_every or max(1, epochs // 30),
+            optimizer=optimizer,
+            lr=self.lr or lr,
+            weight_decay=weight_decay if self.weight_decay is None else self.weight_decay,
+            evaluate_every=self.evaluate_every or math.ceil(epochs / 30),
         )
 
 
@@ -132,12 +143,15 @@ class State:
 
 
 def new_state(model: nn.Module, config: TrainConfig, device: torch.device) -> State:
-    """Optimiser, loss scaler and average for a model that is on its device already."""
+    """Optimiser, loss scaler and average for a model that is on its device already.
+
+    config: a settled one.
+    """
     freeze(model, config.freeze)
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained:
         raise ConfigError("train: every parameter is frozen, nothing is left to learn")
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
@@ -168,13 +182,21 @@ def freeze(model: nn.Module, prefixes: Iterable[str]) -> None:
 def dtype_of(config: TrainConfig, device: torch.device) -> torch.dtype:
     """The precision of the forward pass."""
     if config.precision == "auto":
-        if device.type != "cuda":
-            return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        if device.type == "cuda":
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+            return torch.bfloat16 if native else torch.float16
+        return torch.bfloat16 if _cpu_has_bf16() else torch.float32
     names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if config.precision == "fp16" and device.type == "cpu":
         raise ConfigError("train: precision fp16 needs a GPU; on a CPU use bf16 or fp32")
     return names[config.precision]
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether bf16 is computed and not emulated, which would be slower than fp32 (x86-64 alone)."""
+    # not in torch 2.9 yet
+    features: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
 
 
 def train_one_epoch(

@@ -62,8 +62,6 @@ class Augment:
             steps.append(
                 v2.RandomApply([_Jitter(config.scale_range, resize.pad)], config.scale_jitter)
             )
-        if config.photometric:
-            steps.append(v2.RandomPhotometricDistort(p=config.photometric))
         if config.zoom_out:
             steps.append(v2.RandomZoomOut(fill=fill, side_range=(1.0, 2.0), p=config.zoom_out))
         if config.iou_crop:
@@ -72,6 +70,7 @@ class Augment:
             steps.append(v2.RandomHorizontalFlip(config.flip))
         # mandatory behind RandomIoUCrop, which leaves boxes of cut-off objects with zero area
         self.steps = v2.Compose([*steps, v2.SanitizeBoundingBoxes(min_size=1.0)])
+        self.colors = v2.RandomPhotometricDistort(p=config.photometric)
 
     def plain(self) -> Augment:
         """The same without what makes pictures unlike those of the camera."""
@@ -104,44 +103,43 @@ class Augment:
             else:
                 image, xyxy, labels = read(index)
             image, xyxy, labels = self._vary(image, xyxy, labels)
-        canvas, fit = prepare(image, self.input, self.resize)
+            canvas, fit = prepare(image, self.input, self.resize)
+            pixels = self._color(torch.from_numpy(canvas).permute(2, 0, 1))
         boxes = fit.to_input(xyxy)  # (N, 4)
         keep = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) >= self.config.min_box_px
         return (
-            torch.from_numpy(canvas).permute(2, 0, 1),
+            pixels,
             torch.from_numpy(boxes[keep]),
             torch.from_numpy(labels[keep].astype(np.int64)),
         )
 
     def _vary(self, image: Image, xyxy: Floats, labels: Labels) -> Boxed:
-        # planes that are each in one piece: the colour steps take 1.5 times as long on a strided view
-        rgb = torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))
+        """Cut, shrunk, mirrored: nothing that looks at colours."""
+        planes = tv_tensors.Image(torch.from_numpy(image).permute(2, 0, 1))
+        if not len(xyxy):  # RandomIoUCrop needs a box, and there is nothing to keep
+            mirrored = v2.RandomHorizontalFlip(self.config.flip)(planes)
+            return _pixels(mirrored), np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
         boxes = tv_tensors.BoundingBoxes(
             torch.from_numpy(xyxy), format="XYXY", canvas_size=image.shape[:2]
         )
-        if not len(xyxy):  # RandomIoUCrop needs a box, and there is nothing to keep
-            return self._vary_empty(rgb)
-        picture, found = self.steps(
-            tv_tensors.Image(rgb), {"boxes": boxes, "labels": torch.from_numpy(labels)}
-        )
-        return _bgr(picture), found["boxes"].numpy().reshape(-1, 4), found["labels"].numpy()
+        picture, found = self.steps(planes, {"boxes": boxes, "labels": torch.from_numpy(labels)})
+        return _pixels(picture), found["boxes"].numpy().reshape(-1, 4), found["labels"].numpy()
 
-    def _vary_empty(self, rgb: Tensor) -> Boxed:
-        kept = [
-            step
-            for step in self.steps.transforms
-            if isinstance(step, v2.RandomPhotometricDistort | v2.RandomHorizontalFlip)
-        ]
-        picture = tv_tensors.Image(rgb)
-        for step in kept:
-            picture = step(picture)
-        return _bgr(picture), np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
+    def _color(self, canvas: Tensor) -> Tensor:
+        """Colours last, where the picture is smallest. canvas: uint8 (3, H, W), the model's order."""
+        if not self.config.photometric:
+            return canvas
+        bgr = self.input.color == "bgr"
+        # planes that are each in one piece take two thirds of a strided view's time
+        planes = (canvas.flip(0) if bgr else canvas).contiguous()
+        varied: Tensor = self.colors(tv_tensors.Image(planes)).as_subclass(Tensor)
+        return varied.flip(0) if bgr else varied
 
 
-def _bgr(picture: Tensor) -> Image:
-    """RGB (3, H, W) as OpenCV has it: BGR (H, W, 3)."""
-    merged: Image = cv2.merge(list(picture.numpy()[::-1])).astype(np.uint8, copy=False)
-    return merged
+def _pixels(picture: Tensor) -> Image:
+    """(3, H, W) as OpenCV has it: (H, W, 3), in one piece."""
+    pixels: Image = np.ascontiguousarray(picture.permute(1, 2, 0).numpy())
+    return pixels
 
 
 class _Jitter(v2.Transform):  # type: ignore[misc]  # torchvision publishes no types

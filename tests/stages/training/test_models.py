@@ -94,6 +94,17 @@ def test_pictures_without_objects_train():
     assert torch.isfinite(sum(losses.values()))
 
 
+@pytest.mark.parametrize("architecture", ["fcos_tiny", "fcos_resnet50_fpn"])
+def test_every_seed_begins_with_boxes_that_learn(architecture):
+    config = ModelConfig(architecture=architecture, classes=("person",), width=96, height=64)
+    for seed in range(8 if architecture == "fcos_tiny" else 2):
+        torch.manual_seed(seed)
+        model = models.build(config)
+        features = list(model.backbone(torch.randn(1, 3, 64, 96)).values())
+        distances, _ = model.head.regression_head(features)  # (1, places, 4), after a ReLU
+        assert (distances > 0).float().mean(dim=(0, 1)).min() > 0.9  # of each of the four sides
+
+
 def test_a_picture_of_another_size_is_refused():
     with pytest.raises(ConfigError, match="128x64 px, got 100x100"):
         models.build(SMALL).eval()([torch.rand(3, 100, 100)])

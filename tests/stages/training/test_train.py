@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from stages.training.models import build
 from stages.training.runs import train
 from stages.training.train import (
     TrainConfig,
+    dtype_of,
     freeze,
     lr_factor,
     new_state,
@@ -56,7 +58,7 @@ def batch_of(values: list[int]) -> Batch:
 
 def run(model: nn.Module, batches: list[Batch], **changes: Any) -> Any:
     plain = {"ema": 0.0, "schedule": "constant", "warmup_steps": 0, "lr": 0.01}
-    config = TrainConfig(**{**plain, **changes})
+    config = TrainConfig(**{**plain, **changes}).settled(1, "")
     state = new_state(model, config, CPU)
     train_one_epoch(
         state, batches, config, total=len(batches), device=CPU, label_offset=0,
@@ -81,12 +83,31 @@ def test_schedule() -> None:
 
 
 def test_what_is_left_open_suits_the_number_of_pictures() -> None:
-    small, large = TrainConfig().settled(70), TrainConfig(optimizer="adamw").settled(50_000)
-    assert (small.epochs, small.evaluate_every, small.lr) == (150, 5, 0.01)
-    assert (large.epochs, large.evaluate_every, large.lr) == (12, 1, 0.002)
-    chosen = TrainConfig(epochs=7, lr=0.3, evaluate_every=7)
-    assert chosen.settled(70) == chosen
-    assert small.settled(70) == small
+    small, large = TrainConfig().settled(70, "ssd"), TrainConfig().settled(50_000, "ssd")
+    assert (small.epochs, small.evaluate_every) == (150, 5)
+    assert (large.epochs, large.evaluate_every) == (12, 1)
+    chosen = TrainConfig(epochs=7, evaluate_every=7).settled(70, "ssd")
+    assert (chosen.epochs, chosen.evaluate_every) == (7, 7)
+    assert small.settled(70, "ssd") == small
+
+
+def test_what_is_left_open_suits_the_architecture() -> None:
+    def recipe(config: TrainConfig, architecture: str) -> tuple[str, float, float | None]:
+        settled = config.settled(70, architecture)
+        return settled.optimizer, settled.lr, settled.weight_decay
+
+    assert recipe(TrainConfig(), "ssdlite320_mobilenet_v3_large") == ("sgd", 0.01, 1e-4)
+    assert recipe(TrainConfig(), "fcos_tiny") == ("adamw", 0.002, 0.02)
+    assert recipe(TrainConfig(optimizer="sgd", lr=0.3), "fcos_tiny") == ("sgd", 0.3, 1e-4)
+    assert recipe(TrainConfig(weight_decay=0.0), "fcos_tiny") == ("adamw", 0.002, 0.0)
+
+
+def test_bf16_is_chosen_where_the_processor_computes_it() -> None:
+    flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    known = set(flags[1].split()) if flags else set()  # other processors than x86 name "Features"
+    wanted = torch.bfloat16 if known & {"avx512_bf16", "amx_bf16"} else torch.float32
+    assert dtype_of(TrainConfig(), CPU) is wanted
+    assert dtype_of(TrainConfig(precision="fp32"), CPU) is torch.float32
 
 
 def test_accumulation_gives_the_same_weights() -> None:
@@ -132,7 +153,7 @@ def test_freezing() -> None:
     with pytest.raises(ConfigError, match="freeze 'bakbone' matches no parameter; the model has"):
         freeze(model, ["bakbone"])
     with pytest.raises(ConfigError, match="nothing is left to learn"):
-        new_state(model, TrainConfig(freeze=("",), lr=0.01), CPU)
+        new_state(model, TrainConfig(freeze=("",)).settled(1, ""), CPU)
 
 
 def test_frozen_norms_keep_their_statistics(tmp_path: Path) -> None:
@@ -174,7 +195,7 @@ def test_two_pictures_are_learnt_by_heart(tmp_path: Path) -> None:
 
 def test_it_stops_when_nothing_gets_better(tmp_path: Path) -> None:
     data = tiny_runs.draw(tmp_path / "data", "train", 3)
-    slow = tiny_runs.plan(epochs=50, lr=1e-9, ema=0.0, patience=2)
+    slow = tiny_runs.plan(epochs=50, lr=1e-9, ema=0.0, patience=2, evaluate_every=1)
     empty = tiny_runs.draw(tmp_path / "data", "val", 1)  # nothing to find: AP is -1, never better
     outcome = train(slow, data, empty, tmp_path / "run")
     assert outcome.epochs <= 4

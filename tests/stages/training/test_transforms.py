@@ -62,6 +62,19 @@ def test_a_seed_decides_everything_and_touches_no_other_randomness() -> None:
     assert any(not torch.equal(first[0], other) for other in others)
 
 
+def test_colors_vary_alike_in_either_order() -> None:
+    config = AugmentConfig(flip=0, photometric=1, iou_crop=0, zoom_out=0, mosaic=0)
+    bgr = InputFacts(width=96, height=64, color="bgr")
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3)).astype(np.uint8)
+    boxed = (image, np.array([[10, 10, 40, 40]], np.float32), np.zeros(1, np.int32))
+    first, boxes, _ = Augment(config, INPUT, RESIZE)(lambda _: boxed, 0, 1, 5)
+    other, _, _ = Augment(config, bgr, RESIZE)(lambda _: boxed, 0, 1, 5)
+    assert torch.equal(first, other.flip(0))
+    assert boxes.tolist() == [[10, 10, 40, 40]]
+    plain, _, _ = Augment(AugmentConfig.off(), INPUT, RESIZE)(lambda _: boxed, 0, 1, 5)
+    assert (first.float() - plain.float()).abs().mean() > 5
+
+
 def test_without_variation_it_is_the_letterbox_of_the_pipeline() -> None:
     image, xyxy, _ = scene(2)
     image = np.random.default_rng(0).integers(0, 256, image.shape).astype(np.uint8)
