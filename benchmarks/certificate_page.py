@@ -74,8 +74,8 @@ def _tiles(document: dict[str, Any]) -> str:
             f"of {document['machine']['cores']} cores busy": f"{seen['cores']:.1f}",
             "memory": f"{seen['memory_bytes'] / 2**30:.1f} GiB",
         }
-    share = next(row for row in reversed(document["figures"]) if row["target"])
-    tiles["of what the hardware could do"] = f"{share['value']:.0%}"
+    share = next(row for row in reversed(document["figures"]) if row["id"].startswith("e"))
+    tiles["of the hardware's limit"] = f"{share['value']:.0%}"
     cells = [
         f"<div><b>{_safe(value)}</b><span>{_safe(name)}</span></div>"
         for name, value in tiles.items()
@@ -98,11 +98,12 @@ def _words(document: dict[str, Any]) -> str:
         f"{decode}; the bare model gives {model} ({hardware[0]['how']}), before and after the search.",
     ]
     for row in document["figures"]:
-        if row["target"]:
+        if row["id"].startswith("e"):
             against = row["what"].partition(" / ")[2]
+            verdict = f"; the target is 90 %: {row['verdict']}" if row["target"] else ""
             lines.append(
-                f"The run reaches {row['value']:.0%} ({row['low']:.0%} to {row['high']:.0%}) of {against}; "
-                f"the target is 90 %: {row['verdict']}."
+                f"The run reaches {row['value']:.0%} ({row['low']:.0%} to {row['high']:.0%}) of "
+                f"{against}{verdict}."
             )
     return "".join(f"<p>{_safe(line)}</p>" for line in lines)
 

@@ -63,7 +63,8 @@ def capacity(
     _folder(output)
     config = config_of(sources or [SCENE], {"model": model} if model else {})
     document = certificate.measure(
-        config, p99_ms=p99_ms, fps=fps, seconds=seconds, most=most, tell=notes.print,
+        config, p99_ms=p99_ms, fps=fps, seconds=seconds, most=most,
+        tell=lambda line: notes.print(line, highlight=False, soft_wrap=True),
         command=shlex.join(["manyeyes", *sys.argv[1:]]),
     )  # fmt: skip
     written = [output / "capacity.json", output / "capacity.html"]
@@ -72,7 +73,7 @@ def capacity(
     if as_json:
         print(_text(document), end="")
         return
-    Console().print(certificate.summary(document), highlight=False)
+    Console().print(certificate.summary(document), soft_wrap=True)
     notes.print(f"written: {', '.join(map(str, written))}", highlight=False)
 
 

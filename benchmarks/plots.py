@@ -132,15 +132,25 @@ def curve(document: Mapping[str, Any]) -> Any:
             axis.axvspan(0, document["cameras"] + 0.5, color=GOOD, alpha=0.07, lw=0, zorder=0)
     _limit(above, limit_ms, f"limit {limit_ms:g} ms", "bottom")
     _limit(below, 100 * served, f"limit {100 * served:g} %", "top")
-    above.set_yscale("log")
-    above.yaxis.set_major_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}"))
-    above.yaxis.set_minor_formatter(plt.NullFormatter())
+    above.set_yscale("log", subs=(2, 5))
+    for which in (above.yaxis.set_major_formatter, above.yaxis.set_minor_formatter):
+        which(plt.FuncFormatter(lambda value, _: f"{value:g}"))
+    low_ms, high_ms = above.get_ylim()
+    above.set_ylim(min(low_ms, limit_ms / 3), 1.4 * max(high_ms, limit_ms * 2))
     above.set_ylabel("p99 latency, ms", color=SOFT)
     below.set_ylabel("frames served, %", color=SOFT)
     below.set_xlabel("cameras", color=SOFT)
     below.set_ylim(None, 101.5)
     most = max((row["cameras"] for row in ran), default=1)
     below.set_xlim(0, most * 1.04 + 0.5)
+    best_n = document["hardware_cameras"]
+    if best_n < most * 1.04:
+        for axis in (above, below):
+            axis.axvline(best_n, color=SOFT, lw=1.3, ls=":", zorder=1)
+        above.annotate(
+            f"hardware limit {best_n:.1f}", (best_n, 1), xycoords=("data", "axes fraction"),
+            xytext=(-5, -12), textcoords="offset points", fontsize=9, color=SOFT, ha="right",
+        )  # fmt: skip
     below.xaxis.get_major_locator().set_params(integer=True)
     above.set_title(
         "filled: the full time; hollow: a short look while searching; green: passes, red: does not",
@@ -234,7 +244,7 @@ def _bar(
 
 
 def _plain(axis: Any) -> None:
-    axis.tick_params(colors=INK, labelsize=9)
+    axis.tick_params(which="both", colors=INK, labelsize=9)
     axis.spines[["top", "right"]].set_visible(False)
     axis.spines[["left", "bottom"]].set_color("#cbd5e1")
     axis.set_axisbelow(True)
