@@ -22,7 +22,10 @@ SUITE = {  # name: arguments of the quick run
     "fairness": ["--seconds", "180"],
     "startup": ["--seconds", "90"],
 }
-LONG = {"training": ["--pairs", "7"]}  # only when it is named
+LONG = {  # only when it is named
+    "capacity": ["--seconds", "60", "--fps", "5"],
+    "training": ["--pairs", "7"],
+}
 
 
 def main() -> None:

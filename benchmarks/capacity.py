@@ -1,138 +1,233 @@
-"""How many cameras does this machine take? The search, its trials, and what limits them; no process here.
+"""How many cameras does this machine take at a latency? Measured, as a document, as a line for people.
 
-A trial runs n cameras and says how late and how many frames came through. n passes if p99 from capture
-to result is within the limit and enough frames were served. `find` doubles n until it fails, bisects,
-and then confirms the answer, and that one camera more is too many, over a longer time.
+    python -m benchmarks.capacity [--fps 5] [--p99-ms 100] [--seconds 60] [--video FILE] [--json FILE]
+
+`manyeyes bench capacity` does the same for any configuration, and writes the page of `certificate.py`.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-SERVED = 0.99  # of all frames that a passing number of cameras has served
-FULL = 0.85  # of a core or of all cores: from there on there is no reserve for what comes unevenly
+from rich.console import Console
+from rich.text import Text
+
+from benchmarks import limits, plots, trials
+from benchmarks.copies import Clip, clips_of, copied
+from benchmarks.limits import Limits
+from benchmarks.measure import ROOT, Figure, Machine, Target
+from benchmarks.search import SERVED, Found, Trial, find, limiting
+from pipeline import config as configuration
+from pipeline.config import Config
+from pipeline.plan import make
+
+MANY = 8  # cameras of the plan whose batches the bare model is given
+SHORT_S = 5.0  # of a trial while searching
+SHORT_FRAMES = 25  # of a camera, and at least so long that so many come
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """What n cameras saw in one window of time."""
+def measure(
+    config: Config,
+    *,
+    p99_ms: float,
+    fps: float | None,
+    seconds: float,
+    most: int,
+    command: str,
+    tell: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Search and confirm; the document. tell: gets a line for each thing that was found.
 
-    cameras: int
-    seconds: float  # of the window; the start and the warm-up are before it
-    p50_ms: float  # capture → result; nan: not one frame came through
-    p99_ms: float
-    served: float  # frames served / (served + lost), 0..1
-    fps: float  # frames served a second, all cameras together
-    cores: float  # CPU seconds a second of all processes
-    cpu_ms: dict[str, float] = field(default_factory=dict)  # per frame served, by stage
-    busy: dict[str, float] = field(default_factory=dict)  # 0..1, by stage: its busiest process
-    memory_bytes: int = 0  # proportional, of all processes
-    failure: str = ""  # why it did not run at all
-
-    def passes(self, p99_ms: float) -> bool:
-        """Whether the answer is yes."""
-        return not self.failure and self.p99_ms <= p99_ms and self.served >= SERVED
-
-    def why(self, p99_ms: float) -> str:
-        """What it failed by; empty if it passes."""
-        if self.failure:
-            return self.failure
-        if math.isnan(self.p99_ms):
-            return "no frame was served"
-        late = f"p99 {self.p99_ms:.0f} ms" if self.p99_ms > p99_ms else ""
-        lost = f"{self.served:.1%} served" if self.served < SERVED else ""
-        return ", ".join(filter(None, (late, lost)))
-
-    def to_json(self, p99_ms: float) -> dict[str, Any]:
-        """For the certificate; what is not a number is null."""
-        row = {
-            key: None if isinstance(value, float) and math.isnan(value) else value
-            for key, value in asdict(self).items()
-        }
-        return {**row, "passed": self.passes(p99_ms), "why": self.why(p99_ms)}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """The answer: `cameras` passed over the whole time, one more failed (or there were no more to try)."""
-
-    cameras: int
-    trials: tuple[Trial, ...]  # in the order in which they ran
-    confirmed: Trial | None  # of `cameras`; None: not even one camera passed
-    failed: Trial | None  # of cameras + 1; None: `most` passed
-
-
-def find(
-    trial: Callable[[int, float], Trial], *, p99_ms: float, short_s: float, full_s: float, most: int
-) -> Found:
-    """Double, bisect, confirm. trial(n, seconds) runs n cameras; no number is tried twice as long.
-
-    p99 and share of a short window may err to both sides, so the answer of the search only says where
-    to begin: from there down to a number that passes over `full_s`, then up while one more does.
+    fps: of every camera; None: each clip's own. Raises ConfigError for what can't run at all.
     """
-    trials: list[Trial] = []
-    known: dict[tuple[int, bool], Trial] = {}
+    plots.pyplot()  # what is not installed is better known now
+    machine = Machine()
+    clips = clips_of(config, fps)
+    plan = make(copied(config, clips, MANY, ROOT))
+    hardware = [limits.measure(plan, clips)]
+    tell(_told_limits(hardware[0]))
 
-    def passes(n: int, *, confirm: bool) -> bool:
-        if (n, confirm) not in known:
-            known[n, confirm] = trial(n, full_s if confirm else short_s)
-            trials.append(known[n, confirm])
-        return known[n, confirm].passes(p99_ms)
+    def trial(n: int, window_s: float) -> Trial:
+        ran = trials.run(config, clips, n, window_s)
+        tell(_told_trial(ran, p99_ms))
+        return ran
 
-    low, high = 0, 1
-    while high <= most and passes(high, confirm=False):
-        low, high = high, min(2 * high, most) if high < most else most + 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if passes(middle, confirm=False) else (low, middle)
-    while low > 0 and not passes(low, confirm=True):
-        low -= 1
-    while low < most and passes(low + 1, confirm=True):
-        low += 1
-    return Found(
-        cameras=low,
-        trials=tuple(trials),
-        confirmed=known.get((low, True)),
-        failed=known.get((low + 1, True)),
-    )
+    short_s = min(seconds, max(SHORT_S, SHORT_FRAMES / min(clip.rate_hz for clip in clips)))
+    found = find(trial, p99_ms=p99_ms, short_s=short_s, full_s=seconds, most=most)
+    hardware.append(limits.measure(plan, clips))
+    question = {
+        "p99_ms": p99_ms,
+        "served": SERVED,
+        "seconds": seconds,
+        "policy": "newest",
+        "model": str(config.model.path),
+        "engine": config.model.engine,
+        "clips": [
+            {
+                "source": str(clip.camera.source), "width": clip.width, "height": clip.height,
+                "rate_hz": clip.rate_hz,
+            }
+            for clip in clips
+        ],
+    }  # fmt: skip
+    return document(question, found, hardware, machine.fingerprint(), clips, command)
 
 
-def limiting(trial: Trial, cores: int, p99_ms: float) -> tuple[str, str]:
-    """The resource that a trial which failed had too little of: a name, and a sentence for people."""
-    if trial.failure:
-        name = "memory" if "memory" in trial.failure else "stability"
-        return name, f"{name}: it does not run: {trial.failure}"
-    total_ms = sum(trial.cpu_ms.values())
-    shares = {name: ms / total_ms for name, ms in trial.cpu_ms.items()} if total_ms else {}
-    if trial.cores >= FULL * cores:
-        top = sorted(shares, key=shares.__getitem__, reverse=True)[:3]
-        parts = ", ".join(f"{name} {shares[name]:.0%}" for name in top)
-        return (
-            "host CPU",
-            f"the CPU: {trial.cores:.1f} of {cores} cores are busy, and they work for {parts}",
-        )
-    name = max(trial.busy, key=trial.busy.__getitem__, default="")
-    if name and trial.busy[name] >= FULL:
-        return (
-            name,
-            f"{name}: one of its processes is busy {trial.busy[name]:.0%} of the time, while "
-            f"{cores - trial.cores:.1f} of {cores} cores are idle{_hint(name)}",
-        )
-    if trial.served < SERVED and not trial.p99_ms > p99_ms:
-        return (
-            "losses",
-            f"frames are lost ({trial.served:.1%} served) although no process and no core is always busy",
-        )
+def document(
+    question: dict[str, Any],
+    found: Found,
+    hardware: Sequence[Limits],
+    machine: dict[str, Any],
+    clips: Sequence[Clip],
+    command: str,
+) -> dict[str, Any]:
+    """All that is known, for a file."""
+    p99_ms = question["p99_ms"]
+    resource, words = "none", "nothing yet: more cameras were not tried"
+    if found.failed is not None:
+        resource, words = limiting(found.failed, len(os.sched_getaffinity(0)), p99_ms)
+    confirmed = {id(found.confirmed), id(found.failed)}
+    figures = _figures(found, hardware, clips)
+    return {
+        "benchmark": "capacity",
+        "machine": machine,
+        "question": question,
+        "cameras": found.cameras,
+        "limited_by": {"resource": resource, "words": words},
+        "hardware": [limit.to_json() for limit in hardware],
+        "hardware_cameras": _mean([limit.shared_fps for limit in hardware])
+        / _mean([clip.rate_hz for clip in clips]),
+        "trials": [
+            {**trial.to_json(p99_ms), "confirmed": id(trial) in confirmed} for trial in found.trials
+        ],
+        "figures": [
+            {**asdict(figure), "verdict": figure.verdict, "better": better, "unit": unit}
+            for figure, better, unit in figures
+        ],
+        "command": command,
+    }
+
+
+def _figures(
+    found: Found, hardware: Sequence[Limits], clips: Sequence[Clip]
+) -> list[tuple[Figure, str, str]]:
+    n = found.cameras
+    rows = [
+        (_figure("capacity", "cameras", n, n, n + 1, len(found.trials)), "higher", ""),
+    ]
+    ends = {"e": ("min(decoding alone, bare model alone)", [limit.fps for limit in hardware])}
+    if hardware[0].shared:
+        ends["e, shared"] = (
+            "what both can do on the same cores", [limit.shared_fps for limit in hardware],
+        )  # fmt: skip
+    for id, (what, rates) in ends.items():
+        middle = _mean(rates)
+        figure = _figure(
+            id, f"frames/s at capacity / {what}", _offered_hz(clips, n) / middle,
+            _offered_hz(clips, n) / max(rates), _offered_hz(clips, n + 1) / min(rates), len(rates),
+            target=Target(sign="≥", limit=0.9) if found.failed else None,  # else it took even more
+            detail=f"{_offered_hz(clips, n):.1f} : {middle:.1f} frames/s",
+        )  # fmt: skip
+        rows.append((figure, "higher", ""))
+    if found.confirmed is not None:
+        for id, what, value in (
+            ("p99", "latency at capacity, ms", found.confirmed.p99_ms),
+            ("cpu", "CPU ms a frame served at capacity", sum(found.confirmed.cpu_ms.values())),
+        ):
+            rows.append((_figure(id, what, value, value, value, 1), "lower", "ms"))
+    return rows
+
+
+def _figure(
+    id: str, what: str, value: float, low: float, high: float, n: int, **more: Any
+) -> Figure:
+    return Figure(id=id, what=what, value=value, low=low, high=high, n=n, **more)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _offered_hz(clips: Sequence[Clip], n: int) -> float:
+    return sum(clips[i % len(clips)].rate_hz for i in range(n))
+
+
+# -- in words --------------------------------------------------------------------------------------
+
+
+def _told_limits(limit: Limits) -> str:
+    decode = "from memory" if math.isinf(limit.decode_fps) else f"{limit.decode_fps:.0f} frames/s"
+    return f"alone on this machine: decoding {decode}, model {limit.model_fps:.0f} ({limit.how})"
+
+
+def _told_trial(trial: Trial, p99_ms: float) -> str:
+    why = trial.why(p99_ms)
+    seen = "" if trial.failure else (
+        f"p99 {trial.p99_ms:.0f} ms, {trial.served:.1%} served, {trial.cores:.1f} cores: "
+    )  # fmt: skip
+    return f"{trial.cameras:4d} cameras, {trial.seconds:.0f} s: {seen}{why or 'passes'}"
+
+
+def headline(document: dict[str, Any]) -> str:
+    """The answer in a sentence, without the number itself."""
+    question = document["question"]
+    rates = sorted({f"{clip['rate_hz']:g}" for clip in question["clips"]}, key=float)
+    n = document["cameras"]
     return (
-        "latency",
-        f"the way of a single frame: nothing is used up ({trial.cores:.1f} of {cores} cores busy), but "
-        f"frames that arrive together wait for each other's batches, and p99 is {trial.p99_ms:.0f} ms",
+        f"camera{'' if n == 1 else 's'} at {' and '.join(rates)} frames a second: 99 % of the results at "
+        f"most {question['p99_ms']:g} ms after capture, and at least {question['served']:.0%} of all "
+        f"frames served, for {question['seconds']:g} s"
     )
 
 
-def _hint(name: str) -> str:
-    keys = {"inference": "[model] workers", "preprocess": "[preprocess] workers"}
-    return f"; more {keys[name]} may help" if name in keys else ""
+def summary(document: dict[str, Any]) -> Text:
+    """For a terminal."""
+    shares = [row for row in document["figures"] if row["id"].startswith("e")]
+    text = Text()
+    text.append(f"{document['cameras']} ", "bold green" if document["cameras"] else "bold red")
+    text.append(headline(document) + "\n")
+    text.append(f"one more is limited by {document['limited_by']['words']}\n")
+    for row in shares:
+        text.append(
+            f"{row['id']}: {row['value']:.2f} ({row['low']:.2f} – {row['high']:.2f}) of "
+            f"{row['what'].partition(' / ')[2]}, {row['detail']}"
+            f"{'; target ≥ 0.9: ' + row['verdict'] if row['target'] else ''}\n"
+        )
+    return text
+
+
+def main() -> None:
+    """Rendered scenes, or a video, and the demo model; a line for each trial on stderr."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--fps", type=float, default=5.0, help="of each camera")
+    parser.add_argument("--p99-ms", type=float, default=100.0)
+    parser.add_argument(
+        "--seconds", type=float, default=60.0, help="that the answer is confirmed for"
+    )
+    parser.add_argument(
+        "--video", default="synthetic://?size=640x360", help="what the cameras show"
+    )
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    found = measure(
+        configuration.from_sources([options.video]), p99_ms=options.p99_ms, fps=options.fps,
+        seconds=options.seconds, most=256, tell=lambda line: print(line, file=sys.stderr),
+        command=shlex.join(["python", "-m", "benchmarks.capacity", *sys.argv[1:]]),
+    )  # fmt: skip
+    Console().print(summary(found), soft_wrap=True)
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+        plots.write(found, options.json.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,192 +1,166 @@
-"""The answer of `manyeyes bench capacity`: measured, as a document, and as a line for people."""
+"""The certificate of a capacity as one HTML file that needs nothing beside it."""
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+import html
 from typing import Any
 
-from rich.text import Text
+from benchmarks import plots
+from benchmarks.capacity import headline
+from benchmarks.measure import ROOT
 
-from benchmarks import limits, plots, trials
-from benchmarks.capacity import SERVED, Found, Trial, find, limiting
-from benchmarks.copies import Clip, clips_of, copied
-from benchmarks.limits import Limits
-from benchmarks.measure import ROOT, Figure, Machine, Target
-from pipeline.config import Config
-from pipeline.plan import make
-
-SHORT_S = 5.0  # of a trial while searching
-SHORT_FRAMES = 25  # of a camera, and at least so long that so many come
-
-
-def measure(
-    config: Config,
-    *,
-    p99_ms: float,
-    fps: float | None,
-    seconds: float,
-    most: int,
-    command: str,
-    tell: Callable[[str], None] = lambda _: None,
-) -> dict[str, Any]:
-    """Search and confirm; the document. tell: gets a line for each thing that was found.
-
-    fps: of every camera; None: each clip's own. Raises ConfigError for what can't run at all.
-    """
-    plots.pyplot()  # what is not installed is better known now
-    machine = Machine()
-    clips = clips_of(config, fps)
-    plan = make(copied(config, clips, len(clips), ROOT))
-    hardware = [limits.measure(plan, clips)]
-    tell(_told_limits(hardware[0]))
-
-    def trial(n: int, window_s: float) -> Trial:
-        ran = trials.run(config, clips, n, window_s)
-        tell(_told_trial(ran, p99_ms))
-        return ran
-
-    short_s = min(seconds, max(SHORT_S, SHORT_FRAMES / min(clip.rate_hz for clip in clips)))
-    found = find(trial, p99_ms=p99_ms, short_s=short_s, full_s=seconds, most=most)
-    hardware.append(limits.measure(plan, clips))
-    question = {
-        "p99_ms": p99_ms,
-        "served": SERVED,
-        "seconds": seconds,
-        "policy": "newest",
-        "model": str(config.model.path),
-        "engine": config.model.engine,
-        "clips": [
-            {
-                "source": str(clip.camera.source), "width": clip.width, "height": clip.height,
-                "rate_hz": clip.rate_hz,
-            }
-            for clip in clips
-        ],
-    }  # fmt: skip
-    return document(question, found, hardware, machine.fingerprint(), clips, command)
+_CSS = ROOT / "stages" / "training" / "report.css"
+_MORE_CSS = """
+.answer { display: flex; align-items: baseline; gap: 18px; margin: 6px 0 20px; flex-wrap: wrap; }
+.answer b { font-size: 76px; line-height: 1; letter-spacing: -.04em; color: #059669; }
+.answer.none b { color: #dc2626; }
+.answer span { font-size: 19px; color: var(--soft); max-width: 44em; }
+.chart svg { width: 100%; height: auto; display: block; }
+section p { margin: 0 0 8px; max-width: 62em; }
+pre { background: #0f172a; color: #e2e8f0; border-radius: 8px; padding: 14px 16px; overflow-x: auto;
+  font-size: 13px; white-space: pre-wrap; }
+td.yes { color: #059669; } td.no { color: #dc2626; }
+.facts td { text-align: left; } .facts td:first-child { color: var(--soft); width: 15em; }
+"""
 
 
-def document(
-    question: dict[str, Any],
-    found: Found,
-    hardware: Sequence[Limits],
-    machine: dict[str, Any],
-    clips: Sequence[Clip],
-    command: str,
-) -> dict[str, Any]:
-    """All that is known, for a file."""
-    p99_ms = question["p99_ms"]
-    resource, words = "none", "nothing yet: more cameras were not tried"
-    if found.failed is not None:
-        resource, words = limiting(found.failed, len(os.sched_getaffinity(0)), p99_ms)
-    confirmed = {id(found.confirmed), id(found.failed)}
-    figures = _figures(found, hardware, clips)
-    return {
-        "benchmark": "capacity",
-        "machine": machine,
-        "question": question,
-        "cameras": found.cameras,
-        "limited_by": {"resource": resource, "words": words},
-        "hardware": [limit.to_json() for limit in hardware],
-        "hardware_cameras": _mean([limit.shared_fps for limit in hardware])
-        / _mean([clip.rate_hz for clip in clips]),
-        "trials": [
-            {**trial.to_json(p99_ms), "confirmed": id(trial) in confirmed} for trial in found.trials
-        ],
-        "figures": [
-            {**asdict(figure), "verdict": figure.verdict, "better": better, "unit": unit}
-            for figure, better, unit in figures
-        ],
-        "command": command,
-    }
-
-
-def _figures(
-    found: Found, hardware: Sequence[Limits], clips: Sequence[Clip]
-) -> list[tuple[Figure, str, str]]:
-    n = found.cameras
-    rows = [
-        (_figure("capacity", "cameras", n, n, n + 1, len(found.trials)), "higher", ""),
+def page(document: dict[str, Any]) -> str:
+    """One HTML file that needs nothing beside it."""
+    machine, n = document["machine"], document["cameras"]
+    style = _CSS.read_text(encoding="utf-8") + _MORE_CSS
+    title = f"{n} camera{'' if n == 1 else 's'} on {machine['cpu']}, {machine['cores']} cores"
+    if machine["gpu"]:
+        title += f", {machine['gpu']}"
+    parts = [
+        f"<h1>How many cameras does this machine take?</h1><p class=sub>{_safe(title)}</p>",
+        f"<div class='answer{'' if n else ' none'}'><b>{n}</b>"
+        f"<span>{_safe(headline(document))}</span></div>",
+        _tiles(document),
+        _section("The curve", f"<div class=chart>{plots.svg(plots.curve(document))}</div>"),
+        _section("What limits it", _words(document)),
+        _section("Every trial", _trials(document)),
+        _section("The machine", _facts(document)),
+        _section("How to repeat it", _repeat(document)),
+        f"<footer>manyeyes {_safe(machine['commit'])}, {_safe(machine['date'])}</footer>",
     ]
-    ends = {"e": ("min(decoding alone, bare model alone)", [limit.fps for limit in hardware])}
-    if hardware[0].shared:
-        ends["e, shared"] = (
-            "what both can do on the same cores", [limit.shared_fps for limit in hardware],
-        )  # fmt: skip
-    for id, (what, rates) in ends.items():
-        middle = _mean(rates)
-        figure = _figure(
-            id, f"frames/s at capacity / {what}", _offered_hz(clips, n) / middle,
-            _offered_hz(clips, n) / max(rates), _offered_hz(clips, n + 1) / min(rates), len(rates),
-            target=Target(sign="≥", limit=0.9) if found.failed else None,  # else it took even more
-            detail=f"{_offered_hz(clips, n):.1f} : {middle:.1f} frames/s",
-        )  # fmt: skip
-        rows.append((figure, "higher", ""))
-    if found.confirmed is not None:
-        for id, what, value in (
-            ("p99", "latency at capacity, ms", found.confirmed.p99_ms),
-            ("cpu", "CPU ms a frame served at capacity", sum(found.confirmed.cpu_ms.values())),
-        ):
-            rows.append((_figure(id, what, value, value, value, 1), "lower", "ms"))
-    return rows
-
-
-def _figure(
-    id: str, what: str, value: float, low: float, high: float, n: int, **more: Any
-) -> Figure:
-    return Figure(id=id, what=what, value=value, low=low, high=high, n=n, **more)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _offered_hz(clips: Sequence[Clip], n: int) -> float:
-    return sum(clips[i % len(clips)].rate_hz for i in range(n))
-
-
-# -- in words --------------------------------------------------------------------------------------
-
-
-def _told_limits(limit: Limits) -> str:
-    decode = "from memory" if math.isinf(limit.decode_fps) else f"{limit.decode_fps:.0f} frames/s"
-    return f"alone on this machine: decoding {decode}, model {limit.model_fps:.0f} ({limit.how})"
-
-
-def _told_trial(trial: Trial, p99_ms: float) -> str:
-    why = trial.why(p99_ms)
-    seen = "" if trial.failure else (
-        f"p99 {trial.p99_ms:.0f} ms, {trial.served:.1%} served, {trial.cores:.1f} cores: "
-    )  # fmt: skip
-    return f"{trial.cameras:4d} cameras, {trial.seconds:.0f} s: {seen}{why or 'passes'}"
-
-
-def headline(document: dict[str, Any]) -> str:
-    """The answer in a sentence, without the number itself."""
-    question = document["question"]
-    rates = sorted({f"{clip['rate_hz']:g}" for clip in question["clips"]}, key=float)
-    n = document["cameras"]
     return (
-        f"camera{'' if n == 1 else 's'} at {' and '.join(rates)} frames a second: 99 % of the results at "
-        f"most {question['p99_ms']:g} ms after capture, and at least {question['served']:.0%} of all "
-        f"frames served, for {question['seconds']:g} s"
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_safe(title)}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<style>{style}</style><main>{''.join(parts)}</main></html>\n"
     )
 
 
-def summary(document: dict[str, Any]) -> Text:
-    """For a terminal."""
-    shares = [row for row in document["figures"] if row["id"].startswith("e")]
-    text = Text()
-    text.append(f"{document['cameras']} ", "bold green" if document["cameras"] else "bold red")
-    text.append(headline(document) + "\n")
-    text.append(f"one more is limited by {document['limited_by']['words']}\n")
-    for row in shares:
-        text.append(
-            f"{row['id']}: {row['value']:.2f} ({row['low']:.2f} – {row['high']:.2f}) of "
-            f"{row['what'].partition(' / ')[2]}, {row['detail']}"
-            f"{'; target ≥ 0.9: ' + row['verdict'] if row['target'] else ''}\n"
+def _safe(text: object) -> str:
+    return html.escape(str(text))
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{_safe(title)}</h2>{body}</section>"
+
+
+def _confirmed(document: dict[str, Any], cameras: int) -> dict[str, Any] | None:
+    rows = [t for t in document["trials"] if t["confirmed"] and t["cameras"] == cameras]
+    return rows[0] if rows else None
+
+
+def _tiles(document: dict[str, Any]) -> str:
+    tiles = {}
+    if (seen := _confirmed(document, document["cameras"])) is not None:
+        tiles = {
+            "p50 latency": f"{seen['p50_ms']:.0f} ms",
+            "p99 latency": f"{seen['p99_ms']:.0f} ms",
+            "frames served": f"{seen['served']:.1%}",
+            "frames a second": f"{seen['fps']:.0f}",
+            f"of {document['machine']['cores']} cores busy": f"{seen['cores']:.1f}",
+            "memory": f"{seen['memory_bytes'] / 2**30:.1f} GiB",
+        }
+    share = next(row for row in reversed(document["figures"]) if row["id"].startswith("e"))
+    tiles["of the hardware's limit"] = f"{share['value']:.0%}"
+    cells = [
+        f"<div><b>{_safe(value)}</b><span>{_safe(name)}</span></div>"
+        for name, value in tiles.items()
+    ]
+    return f"<div class=tiles>{''.join(cells)}</div>"
+
+
+def _words(document: dict[str, Any]) -> str:
+    n, hardware = document["cameras"], document["hardware"]
+    more = f"With {n + 1} cameras the limit is {document['limited_by']['words']}."
+    if _confirmed(document, n + 1) is None:
+        more = f"The search ended at {n} cameras; more were not tried."
+    model = " and ".join(f"{row['model_fps']:.0f}" for row in hardware)
+    decode = "The scenes come from memory, so nothing is decoded"
+    if hardware[0]["decode_fps"] is not None:
+        rates = " and ".join(f"{row['decode_fps']:.0f}" for row in hardware)
+        decode = f"Decoding alone gives {rates} frames a second on this machine"
+    lines = [
+        more,
+        f"{decode}; the bare model gives {model} ({hardware[0]['how']}), before and after the search.",
+    ]
+    for row in document["figures"]:
+        if row["id"].startswith("e"):
+            against = row["what"].partition(" / ")[2]
+            verdict = f"; the target is 90 %: {row['verdict']}" if row["target"] else ""
+            lines.append(
+                f"The run reaches {row['value']:.0%} ({row['low']:.0%} to {row['high']:.0%}) of "
+                f"{against}{verdict}."
+            )
+    return "".join(f"<p>{_safe(line)}</p>" for line in lines)
+
+
+def _trials(document: dict[str, Any]) -> str:
+    names = ("cameras", "time", "p50 ms", "p99 ms", "served", "frames/s", "cores", "answer")
+    head = "".join(f"<th>{name}</th>" for name in names)
+    body = []
+    for row in sorted(document["trials"], key=lambda t: (t["cameras"], t["seconds"])):
+        cells = [
+            row["cameras"], f"{row['seconds']:.0f} s", _ms(row["p50_ms"]), _ms(row["p99_ms"]),
+            f"{row['served']:.1%}", f"{row['fps']:.1f}", f"{row['cores']:.2f}",
+        ]  # fmt: skip
+        answer = (
+            f"<td class={'yes' if row['passed'] else 'no'}>{_safe(row['why'] or 'passes')}</td>"
         )
-    return text
+        body.append(
+            "<tr>" + "".join(f"<td>{_safe(cell)}</td>" for cell in cells) + answer + "</tr>"
+        )
+    return (
+        f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody>"
+        "</table></div>"
+    )
+
+
+def _ms(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0f}"
+
+
+def _facts(document: dict[str, Any]) -> str:
+    machine, question = document["machine"], document["question"]
+    clips = ", ".join(
+        f"{clip['source']} ({clip['width']}×{clip['height']}, {clip['rate_hz']:g} fps)"
+        for clip in question["clips"]
+    )
+    versions = ", ".join(f"{name} {v}" for name, v in machine["versions"].items() if v)
+    rows = {
+        "CPU": f"{machine['cpu']}, {machine['cores']} cores",
+        "GPU": machine["gpu"] or "none",
+        "system": f"{machine['system']}, Python {machine['python']}",
+        "versions": versions,
+        "other load": f"load {machine['load_before']} → {machine['load_after']}, "
+        f"{machine['steal_share']:.1%} of the CPU time stolen by other guests",
+        "model": f"{question['model']} (engine {question['engine']})",
+        "cameras": clips,
+    }
+    body = "".join(f"<tr><td>{_safe(k)}</td><td>{_safe(v)}</td></tr>" for k, v in rows.items())
+    return f"<table class=facts><tbody>{body}</tbody></table>"
+
+
+def _repeat(document: dict[str, Any]) -> str:
+    return (
+        "<p>On a machine that does nothing else:</p>"
+        f"<pre>{_safe(document['command'])}</pre>"
+        "<p>Copies of the clips are played in real time, each with a phase of its own, and begin again at "
+        "their end; the policy is newest. The number is doubled until it fails, then bisected with short "
+        "looks; the answer passes over the full time, and one camera more fails over the full time. The "
+        "start and the warm-up are not counted. Latency is from the end of decoding to the result, over "
+        "all cameras; a frame that a camera should have sent and nobody read counts as lost.</p>"
+    )

@@ -56,24 +56,25 @@ def capacity(
 
     Example: manyeyes bench capacity street.mp4 --model yolox.bundle --p99-ms 100 --fps 5
     """
-    from benchmarks import certificate, certificate_page
+    from benchmarks import capacity as measuring
+    from benchmarks import certificate
     from pipeline.cli import config_of
 
     notes = Console(stderr=True)
     _folder(output)
     config = config_of(sources or [SCENE], {"model": model} if model else {})
-    document = certificate.measure(
+    document = measuring.measure(
         config, p99_ms=p99_ms, fps=fps, seconds=seconds, most=most,
         tell=lambda line: notes.print(line, highlight=False, soft_wrap=True),
         command=shlex.join(["manyeyes", *sys.argv[1:]]),
     )  # fmt: skip
     written = [output / "capacity.json", output / "capacity.html"]
     _write(written[0], _text(document))
-    _write(written[1], certificate_page.page(document))
+    _write(written[1], certificate.page(document))
     if as_json:
         print(_text(document), end="")
         return
-    Console().print(certificate.summary(document), soft_wrap=True)
+    Console().print(measuring.summary(document), soft_wrap=True)
     notes.print(f"written: {', '.join(map(str, written))}", highlight=False)
 
 

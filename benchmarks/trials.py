@@ -7,9 +7,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.capacity import Trial
 from benchmarks.copies import Clip, copied, paced
 from benchmarks.rig import Rig, Window
+from benchmarks.search import Trial
 from benchmarks.stage_times import Spent, windows
 from pipeline.config import Config
 from pipeline.errors import ResourceError

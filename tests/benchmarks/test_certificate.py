@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.capacity import Trial, find
-from benchmarks.certificate import document, summary
-from benchmarks.certificate_page import page
+from benchmarks.capacity import document, summary
+from benchmarks.certificate import page
 from benchmarks.copies import Clip, clips_of, copied, harmless, is_live
 from benchmarks.limits import Limits
+from benchmarks.search import Trial, find
 from pipeline import config as configuration
 from pipeline.errors import ConfigError
 
