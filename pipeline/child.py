@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from pipeline import memory
 from pipeline.control import Control
 from pipeline.errors import PeerGone
@@ -161,7 +159,8 @@ class Child:
         if self.state == "starting":
             late = now - self._started_at > _START_S + lateness_s
             return f"not ready after {_START_S:.0f} s" if late else None
-        turned, read = self._ledger["beat_ns"][self._index].astype(np.int64) / 1e9
+        beats = self._ledger["beat_ns"]
+        turned, read = beats.item(self._index, 0) / 1e9, beats.item(self._index, 1) / 1e9
         if now - turned > self._turn_s + lateness_s:
             return f"no turn for {now - turned:.1f} s, wanted one each {self._turn_s:.1f} s"
         if self.spec.role == "source" and now - read > _READ_S + lateness_s:

@@ -13,7 +13,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from pipeline.wiring import Plan
 log = logging.getLogger("manyeyes")
 
 TICK_S = 0.05
+_TOTALS_S = 0.25  # between two counts of all frames; nobody looks more often
 STOP_S = 4.5  # from a signal to the last SIGKILL; below the 5 s that we promise
 _STAGES_STOP_S = 3.0  # then everything before the sinks is killed, so that files can be closed
 _BURY_AFTER_S = 1.0  # for what a dead process had sent already to arrive and be marked
@@ -63,7 +64,7 @@ class Supervisor:
             for index, camera in enumerate(plan.cameras)
             for path in paths
         }
-        self.totals: dict[tuple[str, str], Totals] = {}
+        self.totals: dict[tuple[str, str], Totals] = {}  # as of the last quarter of a second
         self.live = False  # everything was ready once, the sources read
         self.stopping = False
         self._stop_at: float | None = None  # a deadline for all: a person is waiting
@@ -73,6 +74,7 @@ class Supervisor:
         self._graves: list[tuple[float, int]] = []  # (when to bury, holder code)
         self._old_pools: dict[str, list[int]] = {}  # of dead incarnations, not yet forgotten
         self._last_tick = time.monotonic()
+        self._count_at = 0.0
 
     # -- the run -----------------------------------------------------------------------------------
 
@@ -92,8 +94,7 @@ class Supervisor:
                 for child in self.children.values():
                     self._start(child)
                 while not self._finished():
-                    self._wait(wakeup)
-                    self._tick()
+                    self._tick(self._wait(wakeup))
         finally:
             self._end()
 
@@ -112,15 +113,16 @@ class Supervisor:
             up = child.state == "ready" or (child.state == "ended" and not child.failure)
             yield child.name, up, child.restarts.count, child.restarts.breaker_open
 
-    def _tick(self) -> None:
+    def _tick(self, readable: Set[int]) -> None:
         now = time.monotonic()
         lateness_s = max(0.0, now - self._last_tick - 4 * TICK_S)
         self._last_tick = now
         for child in self.children.values():
-            for command in child.receive():
-                self._heard(child, command)
-            if (status := child.reap()) is not None:
-                self._died(child, status, now)
+            if not readable.isdisjoint(child.fds()):  # asking costs two system calls a child
+                for command in child.receive():
+                    self._heard(child, command)
+                if (status := child.reap()) is not None:
+                    self._died(child, status, now)
             if (why := child.overdue(now, lateness_s)) is not None:
                 log.warning("stage %r hangs (%s): killed", child.name, why)
                 child.abort(now)
@@ -130,7 +132,9 @@ class Supervisor:
             if child.state == "waiting" and now >= child.restart_at and not self._stop_at:
                 self._restart(child, now)
         self._bury(now)
-        self.totals = {key: tally.totals() for key, tally in self._tallies.items()}
+        if now >= self._count_at:
+            self._count_at = now + _TOTALS_S
+            self.totals = {key: tally.totals() for key, tally in self._tallies.items()}
         over = self.live and self.options.seconds and now - self._live_at >= self.options.seconds
         if (self._quit or over) and self._stop_at is None:
             self.stopping, self._stop_at = True, now + STOP_S
@@ -146,14 +150,16 @@ class Supervisor:
             child.alive or child.state == "waiting" for child in self.children.values()
         )
 
-    def _wait(self, wakeup: socket.socket) -> None:
+    def _wait(self, wakeup: socket.socket) -> set[int]:
+        """Until something can be read, or the next tick is due; returns the file descriptors."""
         fds = [wakeup.fileno(), *(fd for child in self.children.values() for fd in child.fds())]
         poller = select.poll()
         for fd in fds:
             poller.register(fd, select.POLLIN)
-        for fd, _ in poller.poll(TICK_S * 1000):
-            if fd == wakeup.fileno():
-                wakeup.recv(64)
+        readable = {fd for fd, _ in poller.poll(TICK_S * 1000)}
+        if wakeup.fileno() in readable:
+            wakeup.recv(64)
+        return readable
 
     @contextmanager
     def _signals(self) -> Iterator[socket.socket]:
