@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conditioned import conditioned, scenes
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d, box_iou
 
+from benchmarks.conditioned import conditioned, scenes
 from pipeline.errors import ModelError
 from stages.detector import engines
 from stages.detector.bundle import read_facts

@@ -44,13 +44,16 @@ def scenes(count, seed=1):
 
 
 @torch.no_grad()
-def conditioned(config):
-    """A model of `models.build`, in eval mode; the same for the same config on one machine."""
+def conditioned(config, proposals=PROPOSALS):
+    """A model of `models.build`, in eval mode; the same for the same config on one machine.
+
+    proposals: of the second stage after NMS, four times as many before; None: torchvision's 1000.
+    """
     torch.manual_seed(0)
     model = models.build(dataclasses.replace(config, frozen_norms=False)).eval()
-    if hasattr(model, "rpn"):
-        model.rpn._post_nms_top_n["testing"] = PROPOSALS
-        model.rpn._pre_nms_top_n["testing"] = 4 * PROPOSALS
+    if hasattr(model, "rpn") and proposals is not None:
+        model.rpn._post_nms_top_n["testing"] = proposals
+        model.rpn._pre_nms_top_n["testing"] = 4 * proposals
     heads = {id(layer): wanted for layer, wanted in _last_layers(model)}
     hooks = []
     for layer in model.modules():
