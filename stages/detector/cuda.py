@@ -143,11 +143,13 @@ class Graphs:
     """A recording of all kernels of a batch size: one launch in place of hundreds.
 
     For small models, whose kernels are shorter than their launches. What a graph reads and writes is
-    the same memory each time, so its input has to be what `Uploads` returns.
+    the same memory each time, so its input has to be what `Uploads` returns. All graphs share their
+    memory, so results have to be fetched before the next batch.
     """
 
     def __init__(self, run: Callable[[torch.Tensor], list[torch.Tensor]]) -> None:
         self._run = run
+        self._pool = torch.cuda.graph_pool_handle()
         self._recorded: dict[int, tuple[torch.cuda.CUDAGraph, list[torch.Tensor]]] = {}
 
     def record(self, batch: torch.Tensor) -> None:
@@ -160,7 +162,7 @@ class Graphs:
         torch.cuda.current_stream(batch.device).wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, pool=self._pool):
                 outputs = self._run(batch)
         except RuntimeError as error:
             raise ConfigError(

@@ -39,6 +39,7 @@ __all__ = ["ENGINES", "MAX_FINAL_ROWS", "Engine", "OutOfMemory", "Outputs", "Stu
 
 ENGINES = ("auto", "torchscript", "onnx", "stub")
 MAX_FINAL_ROWS = 1000  # of the layout torchvision, whose number of boxes has no other bound
+MAX_SEARCHED = 16  # batch sizes for each of which cuDNN tries its algorithms
 _CASTABLE = (
     "net",
     "box_head",
@@ -199,9 +200,8 @@ class TorchScriptEngine(BaseEngine):
             module = module.to(memory_format=torch.channels_last)
             if self._cuda:  # one specialisation, for all batch sizes: no compilation in mid-run
                 torch.jit.set_fusion_strategy([("DYNAMIC", 1)])
-                torch.backends.cudnn.benchmark = (
-                    True  # sizes are fixed; the warm-up pays for the search
-                )
+                # the warm-up pays for the search, which a start with many batch sizes can't wait for
+                torch.backends.cudnn.benchmark = self._max_batch <= MAX_SEARCHED
             return torch.jit.freeze(module)
 
     def _input(self, batch: Any) -> Any:
