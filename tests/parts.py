@@ -49,6 +49,18 @@ class Pattern(Source):
         return True
 
 
+class Counted(Pattern):
+    """Counts the frames that cost decoding."""
+
+    @classmethod
+    def counters(cls, config):
+        return ("decoded",)
+
+    def read(self, buffer):
+        self.runtime.count("decoded", self.runtime.cameras[0])
+        return super().read(buffer)
+
+
 @dataclass(frozen=True, kw_only=True)
 class NoConfig:
     pass
