@@ -70,22 +70,25 @@ def figures(document: Mapping[str, Any]) -> Any:
     figure, axis = plt.subplots(figsize=(11, 1.2 + 0.5 * max(1, len(rows))), layout="constrained")
     positive = [v for row in rows for v in _numbers(row) if v > 0 and math.isfinite(v)]
     left, right = min(positive, default=0.1) / 2, max(positive, default=10) * 2
-    axis.set_xscale("log")
+    axis.set_xscale("log", subs=(2, 5))
     axis.set_xlim(left, right)
+    _numbered(axis.xaxis, minor=right / left < 300)
     for place, row in enumerate(rows):
         color = _VERDICTS[row["verdict"]]
         value, low, high = (min(max(row[key], left), right) for key in ("value", "low", "high"))
         if target := row["target"]:
             span = (left, target["limit"]) if target["sign"] == "≤" else (target["limit"], right)
-            axis.fill_betweenx([place - 0.36, place + 0.36], *span, color=color, alpha=0.09, lw=0)
+            axis.fill_betweenx([place - 0.36, place + 0.36], *span, color=GOOD, alpha=0.1, lw=0)
             axis.plot([target["limit"]] * 2, [place - 0.36, place + 0.36], color=INK, lw=1.8)
         axis.plot([low, high], [place, place], color=color, lw=5, solid_capstyle="round", alpha=0.5)
         axis.plot(value, place, "o", color=color, ms=8, mec="white", mew=1)
-        goal = f"   {target['sign']} {target['limit']:g}" if target else ""
-        axis.text(
-            1.01, place, f"{row['value']:.3g}{goal}   {row['verdict']}", color=color, fontsize=9.5,
-            va="center", transform=axis.get_yaxis_transform(), weight="bold" if target else "normal",
-        )  # fmt: skip
+        goal = f"{target['sign']} {target['limit']:g}" if target else ""
+        for x_pt, text in ((48, f"{row['value']:.3g}"), (104, goal), (172, row["verdict"])):
+            axis.annotate(
+                text, (1, place), xycoords=axis.get_yaxis_transform(), xytext=(x_pt, 0),
+                textcoords="offset points", ha="right", va="center", fontsize=9.5, color=color,
+                weight="bold" if target else "normal",
+            )  # fmt: skip
     names = ["\n".join(textwrap.wrap(f"{row['id']}  {row['what']}", 62)[:2]) for row in rows]
     axis.set_yticks(range(len(rows)), names, fontsize=9, color=INK)
     axis.set_ylim(len(rows) - 0.45, -0.55)
@@ -133,8 +136,7 @@ def curve(document: Mapping[str, Any]) -> Any:
     _limit(above, limit_ms, f"limit {limit_ms:g} ms", "bottom")
     _limit(below, 100 * served, f"limit {100 * served:g} %", "top")
     above.set_yscale("log", subs=(2, 5))
-    for which in (above.yaxis.set_major_formatter, above.yaxis.set_minor_formatter):
-        which(plt.FuncFormatter(lambda value, _: f"{value:g}"))
+    _numbered(above.yaxis, minor=True)
     low_ms, high_ms = above.get_ylim()
     above.set_ylim(min(low_ms, limit_ms / 3), 1.4 * max(high_ms, limit_ms * 2))
     above.set_ylabel("p99 latency, ms", color=SOFT)
@@ -241,6 +243,15 @@ def _bar(
     if len(lines) <= 3 and max(map(len, lines)) <= room:
         axis.text(left + width / 2, floor + 0.47, "\n".join(lines), ha="center", va="center",
                   color=ink, fontsize=8.5)  # fmt: skip
+
+
+def _numbered(side: Any, *, minor: bool) -> None:
+    """Plain numbers at a log axis, at its small ticks, too, if there is room."""
+    import matplotlib.ticker as ticks
+
+    plain = ticks.FuncFormatter(lambda value, _: f"{value:g}")
+    side.set_major_formatter(plain)
+    side.set_minor_formatter(plain if minor else ticks.NullFormatter())
 
 
 def _plain(axis: Any) -> None:
