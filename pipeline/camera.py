@@ -1,9 +1,9 @@
 """A source in a process of its own: one thread reads the camera, the main loop feeds the consumers.
 
 Two threads, because a frame that waits must leave the moment a consumer is free, and not when the
-camera delivers the next one. They share the pool's accounts (locked) and a queue with a wake-up. While
-nothing waits for an answer the main loop leaves the channels alone, and the reading thread sends by
-itself: at a camera's rate another thread's wake-up costs more than the sending.
+camera delivers the next one. The reading thread publishes by itself: at a camera's rate the wake-up of
+another thread costs more than the sending. The main loop sends what had to wait. They share the
+channels under a lock, and wait without it, at file descriptors alone.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import os
 import random
 import threading
 import time
-from collections import deque
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline import transport
 from pipeline.control import Control
 from pipeline.errors import ConfigError, EndOfStream, FrameError, ManyeyesError, SourceError
 from pipeline.ledger import DETECT, VIEW
@@ -32,6 +32,8 @@ from pipeline.stage import Picture, Source
 log = logging.getLogger("manyeyes")
 
 _PTS_JUMP_NS = 1_000_000_000
+_ROOM_MS = 50  # until the reading thread shows again that it lives
+_SLOW_MS = 5  # how long an answer may lie unseen while the reading thread is busy
 
 
 class CameraProcess(Process):
@@ -40,13 +42,11 @@ class CameraProcess(Process):
     def __init__(self, control: Control, start: dict[str, Any], fds: list[int]) -> None:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._channels = threading.Lock()  # whoever uses the writer
-        self._polls_answers = True  # the main loop waits at the writer's sockets, unlocked
+        self._watching = False  # the main loop knows that something waits
         super().__init__(control, start, fds)
         (self._name,) = self.spec.cameras
         self._camera = self.ledger.camera_index[self._name]
-        self._frames: deque[Frame] = deque()  # from the reading thread to the main loop
         self._stop = threading.Event()
-        self._room = threading.Event()  # something was DONE, so there may be room again
         self._ended = False
         self._failure: ManyeyesError | None = None
         self._epoch = int(self.ledger["stream_epoch"][self._camera])
@@ -55,23 +55,27 @@ class CameraProcess(Process):
         self._period_ns = int(1e9 / max_fps) if max_fps else 0
         self._due_ns = 0
 
-    def extra_fds(self) -> list[Any]:
-        """The reading thread's wake-up."""
-        return [self._wake]
-
     def turn(self, timeout_ms: int) -> None:
-        """See Process.turn; forwards what the reading thread left."""
+        """See Process.turn; sends what waits as soon as it can."""
+        ending = self.draining or self._ended
         with self._channels:
-            poller = self._next_poller()
-            self._polls_answers = poller is not self._quiet
+            self._watching = ending or self.writer.waiting
+            poller = self._answers if self._watching else self._commands
+        if self._watching and self.policy == "every" and not ending:
+            # the reading thread comes back for the answers by itself, unless its camera is slow
+            poller, timeout_ms = self._commands, _SLOW_MS
         events = poller.poll(timeout_ms)
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake)
         with self._channels:
             self._act_on(events)
-            self._forward()
+            self.writer.report()
 
-    def _nothing_waits(self) -> bool:
-        # the reading thread asks by itself before it waits for room
-        return not (self.draining or self._ended or self.writer.waiting or self.reader.waiting)
+    def _new_pollers(self) -> None:
+        answers = self.writer.descriptors()
+        self._commands = transport.descriptors([self.control.fileno(), self._wake])
+        self._answers = transport.descriptors([self.control.fileno(), self._wake, *answers])
+        self._room = transport.descriptors(answers)  # of the reading thread
 
     def run(self) -> None:
         """Until the source ended or the run drains, and everything was delivered."""
@@ -90,24 +94,9 @@ class CameraProcess(Process):
                 raise self._failure
             if self.draining:
                 self._stop.set()
-                self._room.set()
             over = self._ended or (self.draining and (not started or not reader.is_alive()))
-            if over and not self._frames and self.writer.idle:
+            if over and self.writer.idle:
                 return
-
-    def _forward(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._wake)
-        while self._frames:
-            self._publish(self._frames[0])
-            self._frames.popleft()  # only now: the reading thread must see that it takes up room
-        self.writer.flush()
-        self.writer.report()
-        self._room.set()
-
-    def _publish(self, frame: Frame) -> None:
-        self.writer.publish(frame)
-        self.ledger.add("processed", (self.index, self._camera))
 
     # -- the reading thread ------------------------------------------------------------------------
 
@@ -177,44 +166,37 @@ class CameraProcess(Process):
 
     def _pass_on(self, frame: Frame) -> None:
         with self._channels:
-            if self._polls_answers or self._frames:
-                self._frames.append(frame)
-            else:
-                self._publish(frame)
-                self.writer.flush()
-                self.writer.receive()
-                self.writer.flush()
-                if not self.writer.waiting:
-                    return
-        os.eventfd_write(self._wake, 1)
+            self.writer.publish(frame)
+            self.writer.exchange()
+            self.ledger.add("processed", (self.index, self._camera))
+            unseen = self.writer.waiting and not self._watching
+        if unseen:
+            os.eventfd_write(self._wake, 1)
 
     def _buffer(self) -> npt.NDArray[np.uint8] | None:
         """A slot for the next frame; None if the next one is not to be read (newest) or not yet."""
         if self.policy == "every":
-            self._room.clear()
-            # what the main loop has not yet offered takes up room, too
-            n = len(self._frames) + 1
-            if not self.writer.has_room(self._name, n) or not self.writer.free_slots:
-                with self._channels:  # what the main loop did not wait for
-                    self.writer.receive()
-                    self.writer.flush()
-                self._room.wait(0.05)
-                return None
-            return self.writer.take()
+            return self.writer.take() if self._has_room() else None
         self._skip_reason = "unwanted"
         now_ns = time.monotonic_ns()
         if now_ns < self._due_ns or not self.writer.wanted(self._name):
             return None
-        self._room.clear()
         buffer = self.writer.take()
-        while buffer is None and self._frames:
-            # a burst, or the main loop is late: what it offers next gives up what that replaces
-            self._room.wait(0.05)
-            self._room.clear()
-            buffer = self.writer.take()
         if buffer is None:
             self._skip_reason = "no_slot"
         return buffer
+
+    def _has_room(self) -> bool:
+        """Whether one more frame can be kept; if not, waits a little for an answer first."""
+        if self.writer.has_room(self._name) and self.writer.free_slots:
+            return True
+        with self._channels:
+            self.writer.exchange()
+            room = self._room
+        if not (self.writer.has_room(self._name) and self.writer.free_slots):
+            room.poll(_ROOM_MS)
+            return False
+        return True
 
     def _skip(self) -> bool:
         if not self.source.skip():

@@ -7,7 +7,9 @@ send, too.
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgpack
@@ -34,6 +36,8 @@ VERSION = 1
 
 _KINDS: tuple[type[Message], ...] = (Frame, Tensor, Output, Result)
 _BATCH, _DONE = 100, 101
+_ARRAYS: dict[type[Message], int] = {Frame: 1, Tensor: 1, Result: 0}
+_KNOWN = frozenset((*range(len(_KINDS)), _BATCH, _DONE))
 # What strangers send must not cost memory: no nesting deeper or larger than our own messages.
 _LIMITS: dict[str, Any] = {
     "raw": False, "strict_map_key": True, "max_str_len": 4096, "max_bin_len": MAX_MESSAGE_BYTES,
@@ -59,7 +63,7 @@ def encode_batch(parts: Sequence[bytes]) -> bytes:
 def encode_done(refs: Sequence[SlotRef | None], cameras: Sequence[str]) -> bytes:
     """A reader is through with these slots (None: a message without pixels) of these cameras."""
     rows = [
-        [camera] if ref is None else [camera, ref.pool_epoch, ref.slot, ref.generation]
+        [camera, None if ref is None else _pack_ref(ref)]
         for ref, camera in zip(refs, cameras, strict=True)
     ]
     return _pack(_DONE, rows)
@@ -82,12 +86,15 @@ def decode_done(data: bytes) -> list[tuple[str, SlotRef | None]]:
     if kind != _DONE:
         raise MessageError(f"wanted a DONE message (kind {_DONE}), got kind {kind}")
     try:
-        return [(_text(row[0]), _ref(row[1:]) if len(row) > 1 else None) for row in body[0]]
+        return [(_text(camera), None if slot is None else _ref(slot)) for camera, slot in body[0]]
     except _BAD as error:
         raise MessageError(f"DONE message with fields that do not fit: {error!r:.200}") from error
 
 
-_BAD = (TypeError, ValueError, IndexError, KeyError, OverflowError, AttributeError, RecursionError)
+_BAD = (
+    TypeError, ValueError, IndexError, KeyError, OverflowError, AttributeError, RecursionError,
+    struct.error,
+)  # fmt: skip
 
 
 def _pack(kind: int, *body: Any) -> bytes:
@@ -112,14 +119,12 @@ def _unpack(data: bytes) -> tuple[int, list[Any]]:
     if fields[0] != VERSION:
         raise MessageError(f"message of version {fields[0]}, this build knows {VERSION}")
     kind = fields[1]
-    if type(kind) is not int or kind not in (*range(len(_KINDS)), _BATCH, _DONE):
+    if type(kind) is not int or kind not in _KNOWN:
         raise MessageError(f"message of unknown kind {kind!r}")
     return kind, fields[2:]
 
 
 def _body(message: Message, ref: SlotRef | None, specs: Sequence[ArraySpec]) -> list[Any]:
-    slot = None if ref is None else [ref.pool_epoch, ref.slot, ref.generation]
-    layout = [[spec.dtype, list(spec.shape), spec.offset] for spec in specs]
     extra: list[Any]
     if isinstance(message, Frame):
         extra = [message.format, message.matrix, message.full_range]
@@ -129,80 +134,104 @@ def _body(message: Message, ref: SlotRef | None, specs: Sequence[ArraySpec]) -> 
         extra = [_pack_fit(message.fit), message.model_id]
     else:
         extra = [_pack_detections(message.detections), message.model_id]
-    return [_pack_info(message.info), slot, layout, extra]
+    slot = None if ref is None else _pack_ref(ref)
+    return [_pack_info(message.info), slot, [_pack_spec(spec) for spec in specs], extra]
 
 
 def _envelope(kind: type[Message], body: list[Any]) -> Envelope:
-    info, slot, layout, extra, t_offered_ns = body[:5]  # fields of a later build are ignored
-    facts: dict[str, Any] = {"info": _info(info)}
-    if kind is Frame:
-        pixel_format, matrix, full_range = extra[:3]
-        if pixel_format not in ("bgr24", "i420") or matrix not in ("bt601", "bt709"):
-            raise ValueError(f"pixel format {pixel_format!r}, matrix {matrix!r}")
-        facts |= {"format": pixel_format, "matrix": matrix, "full_range": bool(full_range)}
-    elif kind is Tensor:
-        facts |= {"fit": _fit(extra[0])}
-    elif kind is Output:
-        facts |= {"fit": _fit(extra[0]), "model_id": _text(extra[1])}
-    else:
-        facts |= {"detections": _detections(extra[0]), "model_id": _text(extra[1])}
-    specs = tuple(_spec(*row[:3]) for row in layout)
-    wanted = {Frame: 1, Tensor: 1, Result: 0}.get(kind, len(specs))
+    about, slot, layout, extra, t_offered_ns = body[:5]  # fields of a later build are ignored
+    info = _info(about)
+    specs = tuple(map(_spec, layout))
+    wanted = _ARRAYS.get(kind, len(specs))
     if len(specs) != wanted or len(specs) > MAX_ARRAYS:
         raise ValueError(f"{len(specs)} arrays")
+    if kind is Frame:
+        pixel_format, matrix, full_range = extra[:3]
+        facts = {"format": pixel_format, "matrix": matrix, "full_range": bool(full_range)}
+        _check_frame(info, pixel_format, matrix, specs[0])
+    elif kind is Tensor:
+        facts = {"fit": _fit(extra[0])}
+    elif kind is Output:
+        facts = {"fit": _fit(extra[0]), "model_id": _text(extra[1])}
+    else:
+        facts = {"detections": _detections(extra[0]), "model_id": _text(extra[1])}
     ref = None if slot is None else _ref(slot)
     if specs and ref is None:
         raise ValueError("arrays without a slot")
-    if kind is Frame:
-        _check_frame_shape(facts, specs[0])
-    t_offered_ns = _number(t_offered_ns)
-    return Envelope(kind=kind, facts=facts, ref=ref, specs=specs, t_offered_ns=t_offered_ns)
+    if type(t_offered_ns) is not int or t_offered_ns < 0:
+        raise ValueError(f"offered at {t_offered_ns!r}")
+    return Envelope(
+        kind=kind, info=info, facts=facts, ref=ref, specs=specs, t_offered_ns=t_offered_ns
+    )
 
 
-def _check_frame_shape(facts: dict[str, Any], spec: ArraySpec) -> None:
-    width, height = facts["info"].width, facts["info"].height
-    bgr = facts["format"] == "bgr24"
-    wanted = (height, width, 3) if bgr else (height * 3 // 2, width)
-    odd = not bgr and (width % 2 or height % 2)
-    if spec.dtype != "|u1" or spec.shape != wanted or odd:
-        raise ValueError(f"{facts['format']} {width}x{height} in {spec.dtype} {spec.shape}")
+def _check_frame(info: FrameInfo, pixel_format: Any, matrix: Any, spec: ArraySpec) -> None:
+    width, height = info.width, info.height
+    if pixel_format == "bgr24":
+        wanted: tuple[int, ...] = (height, width, 3)
+    elif pixel_format == "i420" and not (width % 2 or height % 2):
+        wanted = (height * 3 // 2, width)
+    else:
+        raise ValueError(f"pixel format {pixel_format!r} of {width}x{height}")
+    if spec.dtype != "|u1" or spec.shape != wanted:
+        raise ValueError(f"{pixel_format} {width}x{height} in {spec.dtype} {spec.shape}")
+    if matrix not in ("bt601", "bt709"):
+        raise ValueError(f"matrix {matrix!r}")
+
+
+# Numbers travel as one piece: what reads a header of a dozen msgpack fields, and checks each, costs
+# more than all the rest of a hop. The types of the piece are the check.
+_NUMBERS = struct.Struct("<QQQIIQqB")  # … and flags
+_CORRUPT, _KEYFRAME, _HAS_PTS = 1, 2, 4
+_SLOT = struct.Struct("<QHQ")
+_FIT = struct.Struct("<4d")
+_SPEC = struct.Struct("<BBQ")  # index of the dtype, dimensions, offset; then a uint32 a dimension
+_DTYPES = ("|u1", "<f4", "<f2", "<i4", "<i8")
+_MAX_DIMENSIONS = 8
 
 
 def _pack_info(info: FrameInfo) -> list[Any]:
+    pts_ns = info.pts_ns
+    flags = info.corrupt * _CORRUPT + info.keyframe * _KEYFRAME + (pts_ns is not None) * _HAS_PTS
+    numbers = _NUMBERS.pack(
+        info.frame_id, info.t_capture_ns, info.t_wall_ns, info.width, info.height,
+        info.stream_epoch, pts_ns or 0, flags,
+    )  # fmt: skip
     truth = None if info.truth is None else _pack_detections(info.truth)
-    return [
-        info.camera, info.frame_id, info.t_capture_ns, info.t_wall_ns, info.width, info.height,
-        info.stream_epoch, info.pts_ns, info.corrupt, info.keyframe, info.name, truth,
-    ]  # fmt: skip
+    return [info.camera, numbers, info.name, truth]
 
 
 def _info(row: list[Any]) -> FrameInfo:
-    camera, frame_id, t_capture, t_wall, width, height, epoch, pts, corrupt, key, name, truth = row[
-        :12
-    ]
+    camera, numbers, name, truth = row[:4]
+    frame_id, t_capture_ns, t_wall_ns, width, height, epoch, pts_ns, flags = _NUMBERS.unpack_from(
+        numbers
+    )
+    if not (0 < width <= MAX_SIDE_PX and 0 < height <= MAX_SIDE_PX):
+        raise ValueError(f"a picture of {width}x{height} px")
     return FrameInfo(
         camera=_text(camera),
-        frame_id=_number(frame_id),
-        t_capture_ns=_number(t_capture),
-        t_wall_ns=_number(t_wall),
-        width=_number(width, 1, MAX_SIDE_PX),
-        height=_number(height, 1, MAX_SIDE_PX),
-        stream_epoch=_number(epoch),
-        pts_ns=None if pts is None else _number(pts, -(1 << 63)),
-        corrupt=bool(corrupt),
-        keyframe=bool(key),
+        frame_id=frame_id,
+        t_capture_ns=t_capture_ns,
+        t_wall_ns=t_wall_ns,
+        width=width,
+        height=height,
+        stream_epoch=epoch,
+        pts_ns=pts_ns if flags & _HAS_PTS else None,
+        corrupt=bool(flags & _CORRUPT),
+        keyframe=bool(flags & _KEYFRAME),
         name=None if name is None else _text(name),
         truth=None if truth is None else _detections(truth),
     )
 
 
-def _pack_fit(fit: Fit) -> list[float]:
-    return [fit.scale_x, fit.scale_y, fit.offset_x_px, fit.offset_y_px]
+def _pack_fit(fit: Fit) -> bytes:
+    return _FIT.pack(fit.scale_x, fit.scale_y, fit.offset_x_px, fit.offset_y_px)
 
 
-def _fit(row: list[Any]) -> Fit:
-    scale_x, scale_y, offset_x, offset_y = (float(value) for value in row[:4])
-    if not (scale_x > 0 and scale_y > 0 and all(map(math.isfinite, row[:4]))):
+def _fit(data: bytes) -> Fit:
+    row = _FIT.unpack_from(data)
+    scale_x, scale_y, offset_x, offset_y = row
+    if not (scale_x > 0 and scale_y > 0 and all(map(math.isfinite, row))):
         raise ValueError(f"a fit of {row!r}")
     return Fit(scale_x=scale_x, scale_y=scale_y, offset_x_px=offset_x, offset_y_px=offset_y)
 
@@ -227,29 +256,31 @@ def _detections(row: list[Any]) -> Detections:
     )
 
 
-def _spec(dtype: Any, shape: Any, offset: Any) -> ArraySpec:
-    name = _text(dtype)
-    if name not in ("|u1", "<f4", "<f2", "<i4", "<i8"):
-        raise ValueError(f"an array of {name!r}")
-    if len(shape) > 8:
-        raise ValueError(f"an array of {len(shape)} dimensions")
-    sides = tuple(_number(side, 0, 1 << 31) for side in shape)
-    if math.prod(sides) > 1 << 31:
-        raise ValueError(f"an array of shape {sides}")
-    return ArraySpec(dtype=name, shape=sides, offset=_number(offset, 0, 1 << 40))
+def _pack_spec(spec: ArraySpec) -> bytes:
+    head = _SPEC.pack(_DTYPES.index(spec.dtype), len(spec.shape), spec.offset)
+    return head + struct.pack(f"<{len(spec.shape)}I", *spec.shape)
 
 
-def _ref(row: Sequence[Any]) -> SlotRef:
-    epoch, slot, generation = row[:3]
-    return SlotRef(
-        pool_epoch=_number(epoch), slot=_number(slot, 0, 1 << 16), generation=_number(generation)
-    )
+@lru_cache(maxsize=256)  # a camera's frames are all alike
+def _spec(data: bytes) -> ArraySpec:
+    code, dimensions, offset = _SPEC.unpack_from(data)
+    if code >= len(_DTYPES) or dimensions > _MAX_DIMENSIONS or offset > 1 << 40:
+        raise ValueError(f"an array of type {code} with {dimensions} dimensions at {offset}")
+    if len(data) != _SPEC.size + 4 * dimensions:
+        raise ValueError(f"{dimensions} sides in {len(data)} bytes")
+    shape = struct.unpack_from(f"<{dimensions}I", data, _SPEC.size)
+    if math.prod(shape) > 1 << 31:
+        raise ValueError(f"an array of shape {shape}")
+    return ArraySpec(dtype=_DTYPES[code], shape=shape, offset=offset)
 
 
-def _number(value: Any, low: int = 0, high: int = (1 << 63) - 1) -> int:
-    if type(value) is not int or not low <= value <= high:
-        raise ValueError(f"wanted an integer in {low}..{high}, got {value!r}")
-    return value
+def _pack_ref(ref: SlotRef) -> bytes:
+    return _SLOT.pack(ref.pool_epoch, ref.slot, ref.generation)
+
+
+def _ref(data: bytes) -> SlotRef:
+    epoch, slot, generation = _SLOT.unpack_from(data)
+    return SlotRef(pool_epoch=epoch, slot=slot, generation=generation)
 
 
 def _text(value: Any) -> str:

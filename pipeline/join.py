@@ -7,6 +7,7 @@ every: the result of this very frame. A frame waits until its fate on the detect
 
 from __future__ import annotations
 
+import time
 from collections import deque
 
 from pipeline.detections import Detections
@@ -50,7 +51,9 @@ class Join:
         if any(result.frame_id >= frame.frame_id for result in known):
             return True
         camera = self._ledger.camera_index[frame.camera]
-        return self._ledger.dropped(camera, DETECT, frame.frame_id) or frame.wait_s > _LOST_AFTER_S
+        if self._ledger.dropped(camera, DETECT, frame.frame_id):
+            return True
+        return frame.wait_s(time.monotonic()) > _LOST_AFTER_S
 
     def match(self, item: Message) -> tuple[Detections | None, list[Delivery]]:
         """The detections for a frame, None if there are none; and the results that are DONE by that."""

@@ -163,28 +163,23 @@ class Envelope:
     """A message whose arrays are still in their slot."""
 
     kind: type[Message]
-    facts: dict[str, Any]
+    info: FrameInfo
+    facts: dict[str, Any]  # the other fields of the message that are no arrays
     ref: SlotRef | None
     specs: tuple[ArraySpec, ...]
     t_offered_ns: int = 0  # monotonic: when its writer had it ready
-
-    @property
-    def info(self) -> FrameInfo:
-        """Which frame it is."""
-        info: FrameInfo = self.facts["info"]
-        return info
 
     def open(
         self, arrays: Sequence[Array], to_bgr: Callable[[Frame], Image] | None = None
     ) -> Message:
         """The message with its arrays, one for each spec, in order."""
         if self.kind is Frame:
-            return Frame(**self.facts, pixels=arrays[0], to_bgr=to_bgr)
+            return Frame(info=self.info, **self.facts, pixels=arrays[0], to_bgr=to_bgr)
         if self.kind is Tensor:
-            return Tensor(**self.facts, pixels=arrays[0])
+            return Tensor(info=self.info, **self.facts, pixels=arrays[0])
         if self.kind is Output:
-            return Output(**self.facts, arrays=tuple(arrays))
-        return Result(**self.facts)
+            return Output(info=self.info, **self.facts, arrays=tuple(arrays))
+        return Result(info=self.info, **self.facts)
 
 
 def arrays_of(message: Message) -> tuple[Array, ...]:

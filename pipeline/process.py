@@ -118,8 +118,7 @@ class Process:
             self.obey()
         if self.reader.socket in ready:
             self.reader.receive(self.obey)
-        self.writer.receive()
-        self.writer.flush()
+        self.writer.exchange()
 
     def run(self) -> None:
         """Until drained."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,10 +41,9 @@ class Delivery:
         """Which frame it is."""
         return self.envelope.info.frame_id
 
-    @property
-    def wait_s(self) -> float:
+    def wait_s(self, now_s: float) -> float:
         """Time since its producer had it ready: in a mailbox, in the socket, here."""
-        return max(0, time.monotonic_ns() - self.envelope.t_offered_ns) / 1e9
+        return max(0.0, now_s - self.envelope.t_offered_ns / 1e9)
 
 
 class Reader:
@@ -94,14 +92,16 @@ class Reader:
                 self._ledger.add("garbage", self._index)
                 continue
             raw = data if len(envelopes) == 1 else b""
-            deliveries = [Delivery(sender, envelope, raw) for envelope in envelopes]
-            refs = [e.ref for e in envelopes if e.ref is not None]
-            if any(ref.pool_epoch not in self._pools for ref in refs):
-                expect_pools()
-            known = [d for d in deliveries if d.camera in self._queues]
-            self._ledger.add("garbage", self._index, len(deliveries) - len(known))
-            for delivery in known:
+            known = []
+            for envelope in envelopes:
+                if envelope.ref is not None and envelope.ref.pool_epoch not in self._pools:
+                    expect_pools()
+                if envelope.info.camera not in self._queues:
+                    self._ledger.add("garbage", self._index)
+                    continue
+                delivery = Delivery(sender, envelope, raw)
                 self._hold(delivery)
+                known.append(delivery)
             if self._spec.role in ("batch", "batcher"):
                 self.batches.append(known)
             else:
@@ -110,7 +110,8 @@ class Reader:
 
     def next(self, may_take: Callable[[Delivery], bool]) -> Delivery | None:
         """The next item: of the camera served longest ago whose first item `may_take`."""
-        for camera in sorted(self._turns, key=self._turns.__getitem__):
+        full = [camera for camera, queue in self._queues.items() if queue]
+        for camera in sorted(full, key=self._turns.__getitem__):
             queue = self._queues[camera]
             while queue and self._spec.in_order and self._is_settled(queue[0]):
                 self.done(queue.popleft())  # sent twice, since its producer died before our DONE

@@ -128,8 +128,6 @@ class StageProcess(Process):
     def _process(self, deliveries: Sequence[Delivery]) -> None:
         start = time.monotonic()
         opened = [(d, item) for d in deliveries if (item := self._open(d)) is not None]
-        for delivery in deliveries:
-            self.ledger.observe("wait_seconds", self.index, delivery.wait_s)
         results: Sequence[Any] = ()
         if opened:
             try:
@@ -144,6 +142,7 @@ class StageProcess(Process):
         self.writer.cancel()
         for delivery in deliveries:
             self.reader.done(delivery)
+            self.ledger.observe("wait_seconds", self.index, delivery.wait_s(start))
         self.ledger.observe("stage_seconds", self.index, time.monotonic() - start)
         if self.spec.role == "batch":
             self.ledger.add("batch_size", (self.index, min(len(deliveries), MAX_BATCH)))

@@ -10,6 +10,7 @@ is remembered by the edge, so a message sent during the connect is never lost si
 
 from __future__ import annotations
 
+import select
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
@@ -22,6 +23,9 @@ Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
 Poller: TypeAlias = zmq.Poller
 
 _HIGH_WATER = 4096  # messages; a safety net above all credits, never reached
+# plain numbers: arithmetic with pyzmq's enums costs as much as the calls themselves
+_NOBLOCK, _SNDMORE = int(zmq.NOBLOCK), int(zmq.SNDMORE)
+_EVENTS, _RCVMORE, _POLLIN = int(zmq.EVENTS), int(zmq.RCVMORE), int(zmq.POLLIN)
 
 
 def context() -> Context:
@@ -37,6 +41,14 @@ def poller(sources: Iterable[Any]) -> Poller:
     return made
 
 
+def descriptors(fds: Iterable[int]) -> select.poll:
+    """The same for file descriptors alone."""
+    made = select.poll()
+    for fd in fds:
+        made.register(fd, select.POLLIN)
+    return made
+
+
 class _Channel:
     def __init__(self, context: Context, kind: int) -> None:
         self.socket = context.socket(kind)
@@ -44,6 +56,11 @@ class _Channel:
         self.socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         self.socket.setsockopt(zmq.SNDHWM, _HIGH_WATER)
         self.socket.setsockopt(zmq.RCVHWM, _HIGH_WATER)
+
+    @property
+    def descriptor(self) -> int:
+        """Becomes readable when something new happens to the channel, not while something is there."""
+        return int(self.socket.getsockopt(zmq.FD))
 
     def close(self) -> None:
         """Forget what was not sent. Calling it again is fine."""
@@ -53,13 +70,13 @@ class _Channel:
         if self.socket.closed:
             raise Closed("receive on a channel that this side closed")
         # asking is ten times cheaper than the exception of a receive that finds nothing
-        return bool(int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+        return bool(self.socket.getsockopt(_EVENTS) & _POLLIN)  # type: ignore[operator]  # an int
 
     def _send(self, data: bytes, flags: int = 0) -> None:
         if self.socket.closed:
             raise Closed("send on a channel that this side closed")
         try:
-            self.socket.send(data, zmq.NOBLOCK | flags)
+            self.socket.send(data, _NOBLOCK | flags)
         except zmq.Again as error:
             raise Full("send: the channel takes no message now; try again after a DONE") from error
 
@@ -77,14 +94,18 @@ class Inbox(_Channel):
         """All (sender, message) pairs that are here now; never waits. Odd multiparts come as b""."""
         messages = []
         while self._is_readable():
-            sender, *parts = self.socket.recv_multipart(zmq.NOBLOCK)
-            messages.append((sender, parts[0] if len(parts) == 1 else b""))
+            sender, data = self.socket.recv(_NOBLOCK), b""
+            parts = 0
+            while self.socket.getsockopt(_RCVMORE):
+                data = self.socket.recv(_NOBLOCK)
+                parts += 1
+            messages.append((sender, data if parts == 1 else b""))
         return messages
 
     def answer(self, sender: bytes, data: bytes) -> bool:
         """Send back to a producer. False: it is gone, and the answer means nothing to anybody."""
         try:
-            self._send(sender, zmq.SNDMORE)
+            self._send(sender, _SNDMORE)
             self._send(data)
         except (zmq.ZMQError, Full):
             return False
@@ -108,5 +129,5 @@ class Outbox(_Channel):
         """All answers that are here now; never waits."""
         messages = []
         while self._is_readable():
-            messages.append(self.socket.recv(zmq.NOBLOCK))
+            messages.append(self.socket.recv(_NOBLOCK))
         return messages

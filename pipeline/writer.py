@@ -170,10 +170,12 @@ class Writer:
                     link.edge.unsend(parcel)
                     break
 
-    def receive(self) -> None:
-        """Take in all DONEs that are here: slots and credits come back."""
+    def receive(self) -> bool:
+        """Take in all DONEs that are here: slots and credits come back. True: there were some."""
+        came = False
         for link in self._links.values():
             for data in link.outbox.receive() if link.outbox else ():
+                came = True
                 try:
                     refs = decode_done(data)
                 except MessageError:
@@ -181,6 +183,17 @@ class Writer:
                     continue
                 for camera, ref in refs:
                     self._done(link, camera, ref)
+        return came
+
+    def exchange(self) -> None:
+        """Send and receive until nothing more can be done now; never waits.
+
+        Afterwards every later DONE makes one of `descriptors` readable: ZeroMQ announces at the edge,
+        so whoever polls a descriptor must have looked into the channel after the last send.
+        """
+        self.flush()
+        while self.receive():
+            self.flush()
 
     def _done(self, link: _Link, camera: str, ref: SlotRef | None) -> None:
         if ref is not None and ref.pool_epoch != self._pool_epoch:
@@ -239,6 +252,10 @@ class Writer:
     def sockets(self) -> list[Any]:
         """What to poll for DONEs."""
         return [link.outbox.socket for link in self._links.values() if link.outbox is not None]
+
+    def descriptors(self) -> list[int]:
+        """The same as file descriptors, for who does not hold the channels; see `exchange`."""
+        return [link.outbox.descriptor for link in self._links.values() if link.outbox is not None]
 
     def report(self) -> None:
         """Write the state of the slots into the ledger."""

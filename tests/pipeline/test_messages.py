@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 import tracemalloc
 from dataclasses import fields, replace
 
@@ -126,7 +127,15 @@ def changed(name: str, path: tuple[int, ...], value) -> bytes:
     return msgpack.packb(row)
 
 
-# [version, kind, info, slot, layout, extra]
+def numbers(width: int, height: int) -> bytes:
+    return struct.pack("<QQQIIQqB", 1, 2, 3, width, height, 0, 0, 0)
+
+
+def spec(code: int, *shape: int, offset: int = 0) -> bytes:
+    return struct.pack(f"<BBQ{len(shape)}I", code, len(shape), offset, *shape)
+
+
+# [version, kind, [camera, numbers, name, truth], slot, layout, extra, t_offered_ns]
 @pytest.mark.parametrize(
     ("name", "path", "value"),
     [
@@ -136,26 +145,34 @@ def changed(name: str, path: tuple[int, ...], value) -> bytes:
         ("bgr24", (2,), None),
         ("bgr24", (2, 0), 3),
         ("bgr24", (2, 1), -1),
-        ("bgr24", (2, 4), 0),
-        ("bgr24", (2, 4), 1 << 20),
-        ("bgr24", (2, 5), True),
+        ("bgr24", (2, 1), b"short"),
+        ("bgr24", (2, 1), numbers(0, 4)),
+        ("bgr24", (2, 1), numbers(6, 1 << 20)),
+        ("bgr24", (2, 1), numbers(6, 5)),
+        ("bgr24", (2, 2), 3),
         ("bgr24", (3,), None),
-        ("bgr24", (3, 1), 1 << 20),
+        ("bgr24", (3,), b"short"),
         ("bgr24", (4,), []),
-        ("bgr24", (4, 0, 0), "|O"),
-        ("bgr24", (4, 0, 0), "<f4"),
-        ("bgr24", (4, 0, 1), [4, 6, 4]),
-        ("bgr24", (4, 0, 1), [-4, -6, 3]),
-        ("bgr24", (4, 0, 2), -1),
+        ("bgr24", (4, 0), ["|u1"]),
+        ("bgr24", (4, 0), spec(9, 4, 6, 3)),
+        ("bgr24", (4, 0), spec(1, 4, 6, 3)),
+        ("bgr24", (4, 0), spec(0, 4, 6, 4)),
+        ("bgr24", (4, 0), spec(0, 4, 6, 3)[:-1]),
+        ("bgr24", (4, 0), spec(0, 4, 6, 3) + b"\0"),
+        ("bgr24", (4, 0), spec(0, 4, 6, 3, offset=1 << 50)),
         ("bgr24", (5, 0), "rgb24"),
-        ("i420", (2, 5), 5),
-        ("i420", (2, 11, 0), b"123"),
-        ("tensor", (5, 0), [0.0, 1.0, 0.0, 0.0]),
-        ("tensor", (5, 0), [float("nan"), 1.0, 0.0, 0.0]),
-        ("tensor", (5, 0), [1.0, 1.0]),
-        ("output", (4, 0, 1), [1 << 20, 1 << 20]),
-        ("output", (4, 0, 1), [1] * 9),
-        ("output", (4,), [["|u1", [1], 0]] * 17),
+        ("bgr24", (5, 1), "bt2020"),
+        ("bgr24", (6,), -1),
+        ("bgr24", (6,), None),
+        ("i420", (2, 1), numbers(6, 5)),
+        ("i420", (2, 3, 0), b"123"),
+        ("tensor", (5, 0), struct.pack("<4d", 0, 1, 0, 0)),
+        ("tensor", (5, 0), struct.pack("<4d", np.nan, 1, 0, 0)),
+        ("tensor", (5, 0), struct.pack("<4d", 1, 1, np.inf, 0)),
+        ("tensor", (5, 0), struct.pack("<2d", 1, 1)),
+        ("output", (4, 0), spec(0, 1 << 20, 1 << 20)),
+        ("output", (4, 0), spec(0, *[1] * 9)),
+        ("output", (4,), [spec(0, 1)] * 17),
         ("result", (5, 0, 1), b"\0\0\0\0"),
         ("result", (5, 0, 1), np.float32([0.5, np.nan]).tobytes()),
         ("result", (5, 0, 0), "text"),
