@@ -18,6 +18,7 @@ torch and torchvision it needs the packages of WHEELS; README.md says how to bri
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.util
 import sys
 import tempfile
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 WHEELS = {  # module: the distribution that has it
     "numpy": "numpy", "zmq": "pyzmq", "msgpack": "msgpack", "pydantic": "pydantic", "typer": "typer",
     "rich": "rich", "prometheus_client": "prometheus-client", "cv2": "opencv-python-headless",
-    "av": "av", "defusedxml": "defusedxml", "PIL": "pillow",
+    "av": "av", "defusedxml": "defusedxml", "PIL": "pillow", "matplotlib": "matplotlib",
 }  # fmt: skip
 PARTS = ("models", "b1", "c", "d", "e")
 MODELS = ("ssdlite320", "ssd300", "fasterrcnn")
@@ -275,11 +276,9 @@ def d(settings: Settings, bundles: Bundles) -> list[Figure]:
 
 def e(settings: Settings, bundles: Bundles) -> list[Figure]:
     """Capacity of each model, from memory and from H.264."""
-    from benchmarks import capacity, limits, trials
-    from benchmarks.copies import clips_of
+    from benchmarks import capacity
     from benchmarks.measure import Figure, Target
     from pipeline import config as configuration
-    from pipeline.plan import make
 
     figures = []
     scene = f"synthetic://?size={SIZE}&rate={RATE_HZ:g}"
@@ -287,26 +286,18 @@ def e(settings: Settings, bundles: Bundles) -> list[Figure]:
         for source, what in (("memory", scene), ("H.264", str(bundles.clip))):
             config = configuration.from_sources([what])
             model = config.model.model_copy(update=bundles.model(name))
-            config = config.model_copy(update={"model": model})
-            clips = clips_of(config, RATE_HZ)
-            found = capacity.find(
-                lambda n, seconds: trials.run(config, clips, n, seconds),  # noqa: B023
-                p99_ms=P99_MS, short_s=settings.seconds(5, 2), full_s=settings.seconds(60, 3),
-                most=2 if settings.quick else 256,
+            found = capacity.measure(
+                config.model_copy(update={"model": model}), p99_ms=P99_MS, fps=RATE_HZ,
+                seconds=settings.seconds(60, 3), most=2 if settings.quick else 256, command="",
+                tell=lambda line: print(line, file=sys.stderr),
             )  # fmt: skip
-            limit = limits.measure(make(config), clips)
-            share = found.cameras * RATE_HZ / limit.shared_fps
-            last = found.confirmed
-            figures.append(
-                Figure(
-                    id="e", what=f"{name}, {RATE_HZ:g} fps from {source}: capacity / min(decoding, bare)",
-                    value=share, low=share, high=share + RATE_HZ / limit.shared_fps,
-                    n=len(found.trials), target=Target(sign="≥", limit=0.9),
-                    detail=f"{found.cameras} cameras"
-                    + (f", p99 {last.p99_ms:.0f} ms, {last.served:.2%} served" if last else "")
-                    + f"; decoding {limit.decode_fps:.0f}, bare {limit.model_fps:.0f} fps",
-                )
-            )  # fmt: skip
+            how = f"{name}, {RATE_HZ:g} fps from {source}: "
+            rows = [row for row in found["figures"] if row["id"] in ("capacity", "e")]
+            fields = {field.name for field in dataclasses.fields(Figure)}
+            for row in rows:
+                known = {key: value for key, value in row.items() if key in fields}
+                target = row["target"] and Target(**row["target"])
+                figures.append(Figure(**{**known, "what": how + row["what"], "target": target}))
     return figures
 
 
