@@ -2,9 +2,9 @@
 
     python -m benchmarks.latency [--seconds 90] [--long] [--json FILE]
 
-Four cameras send rendered 640x360 stills from memory to the demo model, policy `newest`. Their rates are
-shares of the capacity C, the frames a second that the same run serves at twice its load, and differ by a
-percent from camera to camera, so that every arrangement of their phases comes by.
+Four cameras send rendered 640x360 stills from memory to the demo model, policy `newest`, one worker, as
+schedule.py assumes. Their rates are shares of the capacity, the frames a second that the same run serves
+at twice its load, and differ by a percent from camera to camera, so their phases drift past each other.
 
 c1, at half load: the median latency from capture to result, against Σ of the median times that
    preprocess, inference and postprocess have a frame in hand. What is more is hops and waiting.
@@ -96,6 +96,11 @@ def _measured(rig: Rig, load: float, capacity: float, seconds: float) -> Part:
 # -- the figures -----------------------------------------------------------------------------------
 
 
+def _sizes(rows: Array) -> str:
+    sizes, _ = batches([rows])
+    return f"batches of {sizes.mean():.1f}"
+
+
 def _c1(halves: Sequence[Part]) -> list[Figure]:
     latency = [float(np.median(between(p.rows, "t_capture_ns", "t_result_ns"))) for p in halves]
     stages = [{name: _median(p.rows, *ends) for name, ends in STAGES.items()} for p in halves]
@@ -109,7 +114,8 @@ def _c1(halves: Sequence[Part]) -> list[Figure]:
             "c1", "p50 capture → result / Σ stages, 50 % load", latency, work,
             Target(sign="≤", limit=1.15),
             detail=f"{_ms(latency)} : {_ms(work)} ({means}; "
-            f"{', '.join(f'{name} {s * 1e3:.2f}' for name, s in hops.items())})",
+            f"{', '.join(f'{name} {s * 1e3:.2f}' for name, s in hops.items())}; "
+            f"{_sizes(np.concatenate([p.rows for p in halves]))})",
         )
     ]  # fmt: skip
 

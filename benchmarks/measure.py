@@ -118,6 +118,25 @@ def median(
     )  # fmt: skip
 
 
+def resampled_medians(starts: Sequence[Sequence[float]]) -> np.ndarray[Any, Any]:
+    """Medians of bootstrap samples of values that come from several starts, each of at least one value.
+
+    First starts are drawn, then values of each (Davison and Hinkley, Bootstrap Methods, 1997, 3.8): what
+    differs from start to start, such as the phases of cameras, is not averaged away by many values.
+    """
+    rng = np.random.default_rng(0)
+    lengths = np.array([len(values) for values in starts])
+    padded = np.zeros((len(starts), lengths.max()))
+    for row, values in zip(padded, starts, strict=True):
+        row[: len(values)] = values
+    drawn = rng.integers(0, len(starts), (_RESAMPLES, len(starts)))
+    shares = rng.random((_RESAMPLES, len(starts), lengths.max()))
+    places = (shares * lengths[drawn][..., None]).astype(int)
+    values = padded[drawn[..., None], places]
+    medians: np.ndarray[Any, Any] = np.median(values.reshape(_RESAMPLES, -1), axis=1)
+    return medians
+
+
 def interleaved(
     rounds: int, contenders: Mapping[str, Callable[[], Sample]], *, progress: str = ""
 ) -> dict[str, list[Sample]]:
@@ -169,6 +188,12 @@ class Machine:
 def _jiffies() -> np.ndarray[Any, Any]:
     # user nice system idle iowait irq softirq steal guest guest_nice; proc(5)
     return np.array(Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:11], np.int64)
+
+
+def busy_s() -> float:
+    """CPU seconds that all cores together were not idle since the machine started, stolen ones too."""
+    spent = _jiffies()
+    return float(spent[:8].sum() - spent[3] - spent[4]) / os.sysconf("SC_CLK_TCK")
 
 
 def _cpu_name() -> str:
