@@ -1,8 +1,9 @@
 """Where the time goes: what each stage of a run takes, waits and costs, with intervals.
 
-A run is looked at in many short windows. In each the ledger's sums give the mean of a stage, exact to the
-microsecond; the figure is the median of the windows, so that what else the machine did for a moment
-does not count, and its interval is a bootstrap over them.
+The run is started several times, and each looked at in many short windows. In each the ledger's sums give
+the mean of a stage, exact to the microsecond; the figure is the median of all windows, so that what else
+the machine did for a moment does not count. Its interval is a bootstrap over starts and windows, because
+the phases of cameras, which differ from start to start, decide how often stages meet on a core.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
 from benchmarks.copies import clips_of, harmless, is_live
-from benchmarks.measure import Machine, median
+from benchmarks.measure import Figure, Machine, resampled_medians
 from benchmarks.rig import Rig, Window
 from benchmarks.stage_times import Spent, stage_of, windows
 from pipeline.config import Config
@@ -26,44 +28,51 @@ from pipeline.wiring import Plan, ProcessSpec
 
 WARM_UP_S = 2.0
 WINDOW_S = 0.5
-MIN_WINDOWS = 5
+MIN_WINDOWS = 5  # of all starts together
 Looks = Sequence[tuple[Window, dict[str, Spent]]]
 
 
-def measure(config: Config, seconds: float) -> dict[str, Any]:
-    """Run it for so long and a bit; the document. Files begin again at their end, and nothing of the
-    user's is written to.
+def measure(config: Config, seconds: float, starts: int) -> dict[str, Any]:
+    """Run it `starts` times, `seconds` altogether and a bit each; the document.
 
-    Raises ConfigError for what can't run, and if not one frame came through.
+    Files begin again at their end, and nothing of the user's is written to. Raises ConfigError for what
+    can't run, and if not one frame came through.
     """
     machine = Machine()
-    count = max(MIN_WINDOWS, round(seconds / WINDOW_S))
-    with tempfile.TemporaryDirectory(prefix="manyeyes-stages-") as folder:
-        with Rig(_endless(config, Path(folder))) as rig:
-            rig.window(WARM_UP_S)
-            before = _latency(rig.ledger)
-            looks = windows(rig, seconds, count)
-            frames, total_s = (b - a for a, b in zip(before, _latency(rig.ledger), strict=True))
-        plan = rig.plan
+    count = max(-(-MIN_WINDOWS // starts), round(seconds / starts / WINDOW_S))
+    runs: list[Looks] = []
+    frames, total_s = 0, 0.0
+    for _ in range(starts):
+        with tempfile.TemporaryDirectory(prefix="manyeyes-stages-") as folder:
+            with Rig(_endless(config, Path(folder))) as rig:
+                rig.window(WARM_UP_S)
+                before = _latency(rig.ledger)
+                runs.append(windows(rig, seconds / starts, count))
+                served, served_s = (
+                    b - a for a, b in zip(before, _latency(rig.ledger), strict=True)
+                )
+            plan = rig.plan
+        frames, total_s = frames + int(served), total_s + served_s
     if not frames:
         raise ConfigError(
             f"bench stages: not one frame came through in {seconds:g} s; try `manyeyes run` with the "
             "same sources, or more --seconds"
         )
+    looks = [look for run in runs for look in run]
     stages = list(looks[0][1])
     cells = sum(window.latency for window, _ in looks)
     p50_s, p99_s = (quantile_s(cells, q) or 0.0 for q in (0.5, 0.99))
     return {
         "benchmark": "stages",
         "machine": machine.fingerprint(),
-        "conditions": _conditions(config, plan, looks),
+        "conditions": {**_conditions(config, plan, looks), "starts": starts},
         "latency": {
             "mean_ms": 1e3 * total_s / frames,
             "p50_ms": 1e3 * p50_s,
             "p99_ms": 1e3 * p99_s,
         },
         "stages": [_row(config, plan, name, looks) for name in stages],
-        "figures": [row for name in stages for row in _figures(plan, name, looks)],
+        "figures": [row for name in stages for row in _figures(plan, name, runs)],
     }
 
 
@@ -178,7 +187,7 @@ def _bytes(config: Config, specs: Sequence[ProcessSpec]) -> int:
     return max(clip.frame_bytes for clip in clips_of(config))
 
 
-def _figures(plan: Plan, stage: str, looks: Looks) -> list[dict[str, Any]]:
+def _figures(plan: Plan, stage: str, runs: Sequence[Looks]) -> list[dict[str, Any]]:
     """Service and wait of one stage, where it says them, and its CPU time, with their samples."""
     is_batch = any(spec.role == "batch" for spec in _specs(plan, stage))
     per = (
@@ -192,11 +201,19 @@ def _figures(plan: Plan, stage: str, looks: Looks) -> list[dict[str, Any]]:
     ]  # fmt: skip
     rows = []
     for kind, what, better, of in kinds:
-        sums = [of(window, spent[stage]) for window, spent in looks]
-        samples = [1e3 * seconds / n for seconds, n in sums if n]
-        if len(samples) < MIN_WINDOWS:  # a source says no service time
+        samples = [
+            [1e3 * sums[0] / sums[1] for w, spent in looks if (sums := of(w, spent[stage]))[1]]
+            for looks in runs
+        ]
+        samples = [values for values in samples if values]
+        flat = [value for values in samples for value in values]
+        if len(flat) < MIN_WINDOWS:  # a source says no service time
             continue
-        figure = median(f"{kind} {stage}", what, samples)
+        low, high = np.quantile(resampled_medians(samples), (0.025, 0.975))
+        figure = Figure(
+            id=f"{kind} {stage}", what=what, value=float(np.median(flat)), low=float(low),
+            high=float(high), n=len(flat),
+        )  # fmt: skip
         more = {"verdict": "report", "unit": "ms", "better": better, "stage": stage}
         rows.append({**asdict(figure), **more, "samples": samples})
     return rows

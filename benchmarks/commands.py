@@ -85,7 +85,11 @@ def stages(
         typer.Argument(help="a TOML file, or sources; none: one rendered 640x360 scene at 15 fps"),
     ] = None,
     model: Model = None,
-    seconds: Annotated[float, typer.Option(min=1, help="to look for")] = 10.0,
+    seconds: Annotated[float, typer.Option(min=1, help="to look for, all starts together")] = 15.0,
+    starts: Annotated[
+        int,
+        typer.Option(min=1, max=50, help="times to start it anew, since each is a bit different"),
+    ] = 3,
     policy: Annotated[
         str | None, typer.Option(help="newest: never wait; every: process each frame")
     ] = None,
@@ -108,7 +112,7 @@ def stages(
     config = config_of(
         sources or [SCENE], {key: value for key, value in given.items() if value is not None}
     )
-    document = breakdown.measure(config, seconds)
+    document = breakdown.measure(config, seconds, starts)
     written = [output / "stages.json", output / "stages.svg"]
     _write(written[0], _text(document))
     plots.write(document, written[1])

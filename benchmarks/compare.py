@@ -10,12 +10,12 @@ from typing import Any, Literal
 import numpy as np
 from rich.table import Table
 
+from benchmarks.measure import resampled_medians
 from pipeline.errors import ConfigError
 
 # What two machines must have in common before their figures mean anything beside each other.
 ALIKE = ("cpu", "cores", "gpu", "system", "python")
 LIBRARIES = ("numpy", "opencv-python", "torch", "onnxruntime", "av")
-_RESAMPLES = 4000
 _STYLES = {"better": "green", "worse": "bold red", "same": "dim", "changed": "yellow"}
 
 Word = Literal["faster", "slower", "better", "worse", "changed", "same"]
@@ -134,13 +134,11 @@ def _change(a: dict[str, Any], b: dict[str, Any], margin: float) -> Change:
 
 
 def _interval(a: dict[str, Any], b: dict[str, Any]) -> tuple[float, float]:
-    """Of b / a: the medians of resampled windows where they are told, else from both intervals."""
+    """Of b / a: by the bootstrap where the samples are told, else from both intervals."""
     if a.get("samples") and b.get("samples"):
-        rng = np.random.default_rng(0)
-        sides = [np.asarray(row["samples"], float) for row in (a, b)]
-        draws = [np.median(rng.choice(s, (_RESAMPLES, len(s))), axis=1) for s in sides]
-        below, above = np.maximum(draws[0], 1e-12), draws[1]
-        low, high = np.quantile(above / below, (0.025, 0.975))
+        sides = enumerate((a["samples"], b["samples"]))  # drawn independently of each other
+        below, above = (resampled_medians(samples, seed=seed) for seed, samples in sides)
+        low, high = np.quantile(above / np.maximum(below, 1e-12), (0.025, 0.975))
         return float(low), float(high)
     return _over(b["low"], a["high"]), _over(b["high"], a["low"])
 

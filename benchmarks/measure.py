@@ -118,13 +118,13 @@ def median(
     )  # fmt: skip
 
 
-def resampled_medians(starts: Sequence[Sequence[float]]) -> np.ndarray[Any, Any]:
+def resampled_medians(starts: Sequence[Sequence[float]], *, seed: int = 0) -> np.ndarray[Any, Any]:
     """Medians of bootstrap samples of values that come from several starts, each of at least one value.
 
     First starts are drawn, then values of each (Davison and Hinkley, Bootstrap Methods, 1997, 3.8): what
     differs from start to start, such as the phases of cameras, is not averaged away by many values.
     """
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     lengths = np.array([len(values) for values in starts])
     padded = np.zeros((len(starts), lengths.max()))
     for row, values in zip(padded, starts, strict=True):

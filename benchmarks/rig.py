@@ -267,8 +267,7 @@ class Rig:
                 name: ledger["stage_seconds"][i].astype(np.int64) for name, i in names.items()
             },
             wait={name: ledger["wait_seconds"][i].astype(np.int64) for name, i in names.items()},
-            # the clock of another process, all its threads: clock_getcpuclockid(3)
-            cpu_ns={name: time.clock_gettime_ns(~pid << 3 | 2) for name, pid in self.pids.items()},
+            cpu_ns={name: _cpu_ns(name, pid) for name, pid in self.pids.items()},
         )
 
 
@@ -324,6 +323,14 @@ def _ledger_of(pid: int, plan: Plan) -> Ledger:
             finally:
                 os.close(fd)
     raise RuntimeError(f"process {pid} has no ledger")
+
+
+def _cpu_ns(name: str, pid: int) -> int:
+    """The clock of another process, all its threads; clock_getcpuclockid(3)."""
+    try:
+        return time.clock_gettime_ns(~pid << 3 | 2)
+    except OSError as error:
+        raise RuntimeError(f"process {name!r} died while it was looked at") from error
 
 
 def _pss_bytes(pid: int) -> int:

@@ -16,25 +16,34 @@ from pipeline.errors import ResourceError
 from pipeline.ledger import quantile_s
 
 WARM_UP_S = 2.0  # after all cameras deliver: queues fill, caches and clocks settle
+TRIES = 2
 NOT_LOST = ("none", "unwanted")  # above a camera's max_fps: it was asked for
 
 
 def run(config: Config, clips: Sequence[Clip], n: int, seconds: float) -> Trial:
     """Start n cameras, warm up, look for `seconds`, stop.
 
-    Too little memory for them is an answer, too, and so is a process that died of so many.
+    Too little memory for them is an answer, too, and so are processes that die of so many; but if one
+    dies once, it may have been something else, and the trial is made again.
     """
-    with tempfile.TemporaryDirectory(prefix="manyeyes-trial-") as folder:
+    for _ in range(TRIES):
         try:
-            with Rig(
-                copied(config, clips, n, Path(folder)), edit=lambda plan: paced(plan, clips)
-            ) as rig:
-                rig.window(WARM_UP_S)
-                ((window, spent),) = windows(rig, seconds, 1)
-        except (ResourceError, RuntimeError) as error:
+            return _run(config, clips, n, seconds)
+        except ResourceError as error:
             return failed(n, seconds, str(error))
-    rates = [clips[i % len(clips)].rate_hz for i in range(n)]
-    return trial_of(window, spent, rates)
+        except RuntimeError as error:
+            why = str(error)
+    return failed(n, seconds, why)
+
+
+def _run(config: Config, clips: Sequence[Clip], n: int, seconds: float) -> Trial:
+    with (
+        tempfile.TemporaryDirectory(prefix="manyeyes-trial-") as folder,
+        Rig(copied(config, clips, n, Path(folder)), edit=lambda plan: paced(plan, clips)) as rig,
+    ):
+        rig.window(WARM_UP_S)
+        ((window, spent),) = windows(rig, seconds, 1)
+    return trial_of(window, spent, [clips[i % len(clips)].rate_hz for i in range(n)])
 
 
 def failed(n: int, seconds: float, why: str) -> Trial:

@@ -22,8 +22,10 @@ MACHINE = {
 def row(id, value, *, spread=0.01, **more):
     samples = (value * np.random.default_rng(len(id)).normal(1, spread, 20)).tolist()
     low, high = (float(np.quantile(samples, q)) for q in (0.025, 0.975))
-    return {"id": id, "what": f"of {id}", "value": value, "low": low, "high": high,
-            "samples": samples, "unit": "ms", "better": "lower", "target": None} | more  # fmt: skip
+    return {
+        "id": id, "what": f"of {id}", "value": value, "low": low, "high": high, "unit": "ms",
+        "better": "lower", "target": None, "samples": [samples[:9], samples[9:]],
+    } | more  # fmt: skip
 
 
 def document(*rows, **machine):
@@ -50,6 +52,17 @@ def test_noise_as_large_as_the_change_is_no_change():
     assert words(a, b) == {"render": "same"}
 
 
+def test_what_differs_from_start_to_start_counts_as_noise():
+    """Many values of few starts, which differ by more than the change."""
+    a = document(row("render", 5.0, samples=[[4.0] * 20, [5.0] * 20, [6.0] * 20]))
+    b = document(row("render", 5.6, samples=[[4.6] * 20, [5.6] * 20, [6.6] * 20]))
+    assert words(a, b) == {"render": "same"}
+    steady = document(row("render", 5.6, samples=[[5.6] * 20] * 3))
+    assert words(document(row("render", 5.0, samples=[[5.0] * 20] * 3)), steady) == {
+        "render": "slower"
+    }
+
+
 def test_higher_may_be_better_or_neither():
     a = document(
         row("fps", 100, unit="", better="higher"), row("n", 5, unit="", better=""),
@@ -60,7 +73,7 @@ def test_higher_may_be_better_or_neither():
         for key in ("value", "low", "high"):
             one[key] *= 0.5
         if one["samples"]:
-            one["samples"] = [0.5 * value for value in one["samples"]]
+            one["samples"] = [[0.5 * value for value in part] for part in one["samples"]]
     assert words(a, b) == {"fps": "worse", "n": "changed", "e": "worse"}
 
 
