@@ -4,10 +4,13 @@
 
 Four cameras send rendered 640x360 stills from memory to the demo model, policy `newest`, one worker, as
 schedule.py assumes. Their rates are shares of the capacity, the frames a second that the same run serves
-at twice its load, and differ by a percent from camera to camera, so their phases drift past each other.
+at twice its load.
 
-c1, at half load: the median latency from capture to result, against Σ of the median times that
-   preprocess, inference and postprocess have a frame in hand. What is more is hops and waiting.
+c1, at half load, the cameras evenly spread, so that no frame finds another in its way: the median latency
+   from capture to result, against Σ of the median times that preprocess, inference and postprocess have a
+   frame in hand. What is more is hops.
+c2 and c3: the rates differ at random by up to 2 %, so that phases drift past each other and every
+   arrangement comes by, the one where all cameras deliver at once, too.
 c2, at 90 % load: the p99 from the batcher's mailbox to the engine's output, against 2(α + βn), the bound
    that schedule.py states for n cameras. α and β are fitted to the p99 of the service times of each
    size of batch.
@@ -25,11 +28,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import MIN_PAIRS, Figure, Machine, Target, median, ratio, report
+from benchmarks.measure import MIN_PAIRS, Figure, Machine, Target, ratio, report
 from benchmarks.rig import Rig, Window, cameras
 
 CAMERAS = 4
-SPREAD = 0.01  # by which the rates of two cameras differ
+SPREAD = 0.02  # by which the rate of a camera may lie above or below the mean
 FIRST_HZ = 60.0  # of each camera, until the capacity is known
 HALF, NINETY, TWICE = 0.5, 0.9, 2.0  # loads
 HALF_S, NINETY_S, TWICE_S, SETTLE_S = 4.0, 7.0, 3.0, 1.0
@@ -72,19 +75,25 @@ def figures(
     with Rig(cameras(CAMERAS, first_hz, model=model), probes=True) as rig:
         rig.window(2 * SETTLE_S)
         capacity = rig.window(TWICE_S).fps
+        rng = np.random.default_rng(0)
         parts: list[Part] = []
         for _ in range(max(MIN_PAIRS, round(seconds / round_s))):
             for load, part_s in ((HALF, HALF_S), (NINETY, NINETY_S), (TWICE, TWICE_S)):
-                parts.append(_measured(rig, load, capacity, part_s))
+                parts.append(_measured(rig, load * capacity, part_s, load, rng))
             capacity = parts[-1].window.fps
-        long = _measured(rig, TWICE, capacity, c3_s)
+        long = _measured(rig, TWICE * capacity, c3_s, TWICE, rng)
     return [*_c1([p for p in parts if p.load == HALF]), *_c2(parts), *_c3(long, parts)]
 
 
-def _measured(rig: Rig, load: float, capacity: float, seconds: float) -> Part:
-    for i, camera in enumerate(rig.plan.cameras):
-        share = 1 + SPREAD * (i - (CAMERAS - 1) / 2)
-        rig.pace(load * capacity / CAMERAS * share, camera)
+def _measured(
+    rig: Rig, rate_hz: float, seconds: float, load: float, rng: np.random.Generator
+) -> Part:
+    """rate_hz: of all cameras together."""
+    rig.pace(rate_hz / CAMERAS)
+    if load != HALF:
+        shares = rng.uniform(1 - SPREAD, 1 + SPREAD, CAMERAS)
+        for camera, share in zip(rig.plan.cameras, shares / shares.mean(), strict=True):
+            rig.pace(rate_hz / CAMERAS * share, camera)
     rig.window(SETTLE_S)
     window = rig.window(seconds)
     rig.window(SETTLE_S / 4)  # for what left the engine at its end to become a result
@@ -144,7 +153,7 @@ def _c3(long: Part, parts: Sequence[Part]) -> list[Figure]:
     slices = _slices(long)
     ages = [float(np.quantile(between(rows, "t_capture_ns", "t_out_ns"), P99)) for rows in slices]
     half = SLICES // 2
-    growth = [b / a for a, b in zip(ages[:half], ages[half:], strict=True)]
+    usual = [_median(rows, "t_capture_ns", "t_out_ns") for rows in slices]
     span = f"{long.window.seconds:.0f} s"
     return [
         ratio(
@@ -152,9 +161,9 @@ def _c3(long: Part, parts: Sequence[Part]) -> list[Figure]:
             Target(sign="≤", limit=1),
             detail=f"{_ms(ages)} : {bound * 1e3:.2f} ms (T {period_s * 1e3:.2f} ms)",
         ),
-        median(
-            "c3", f"p99 age, second half / first half, {span}", growth, Target(sign="≤", limit=1.2),
-            detail=f"{_ms(ages[half:])} : {_ms(ages[:half])}",
+        ratio(
+            "c3", f"median age, second half / first half, {span}", usual[half:], usual[:half],
+            Target(sign="≤", limit=1.1), detail=f"{_ms(usual[half:])} : {_ms(usual[:half])}",
         ),
     ]  # fmt: skip
 
