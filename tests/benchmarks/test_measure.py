@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from benchmarks.__main__ import BEGIN, END, write_table
-from benchmarks.measure import Machine, Target, interleaved, median, ratio, report
+from benchmarks.measure import (
+    Machine,
+    Target,
+    interleaved,
+    median,
+    ratio,
+    report,
+    resampled_medians,
+)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +53,14 @@ def test_the_interval_holds_the_truth_about_19_times_in_20():
     figures = [median("x", "n", rng.normal(10, 1, 21)) for _ in range(60)]
     assert 0.8 <= np.mean([f.low <= 10 <= f.high for f in figures]) <= 1.0
     assert all(f.low <= f.value <= f.high for f in figures)
+
+
+def test_medians_of_few_starts_scatter_as_the_starts_do():
+    alike = resampled_medians([[1.0, 1.0], [1.0], [1.0] * 9])
+    assert (alike == 1).all()
+    apart = resampled_medians([[1.0] * 20, [2.0] * 20, [3.0] * 20])
+    assert set(np.unique(apart)) == {1, 2, 3}
+    assert np.mean(apart == 2) > 0.4
 
 
 def test_contenders_take_turns_and_the_first_round_is_forgotten():
