@@ -214,8 +214,9 @@ class Still(Source):
         number = next(self._frames)
         if number is None:
             return None
+        picture = Picture(width=self.config.width, height=self.config.height, format="bgr24")
         self._desk.sign(buffer, number)
-        return Picture(width=self.config.width, height=self.config.height, format="bgr24")
+        return picture
 
     def skip(self) -> bool:
         """All slots are taken: the order waits, for its frames are counted."""

@@ -26,7 +26,7 @@ from benchmarks.peers.transport import Peers
 PACED_HZ = 30.0
 PACED_FRAMES = 30
 BACK_TO_BACK = {
-    "fast": 600,
+    "fast": 4000,
     "imagezmq": 60,
     "queue": 20,
     "shm": 150,
@@ -72,7 +72,7 @@ def _measure(hops: dict[str, Hop], seconds: float) -> Samples:
     for name, frames in BACK_TO_BACK.items():
         if name in hops:
             contenders[f"{name} back"] = partial(hops[name].run, frames, 0.0)
-    contenders["memcpy back"] = partial(hops["memcpy"].run, 60, 0.0)
+    contenders["memcpy back"] = partial(hops["memcpy"].run, 600, 0.0)
     start = time.monotonic()
     interleaved(0, contenders)
     round_s = time.monotonic() - start

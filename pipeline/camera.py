@@ -144,9 +144,10 @@ class CameraProcess(Process):
 
     def _read_one(self) -> bool:
         """True: a frame came."""
-        buffer = self._buffer()
-        if buffer is None:
+        taken = self._slot()
+        if taken is None:
             return self.policy == "newest" and self._skip()
+        slot, buffer = taken
         try:
             picture = self.source.read(buffer)
         except FrameError as error:
@@ -161,19 +162,21 @@ class CameraProcess(Process):
         if picture is None:
             self.writer.discard([buffer])
             return False
-        self._pass_on(self._frame(picture, buffer))
+        self._pass_on(self._frame(picture, buffer), slot)
         return True
 
-    def _pass_on(self, frame: Frame) -> None:
+    def _pass_on(self, frame: Frame, slot: int) -> None:
         with self._channels:
-            self.writer.publish(frame)
+            self.writer.publish(frame, slot)
             self.writer.exchange()
             self.ledger.add("processed", (self.index, self._camera))
             unseen = self.writer.waiting and not self._watching
         if unseen:
             os.eventfd_write(self._wake, 1)
+        # only now: everything before the sending makes the frame later
+        self._came(frame.info.t_capture_ns)
 
-    def _buffer(self) -> npt.NDArray[np.uint8] | None:
+    def _slot(self) -> tuple[int, npt.NDArray[np.uint8]] | None:
         """A slot for the next frame; None if the next one is not to be read (newest) or not yet."""
         if self.policy == "every":
             return self.writer.take() if self._has_room() else None
@@ -181,10 +184,10 @@ class CameraProcess(Process):
         now_ns = time.monotonic_ns()
         if now_ns < self._due_ns or not self.writer.wanted(self._name):
             return None
-        buffer = self.writer.take()
-        if buffer is None:
+        taken = self.writer.take()
+        if taken is None:
             self._skip_reason = "no_slot"
-        return buffer
+        return taken
 
     def _has_room(self) -> bool:
         """Whether one more frame can be kept; if not, waits a little for an answer first."""
@@ -205,9 +208,13 @@ class CameraProcess(Process):
         return True
 
     def _count(self) -> int:
-        self.ledger.put("camera_up", self._camera, 1)
-        self.ledger.put("last_frame_ns", self._camera, time.monotonic_ns())
+        self._came(time.monotonic_ns())
         return self.ledger.capture(self._camera, self.code)
+
+    def _came(self, now_ns: int) -> None:
+        self.ledger.put("camera_up", self._camera, 1)
+        self.ledger.put("last_frame_ns", self._camera, now_ns)
+        self.ledger.put("stream_epoch", self._camera, self._epoch)
 
     def _drop(self, frame_id: int, reason: str) -> None:
         for path in (DETECT, VIEW):
@@ -220,10 +227,9 @@ class CameraProcess(Process):
         if self._is_new_stream(picture):
             self._epoch += 1
         self._last = picture
-        self.ledger.put("stream_epoch", self._camera, self._epoch)
         info = FrameInfo(
             camera=self._name,
-            frame_id=self._count(),
+            frame_id=self.ledger.capture(self._camera, self.code),
             t_capture_ns=now_ns,
             t_wall_ns=time.time_ns(),
             width=picture.width,

@@ -1,5 +1,11 @@
 """Messages as bytes: msgpack, a version in front.
 
+    [version, kind, head, numbers, name, truth, detections]
+
+A frame's numbers travel as one piece, and what stays the same from frame to frame (camera, size, layout,
+fit) as another, the head, which is packed and read once: a process that slept for a frame's time has
+cold caches, and each field that is handled singly costs it more than the rest of a hop.
+
 `decode` turns any bytes into Envelopes or raises MessageError, in bounded memory: it reads what strangers
 send, too.
 """
@@ -36,7 +42,6 @@ VERSION = 1
 
 _KINDS: tuple[type[Message], ...] = (Frame, Tensor, Output, Result)
 _BATCH, _DONE = 100, 101
-_ARRAYS: dict[type[Message], int] = {Frame: 1, Tensor: 1, Result: 0}
 _KNOWN = frozenset((*range(len(_KINDS)), _BATCH, _DONE))
 # What strangers send must not cost memory: no nesting deeper or larger than our own messages.
 _LIMITS: dict[str, Any] = {
@@ -52,7 +57,24 @@ def encode(
     t_offered_ns: int = 0,
 ) -> bytes:
     """The wire form of a message whose arrays lie in slot `ref` at `specs`."""
-    return _pack(_KINDS.index(type(message)), *_body(message, ref, specs), t_offered_ns)
+    info, kind, detections = message.info, type(message), None
+    facts: tuple[Any, ...]
+    if isinstance(message, Frame):
+        facts = (message.format, message.matrix, message.full_range)
+    elif isinstance(message, Tensor):
+        facts = (message.fit,)
+    elif isinstance(message, Output):
+        facts = (message.fit, message.model_id)
+    else:
+        facts, detections = (message.model_id,), _pack_detections(message.detections)
+    return _pack(
+        _KINDS.index(kind),
+        _pack_head(info.camera, info.width, info.height, info.stream_epoch, tuple(specs), facts),
+        _pack_numbers(info, ref, t_offered_ns),
+        info.name,
+        None if info.truth is None else _pack_detections(info.truth),
+        detections,
+    )
 
 
 def encode_batch(parts: Sequence[bytes]) -> bytes:
@@ -63,7 +85,7 @@ def encode_batch(parts: Sequence[bytes]) -> bytes:
 def encode_done(refs: Sequence[SlotRef | None], cameras: Sequence[str]) -> bytes:
     """A reader is through with these slots (None: a message without pixels) of these cameras."""
     rows = [
-        [camera, None if ref is None else _pack_ref(ref)]
+        [camera, None if ref is None else _SLOT.pack(*ref)]
         for ref, camera in zip(refs, cameras, strict=True)
     ]
     return _pack(_DONE, rows)
@@ -75,7 +97,7 @@ def decode(data: bytes) -> list[Envelope]:
     try:
         parts = [_unpack(part) for part in body[0]] if kind == _BATCH else [(kind, body)]
         # A batch in a batch has no kind: what strangers nest would cost memory at every level.
-        return [_envelope(_KINDS[kind], body) for kind, body in parts]
+        return [_envelope(kind, body) for kind, body in parts]
     except _BAD as error:
         raise MessageError(f"message of kind {kind}: fields do not fit: {error!r:.200}") from error
 
@@ -86,7 +108,10 @@ def decode_done(data: bytes) -> list[tuple[str, SlotRef | None]]:
     if kind != _DONE:
         raise MessageError(f"wanted a DONE message (kind {_DONE}), got kind {kind}")
     try:
-        return [(_text(camera), None if slot is None else _ref(slot)) for camera, slot in body[0]]
+        return [
+            (_text(camera), None if slot is None else SlotRef(*_SLOT.unpack_from(slot)))
+            for camera, slot in body[0]
+        ]
     except _BAD as error:
         raise MessageError(f"DONE message with fields that do not fit: {error!r:.200}") from error
 
@@ -124,104 +149,119 @@ def _unpack(data: bytes) -> tuple[int, list[Any]]:
     return kind, fields[2:]
 
 
-def _body(message: Message, ref: SlotRef | None, specs: Sequence[ArraySpec]) -> list[Any]:
-    extra: list[Any]
-    if isinstance(message, Frame):
-        extra = [message.format, message.matrix, message.full_range]
-    elif isinstance(message, Tensor):
-        extra = [_pack_fit(message.fit)]
-    elif isinstance(message, Output):
-        extra = [_pack_fit(message.fit), message.model_id]
-    else:
-        extra = [_pack_detections(message.detections), message.model_id]
-    slot = None if ref is None else _pack_ref(ref)
-    return [_pack_info(message.info), slot, [_pack_spec(spec) for spec in specs], extra]
-
-
-def _envelope(kind: type[Message], body: list[Any]) -> Envelope:
-    about, slot, layout, extra, t_offered_ns = body[:5]  # fields of a later build are ignored
-    info = _info(about)
-    specs = tuple(map(_spec, layout))
-    wanted = _ARRAYS.get(kind, len(specs))
-    if len(specs) != wanted or len(specs) > MAX_ARRAYS:
-        raise ValueError(f"{len(specs)} arrays")
-    if kind is Frame:
-        pixel_format, matrix, full_range = extra[:3]
-        facts = {"format": pixel_format, "matrix": matrix, "full_range": bool(full_range)}
-        _check_frame(info, pixel_format, matrix, specs[0])
-    elif kind is Tensor:
-        facts = {"fit": _fit(extra[0])}
-    elif kind is Output:
-        facts = {"fit": _fit(extra[0]), "model_id": _text(extra[1])}
-    else:
-        facts = {"detections": _detections(extra[0]), "model_id": _text(extra[1])}
-    ref = None if slot is None else _ref(slot)
-    if specs and ref is None:
-        raise ValueError("arrays without a slot")
-    if type(t_offered_ns) is not int or t_offered_ns < 0:
-        raise ValueError(f"offered at {t_offered_ns!r}")
-    return Envelope(
-        kind=kind, info=info, facts=facts, ref=ref, specs=specs, t_offered_ns=t_offered_ns
-    )
-
-
-def _check_frame(info: FrameInfo, pixel_format: Any, matrix: Any, spec: ArraySpec) -> None:
-    width, height = info.width, info.height
-    if pixel_format == "bgr24":
-        wanted: tuple[int, ...] = (height, width, 3)
-    elif pixel_format == "i420" and not (width % 2 or height % 2):
-        wanted = (height * 3 // 2, width)
-    else:
-        raise ValueError(f"pixel format {pixel_format!r} of {width}x{height}")
-    if spec.dtype != "|u1" or spec.shape != wanted:
-        raise ValueError(f"{pixel_format} {width}x{height} in {spec.dtype} {spec.shape}")
-    if matrix not in ("bt601", "bt709"):
-        raise ValueError(f"matrix {matrix!r}")
-
-
-# Numbers travel as one piece: what reads a header of a dozen msgpack fields, and checks each, costs
-# more than all the rest of a hop. The types of the piece are the check.
-_NUMBERS = struct.Struct("<QQQIIQqB")  # … and flags
-_CORRUPT, _KEYFRAME, _HAS_PTS = 1, 2, 4
-_SLOT = struct.Struct("<QHQ")
-_FIT = struct.Struct("<4d")
-_SPEC = struct.Struct("<BBQ")  # index of the dtype, dimensions, offset; then a uint32 a dimension
-_DTYPES = ("|u1", "<f4", "<f2", "<i4", "<i8")
-_MAX_DIMENSIONS = 8
-
-
-def _pack_info(info: FrameInfo) -> list[Any]:
-    pts_ns = info.pts_ns
-    flags = info.corrupt * _CORRUPT + info.keyframe * _KEYFRAME + (pts_ns is not None) * _HAS_PTS
-    numbers = _NUMBERS.pack(
-        info.frame_id, info.t_capture_ns, info.t_wall_ns, info.width, info.height,
-        info.stream_epoch, pts_ns or 0, flags,
-    )  # fmt: skip
-    truth = None if info.truth is None else _pack_detections(info.truth)
-    return [info.camera, numbers, info.name, truth]
-
-
-def _info(row: list[Any]) -> FrameInfo:
-    camera, numbers, name, truth = row[:4]
-    frame_id, t_capture_ns, t_wall_ns, width, height, epoch, pts_ns, flags = _NUMBERS.unpack_from(
-        numbers
-    )
-    if not (0 < width <= MAX_SIDE_PX and 0 < height <= MAX_SIDE_PX):
-        raise ValueError(f"a picture of {width}x{height} px")
-    return FrameInfo(
-        camera=_text(camera),
+def _envelope(code: int, body: list[Any]) -> Envelope:
+    kind = _KINDS[code]
+    head, numbers, name, truth, detections = body[:5]  # fields of a later build are ignored
+    camera, width, height, stream_epoch, specs, facts = _head(code, head)
+    (
+        frame_id, t_capture_ns, t_wall_ns, t_offered_ns, pts_ns, flags, *slot
+    ) = _NUMBERS.unpack_from(numbers)  # fmt: skip
+    info = FrameInfo(
+        camera=camera,
         frame_id=frame_id,
         t_capture_ns=t_capture_ns,
         t_wall_ns=t_wall_ns,
         width=width,
         height=height,
-        stream_epoch=epoch,
+        stream_epoch=stream_epoch,
         pts_ns=pts_ns if flags & _HAS_PTS else None,
-        corrupt=bool(flags & _CORRUPT),
-        keyframe=bool(flags & _KEYFRAME),
+        corrupt=flags & _CORRUPT != 0,
+        keyframe=flags & _KEYFRAME != 0,
         name=None if name is None else _text(name),
         truth=None if truth is None else _detections(truth),
     )
+    if kind is Result:
+        facts = {**facts, "detections": _detections(detections)}
+    ref = SlotRef(*slot) if flags & _HAS_SLOT else None
+    if specs and ref is None:
+        raise ValueError("arrays without a slot")
+    return Envelope(kind, info, facts, ref, specs, t_offered_ns)
+
+
+# -- numbers: their types are their check -----------------------------------------------------------
+
+# frame_id, t_capture_ns, t_wall_ns, t_offered_ns, pts_ns, flags; pool epoch, slot, generation
+_NUMBERS = struct.Struct("<QQQQqBQHQ")
+_CORRUPT, _KEYFRAME, _HAS_PTS, _HAS_SLOT = 1, 2, 4, 8
+_SLOT = struct.Struct("<QHQ")
+_NOWHERE = SlotRef(0, 0, 0)
+
+
+def _pack_numbers(info: FrameInfo, ref: SlotRef | None, t_offered_ns: int) -> bytes:
+    flags = (
+        info.corrupt * _CORRUPT
+        + info.keyframe * _KEYFRAME
+        + (info.pts_ns is not None) * _HAS_PTS
+        + (ref is not None) * _HAS_SLOT
+    )
+    return _NUMBERS.pack(
+        info.frame_id, info.t_capture_ns, info.t_wall_ns, t_offered_ns, info.pts_ns or 0, flags,
+        *(ref or _NOWHERE),
+    )  # fmt: skip
+
+
+# -- heads ------------------------------------------------------------------------------------------
+
+_FIT = struct.Struct("<4d")
+_SPEC = struct.Struct("<BBQ")  # index of the dtype, dimensions, offset; then a uint32 a dimension
+_DTYPES = ("|u1", "<f4", "<f2", "<i4", "<i8")
+_MAX_DIMENSIONS = 8
+_ARRAYS: dict[type[Message], int] = {Frame: 1, Tensor: 1, Result: 0}
+_Head = tuple[str, int, int, int, tuple[ArraySpec, ...], dict[str, Any]]
+
+
+@lru_cache(maxsize=256)
+def _pack_head(
+    camera: str,
+    width: int,
+    height: int,
+    stream_epoch: int,
+    specs: tuple[ArraySpec, ...],
+    facts: tuple[Any, ...],
+) -> bytes:
+    extra = [_pack_fit(fact) if isinstance(fact, Fit) else fact for fact in facts]
+    layout = [_pack_spec(spec) for spec in specs]
+    head: bytes = msgpack.packb([camera, width, height, stream_epoch, layout, extra])
+    return head
+
+
+@lru_cache(maxsize=256)
+def _head(code: int, data: bytes) -> _Head:
+    """Camera, width, height, stream epoch, where the arrays lie, and the other facts of the kind."""
+    kind = _KINDS[code]
+    try:
+        row = msgpack.unpackb(data, **_LIMITS)
+    except msgpack.UnpackException as error:
+        raise ValueError(f"a head of {len(data)} bytes that are no msgpack") from error
+    camera, width, height, stream_epoch, layout, extra = row[:6]
+    _number(width, 1, MAX_SIDE_PX), _number(height, 1, MAX_SIDE_PX)
+    specs = tuple(map(_spec, layout))
+    wanted = _ARRAYS.get(kind, len(specs))
+    if len(specs) != wanted or len(specs) > MAX_ARRAYS:
+        raise ValueError(f"{len(specs)} arrays")
+    if kind is Frame:
+        facts = dict(zip(("format", "matrix", "full_range"), extra, strict=False))
+        _check_frame(width, height, facts, specs[0])
+    elif kind is Tensor:
+        facts = {"fit": _fit(extra[0])}
+    elif kind is Output:
+        facts = {"fit": _fit(extra[0]), "model_id": _text(extra[1])}
+    else:
+        facts = {"model_id": _text(extra[0])}
+    return _text(camera), width, height, _number(stream_epoch), specs, facts
+
+
+def _check_frame(width: int, height: int, facts: dict[str, Any], spec: ArraySpec) -> None:
+    if facts["format"] == "bgr24":
+        wanted: tuple[int, ...] = (height, width, 3)
+    elif facts["format"] == "i420" and not (width % 2 or height % 2):
+        wanted = (height * 3 // 2, width)
+    else:
+        raise ValueError(f"pixel format {facts['format']!r} of {width}x{height}")
+    if spec.dtype != "|u1" or spec.shape != wanted:
+        raise ValueError(f"{facts['format']} {width}x{height} in {spec.dtype} {spec.shape}")
+    if facts["matrix"] not in ("bt601", "bt709") or type(facts["full_range"]) is not bool:
+        raise ValueError(f"matrix {facts['matrix']!r}, full range {facts['full_range']!r}")
 
 
 def _pack_fit(fit: Fit) -> bytes:
@@ -234,6 +274,24 @@ def _fit(data: bytes) -> Fit:
     if not (scale_x > 0 and scale_y > 0 and all(map(math.isfinite, row))):
         raise ValueError(f"a fit of {row!r}")
     return Fit(scale_x=scale_x, scale_y=scale_y, offset_x_px=offset_x, offset_y_px=offset_y)
+
+
+def _pack_spec(spec: ArraySpec) -> bytes:
+    head = _SPEC.pack(_DTYPES.index(spec.dtype), len(spec.shape), spec.offset)
+    return head + struct.pack(f"<{len(spec.shape)}I", *spec.shape)
+
+
+def _spec(data: bytes) -> ArraySpec:
+    code, dimensions, offset = _SPEC.unpack_from(data)
+    if code >= len(_DTYPES) or dimensions > _MAX_DIMENSIONS or offset > 1 << 40:
+        raise ValueError(f"an array of type {code} with {dimensions} dimensions at {offset}")
+    shape = struct.unpack_from(f"<{dimensions}I", data, _SPEC.size)
+    if math.prod(shape) > 1 << 31:
+        raise ValueError(f"an array of shape {shape}")
+    return ArraySpec(dtype=_DTYPES[code], shape=shape, offset=offset)
+
+
+# -- values ----------------------------------------------------------------------------------------
 
 
 def _pack_detections(detections: Detections) -> list[Any]:
@@ -256,31 +314,10 @@ def _detections(row: list[Any]) -> Detections:
     )
 
 
-def _pack_spec(spec: ArraySpec) -> bytes:
-    head = _SPEC.pack(_DTYPES.index(spec.dtype), len(spec.shape), spec.offset)
-    return head + struct.pack(f"<{len(spec.shape)}I", *spec.shape)
-
-
-@lru_cache(maxsize=256)  # a camera's frames are all alike
-def _spec(data: bytes) -> ArraySpec:
-    code, dimensions, offset = _SPEC.unpack_from(data)
-    if code >= len(_DTYPES) or dimensions > _MAX_DIMENSIONS or offset > 1 << 40:
-        raise ValueError(f"an array of type {code} with {dimensions} dimensions at {offset}")
-    if len(data) != _SPEC.size + 4 * dimensions:
-        raise ValueError(f"{dimensions} sides in {len(data)} bytes")
-    shape = struct.unpack_from(f"<{dimensions}I", data, _SPEC.size)
-    if math.prod(shape) > 1 << 31:
-        raise ValueError(f"an array of shape {shape}")
-    return ArraySpec(dtype=_DTYPES[code], shape=shape, offset=offset)
-
-
-def _pack_ref(ref: SlotRef) -> bytes:
-    return _SLOT.pack(ref.pool_epoch, ref.slot, ref.generation)
-
-
-def _ref(data: bytes) -> SlotRef:
-    epoch, slot, generation = _SLOT.unpack_from(data)
-    return SlotRef(pool_epoch=epoch, slot=slot, generation=generation)
+def _number(value: Any, low: int = 0, high: int = (1 << 63) - 1) -> int:
+    if type(value) is not int or not low <= value <= high:
+        raise ValueError(f"wanted an integer in {low}..{high}, got {value!r}")
+    return value
 
 
 def _text(value: Any) -> str:

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Overflow = Literal["drop", "wait"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parcel:
+class Parcel(NamedTuple):
     """An encoded message on its way, with what its writer has to remember of it."""
 
     camera: str
@@ -93,7 +91,7 @@ class Edge:
         """
         lost, again = [], []
         for camera, sent in self._sent.items():
-            retried = [replace(p, retries=p.retries + 1) for p in sent if resend and p.retries == 0]
+            retried = [p._replace(retries=p.retries + 1) for p in sent if resend and p.retries == 0]
             lost += [p for p in sent if not resend or p.retries]
             again += retried
             self._waiting[camera].extendleft(reversed(retried))

@@ -96,15 +96,13 @@ def plan_of(model: Path, source: str) -> Plan:
 
 def siblings(model: Path) -> list[Path]:
     """The same network in other formats: `street.onnx` beside `street.bundle`."""
-    facts = load(READ_FACTS)(str(model))
+    kind, facts = load(KIND_OF)(model), load(READ_FACTS)(str(model))
     found = []
-    for suffix in SUFFIXES:
-        other = model.with_suffix(suffix)
-        if other == model or not other.is_file() or load(KIND_OF)(other) == load(KIND_OF)(model):
-            continue
-        with contextlib.suppress(ConfigError):  # no bundle
+    for other in (model.with_suffix(suffix) for suffix in SUFFIXES):
+        with contextlib.suppress(ConfigError):  # not there, or no bundle
             theirs = load(READ_FACTS)(str(other))
-            if (theirs.classes, theirs.input) == (facts.classes, facts.input):
+            same = (theirs.classes, theirs.input) == (facts.classes, facts.input)
+            if same and load(KIND_OF)(other) != kind:
                 found.append(other)
     return found
 

@@ -13,6 +13,7 @@ import fcntl
 import mmap
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -154,12 +155,13 @@ class PoolReader(_Pool):
         self.check(ref)
         views = []
         for spec in specs:
-            if spec.offset + spec.nbytes > self.slot_bytes:
+            dtype, nbytes = _extent(spec)
+            if spec.offset + nbytes > self.slot_bytes:
                 raise MessageError(
-                    f"array of {spec.nbytes} bytes at {spec.offset} in a slot of {self.slot_bytes}"
+                    f"array of {nbytes} bytes at {spec.offset} in a slot of {self.slot_bytes}"
                 )
             start = self._first + ref.slot * self._stride + spec.offset
-            views.append(np.ndarray(spec.shape, spec.dtype, self._map, start))
+            views.append(np.ndarray(spec.shape, dtype, self._map, start))
         return views
 
     def check(self, ref: SlotRef) -> None:
@@ -170,6 +172,11 @@ class PoolReader(_Pool):
             raise TornFrame(
                 f"slot {ref.slot} of pool {ref.pool_epoch}: wanted generation {ref.generation}, got {now}"
             )
+
+
+@lru_cache(maxsize=256)  # a camera's frames are all alike
+def _extent(spec: ArraySpec) -> tuple[np.dtype[Any], int]:
+    return np.dtype(spec.dtype), spec.nbytes
 
 
 def _up(nbytes: int) -> int:

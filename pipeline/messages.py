@@ -1,4 +1,4 @@
-"""What travels between processes: frozen dataclasses.
+"""What travels between processes: immutable records.
 
 A message that carries pixels is sent as a descriptor of about 150 bytes (`codec.py`): its facts, the slot
 that holds the pixels, and where in the slot each array lies. That is an Envelope; `open` puts the arrays
@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,8 +30,11 @@ Image = npt.NDArray[np.uint8]
 PixelFormat = Literal["bgr24", "i420"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FrameInfo:
+# Named tuples are the quickest immutable records to make, and of these one is made at each end of every
+# hop.
+
+
+class FrameInfo(NamedTuple):
     """Which frame it is; goes unchanged from capture to the last sink.
 
     `t_capture_ns` is monotonic and the same clock in all processes of a host; `t_wall_ns` (since 1970)
@@ -62,21 +65,22 @@ class Frame:
     matrix: str = "bt601"
     full_range: bool = False
     to_bgr: Callable[[Frame], Image] | None = field(default=None, repr=False, compare=False)
-    _bgr: list[Image] = field(init=False, default_factory=list, repr=False, compare=False)
+    _bgr: Image | None = field(init=False, default=None, repr=False, compare=False)
 
     @property
     def image(self) -> Image:
         """The picture as uint8 (H, W, 3) BGR, read-only; converted on first use."""
         if self.format == "bgr24":
             return self.pixels
-        if not self._bgr:
+        if self._bgr is None:
             if self.to_bgr is None:
                 raise FrameError(
                     "Frame.image: this i420 frame came without a converter; "
                     "pass to_bgr=stages.imaging.pixels.to_bgr, or use frame.planes"
                 )
-            self._bgr.append(self.to_bgr(self))
-        return self._bgr[0]
+            object.__setattr__(self, "_bgr", self.to_bgr(self))  # what is seen does not change
+        assert self._bgr is not None
+        return self._bgr
 
     @property
     def planes(self) -> tuple[Image, Image, Image]:
@@ -135,8 +139,7 @@ class Result:
 Message = Frame | Tensor | Output | Result
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlotRef:
+class SlotRef(NamedTuple):
     """A slot of shared memory as it was when its message was sent."""
 
     pool_epoch: int  # never used twice in a run
@@ -144,8 +147,7 @@ class SlotRef:
     generation: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArraySpec:
+class ArraySpec(NamedTuple):
     """Where an array lies in a slot."""
 
     dtype: str
@@ -158,8 +160,7 @@ class ArraySpec:
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Envelope:
+class Envelope(NamedTuple):
     """A message whose arrays are still in their slot."""
 
     kind: type[Message]
@@ -184,6 +185,6 @@ class Envelope:
 
 def arrays_of(message: Message) -> tuple[Array, ...]:
     """The arrays of a message that travel in a slot."""
-    if isinstance(message, Frame | Tensor):
+    if isinstance(message, (Frame, Tensor)):  # a union is made anew each time
         return (message.pixels,)
     return message.arrays if isinstance(message, Output) else ()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 from pipeline.codec import decode, encode_done
 from pipeline.errors import FrameError, MessageError
@@ -23,8 +23,7 @@ from pipeline.transport import Context, Inbox
 from pipeline.wiring import ProcessSpec
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """A message that arrived and is not DONE."""
 
     sender: bytes
@@ -111,7 +110,9 @@ class Reader:
     def next(self, may_take: Callable[[Delivery], bool]) -> Delivery | None:
         """The next item: of the camera served longest ago whose first item `may_take`."""
         full = [camera for camera, queue in self._queues.items() if queue]
-        for camera in sorted(full, key=self._turns.__getitem__):
+        if len(full) > 1:
+            full.sort(key=self._turns.__getitem__)
+        for camera in full:
             queue = self._queues[camera]
             while queue and self._spec.in_order and self._is_settled(queue[0]):
                 self.done(queue.popleft())  # sent twice, since its producer died before our DONE

@@ -92,7 +92,7 @@ class Inbox(_Channel):
 
     def receive(self) -> list[tuple[bytes, bytes]]:
         """All (sender, message) pairs that are here now; never waits. Odd multiparts come as b""."""
-        messages = []
+        messages: list[tuple[bytes, bytes]] = []
         while self._is_readable():
             sender, data = self.socket.recv(_NOBLOCK), b""
             parts = 0

@@ -78,23 +78,24 @@ class Writer:
         """How many results can be written now."""
         return 1 << 30 if self._slots is None else self._slots.free
 
-    def take(self) -> npt.NDArray[np.uint8] | None:
-        """All bytes of a free slot, to be published or given back by `cancel`; None: none is free."""
+    def take(self) -> tuple[int, npt.NDArray[np.uint8]] | None:
+        """A free slot and all its bytes, to be published or given back by `cancel`; None: none is free."""
         if self._slots is None or self._pool is None:
             raise FrameError(f"{self._spec.name}: this process has no pool; set slot_bytes()")
         slot = self._slots.take()
         if slot is None:
             return None
         self._open.append(slot)
-        return self._pool.slot(slot)
+        return slot, self._pool.slot(slot)
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """See stage.Runtime.empty."""
         kind = np.dtype(dtype)
         nbytes = int(np.prod(shape)) * kind.itemsize
-        buffer = self.take()
-        if buffer is None:
+        taken = self.take()
+        if taken is None:
             raise FrameError(f"{self._spec.name}: no free slot for another result of this call")
+        _, buffer = taken
         if nbytes > len(buffer):
             raise FrameError(
                 f"{self._spec.name}: a result of {nbytes} bytes does not fit a slot of {len(buffer)}; "
@@ -126,9 +127,12 @@ class Writer:
         now_ns = time.monotonic_ns()
         return any(link.edge.wants(camera, now_ns) for link in self._serves[camera])
 
-    def publish(self, message: Message) -> None:
-        """Offer a message to every consumer that wants it. Its arrays are copied unless `empty` made
-        them. Never waits; call `flush` afterwards."""
+    def publish(self, message: Message, slot: int | None = None) -> None:
+        """Offer a message to every consumer that wants it. Never waits; call `flush` afterwards.
+
+        slot: from `take`, its one array lies at the beginning; None: its arrays are looked for, and
+        copied unless `empty` made them.
+        """
         now_ns = time.monotonic_ns()
         info = message.info
         links = []
@@ -139,7 +143,11 @@ class Writer:
                 self._end(link, info.camera, info.frame_id, "unwanted")
         if not links:
             return self.discard(arrays_of(message))
-        slot, specs = self._place(arrays_of(message))
+        arrays = arrays_of(message)
+        if slot is None:
+            slot, specs = self._place(arrays)
+        else:
+            specs = [ArraySpec(arrays[0].dtype.str, arrays[0].shape, 0)]
         ref, generation = None, 0
         if slot is not None and self._slots is not None:
             self._open.remove(slot)
@@ -276,7 +284,7 @@ class Writer:
             places = [self._pool.locate(array) for array in arrays]
             slots = {place[0] for place in places if place is not None}
         specs = [
-            ArraySpec(dtype=array.dtype.str, shape=array.shape, offset=place[1])
+            ArraySpec(array.dtype.str, array.shape, place[1])
             for array, place in zip(arrays, places, strict=True)
             if place is not None
         ]

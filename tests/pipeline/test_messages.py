@@ -36,8 +36,8 @@ FOUND = Detections(
     np.int64([7, -1]),
 )
 INFO = FrameInfo(camera="gate", frame_id=120, t_capture_ns=5, t_wall_ns=6, width=6, height=4)
-FULL_INFO = replace(
-    INFO, stream_epoch=2, pts_ns=-3, corrupt=True, keyframe=True, name="a.jpg", truth=FOUND
+FULL_INFO = INFO._replace(
+    stream_epoch=2, pts_ns=-3, corrupt=True, keyframe=True, name="a.jpg", truth=FOUND
 )
 FIT = Fit(scale_x=0.5, scale_y=0.25, offset_x_px=1.0, offset_y_px=2.0)
 REF = SlotRef(pool_epoch=3, slot=1, generation=8)
@@ -120,63 +120,69 @@ def test_fields_of_a_later_build_are_ignored_and_its_version_is_not():
 
 def changed(name: str, path: tuple[int, ...], value) -> bytes:
     row = msgpack.unpackb(wire(MESSAGES[name]))
+    row[HEAD] = msgpack.unpackb(row[HEAD])
     inner = row
     for step in path[:-1]:
         inner = inner[step]
     inner[path[-1]] = value
+    if path != (HEAD,):
+        row[HEAD] = msgpack.packb(row[HEAD])
     return msgpack.packb(row)
-
-
-def numbers(width: int, height: int) -> bytes:
-    return struct.pack("<QQQIIQqB", 1, 2, 3, width, height, 0, 0, 0)
 
 
 def spec(code: int, *shape: int, offset: int = 0) -> bytes:
     return struct.pack(f"<BBQ{len(shape)}I", code, len(shape), offset, *shape)
 
 
-# [version, kind, [camera, numbers, name, truth], slot, layout, extra, t_offered_ns]
+# [version, kind, [camera, width, height, stream_epoch, layout, extra], numbers, name, truth, detections]
+HEAD, NUMBERS, NAME, TRUTH, FOUND_AT = range(2, 7)
+WIDTH, HEIGHT, EPOCH, LAYOUT, EXTRA = range(1, 6)
+
+
 @pytest.mark.parametrize(
     ("name", "path", "value"),
     [
         ("bgr24", (0,), "1"),
         ("bgr24", (1,), 77),
         ("bgr24", (1,), True),
-        ("bgr24", (2,), None),
-        ("bgr24", (2, 0), 3),
-        ("bgr24", (2, 1), -1),
-        ("bgr24", (2, 1), b"short"),
-        ("bgr24", (2, 1), numbers(0, 4)),
-        ("bgr24", (2, 1), numbers(6, 1 << 20)),
-        ("bgr24", (2, 1), numbers(6, 5)),
-        ("bgr24", (2, 2), 3),
-        ("bgr24", (3,), None),
-        ("bgr24", (3,), b"short"),
-        ("bgr24", (4,), []),
-        ("bgr24", (4, 0), ["|u1"]),
-        ("bgr24", (4, 0), spec(9, 4, 6, 3)),
-        ("bgr24", (4, 0), spec(1, 4, 6, 3)),
-        ("bgr24", (4, 0), spec(0, 4, 6, 4)),
-        ("bgr24", (4, 0), spec(0, 4, 6, 3)[:-1]),
-        ("bgr24", (4, 0), spec(0, 4, 6, 3) + b"\0"),
-        ("bgr24", (4, 0), spec(0, 4, 6, 3, offset=1 << 50)),
-        ("bgr24", (5, 0), "rgb24"),
-        ("bgr24", (5, 1), "bt2020"),
-        ("bgr24", (6,), -1),
-        ("bgr24", (6,), None),
-        ("i420", (2, 1), numbers(6, 5)),
-        ("i420", (2, 3, 0), b"123"),
-        ("tensor", (5, 0), struct.pack("<4d", 0, 1, 0, 0)),
-        ("tensor", (5, 0), struct.pack("<4d", np.nan, 1, 0, 0)),
-        ("tensor", (5, 0), struct.pack("<4d", 1, 1, np.inf, 0)),
-        ("tensor", (5, 0), struct.pack("<2d", 1, 1)),
-        ("output", (4, 0), spec(0, 1 << 20, 1 << 20)),
-        ("output", (4, 0), spec(0, *[1] * 9)),
-        ("output", (4,), [spec(0, 1)] * 17),
-        ("result", (5, 0, 1), b"\0\0\0\0"),
-        ("result", (5, 0, 1), np.float32([0.5, np.nan]).tobytes()),
-        ("result", (5, 0, 0), "text"),
-        ("result", (5, 1), None),
+        ("bgr24", (HEAD,), None),
+        ("bgr24", (HEAD,), b""),
+        ("bgr24", (HEAD,), b"\xc1"),
+        ("bgr24", (HEAD,), [1]),
+        ("bgr24", (HEAD, 0), 3),
+        ("bgr24", (HEAD, WIDTH), 0),
+        ("bgr24", (HEAD, WIDTH), True),
+        ("bgr24", (HEAD, HEIGHT), 1 << 20),
+        ("bgr24", (HEAD, HEIGHT), 5),
+        ("bgr24", (HEAD, EPOCH), -1),
+        ("bgr24", (HEAD, LAYOUT), []),
+        ("bgr24", (HEAD, LAYOUT, 0), ["|u1"]),
+        ("bgr24", (HEAD, LAYOUT, 0), spec(9, 4, 6, 3)),
+        ("bgr24", (HEAD, LAYOUT, 0), spec(1, 4, 6, 3)),
+        ("bgr24", (HEAD, LAYOUT, 0), spec(0, 4, 6, 4)),
+        ("bgr24", (HEAD, LAYOUT, 0), spec(0, 4, 6, 3)[:-1]),
+        ("bgr24", (HEAD, LAYOUT, 0), spec(0, 4, 6, 3, offset=1 << 50)),
+        ("bgr24", (HEAD, EXTRA, 0), "rgb24"),
+        ("bgr24", (HEAD, EXTRA, 1), "bt2020"),
+        ("bgr24", (HEAD, EXTRA), ["bgr24"]),
+        ("bgr24", (NUMBERS,), -1),
+        ("bgr24", (NUMBERS,), b"short"),
+        ("bgr24", (NUMBERS,), bytes(64)),  # no slot
+        ("bgr24", (NAME,), 3),
+        ("i420", (HEAD, HEIGHT), 5),
+        ("i420", (TRUTH, 0), b"123"),
+        ("tensor", (HEAD, EXTRA, 0), struct.pack("<4d", 0, 1, 0, 0)),
+        ("tensor", (HEAD, EXTRA, 0), struct.pack("<4d", np.nan, 1, 0, 0)),
+        ("tensor", (HEAD, EXTRA, 0), struct.pack("<4d", 1, 1, np.inf, 0)),
+        ("tensor", (HEAD, EXTRA, 0), struct.pack("<2d", 1, 1)),
+        ("output", (HEAD, LAYOUT, 0), spec(0, 1 << 20, 1 << 20)),
+        ("output", (HEAD, LAYOUT, 0), spec(0, *[1] * 9)),
+        ("output", (HEAD, LAYOUT), [spec(0, 1)] * 17),
+        ("result", (FOUND_AT,), None),
+        ("result", (FOUND_AT, 1), b"\0\0\0\0"),
+        ("result", (FOUND_AT, 1), np.float32([0.5, np.nan]).tobytes()),
+        ("result", (FOUND_AT, 0), "text"),
+        ("result", (HEAD, EXTRA, 0), None),
     ],
 )
 def test_fields_that_do_not_fit_are_refused(name, path, value):
