@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 import tiny_models
 
-from stages.detector import importing
+from pipeline import config as configuration
+from pipeline import doctor
+from pipeline.speed import Speed, Timing
+from stages.detector import archive, importing
+from stages.detector.bundle import Facts, InputFacts
 
 MANYEYES = Path(sys.executable).with_name("manyeyes")
 
@@ -59,6 +63,62 @@ def test_what_was_measured_is_said_by_check_and_decides(manyeyes, tmp_path):
     assert "threads (measured: " in after.stdout
     assert "fastest here: torchscript on cpu fp32" in after.stdout
     assert "cameras: " in after.stdout
+
+
+def facts(*classes):
+    size = InputFacts(width=64, height=32)
+    return Facts(name="m", architecture="a", classes=classes, input=size, layout="candidates")
+
+
+@pytest.fixture
+def street(tmp_path):
+    """street.bundle, the same as street.onnx, and files beside them that are something else."""
+    onnx = pytest.importorskip("onnx")
+    script = tiny_models.save(tiny_models.Candidates(), tmp_path / "raw.pt")
+    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.UINT8, ["b", 3, 32, 64])
+    graph = onnx.helper.make_graph([], "g", [x], [x])
+    raw = tmp_path / "raw.onnx"
+    raw.write_bytes(onnx.helper.make_model(graph).SerializeToString())
+    for name, source, classes in (
+        ("street.bundle", script, ("cat", "dog")),
+        ("street.onnx", raw, ("cat", "dog")),
+        ("street.pt", script, ("cat", "dog")),  # of the same kind: nothing to compare
+        ("yard.bundle", script, ("cat", "dog")),
+        ("yard.onnx", raw, ("cat",)),
+    ):
+        archive.write_text(source, tmp_path / name, facts(*classes).to_json())
+    (tmp_path / "street.torchscript").write_text("no model")
+    return tmp_path
+
+
+def test_the_same_network_in_another_format_is_found(street):
+    bundle, onnx = street / "street.bundle", street / "street.onnx"
+    assert doctor.siblings(bundle) == [onnx]
+    assert doctor.siblings(onnx) == [bundle, street / "street.pt"]
+    assert doctor.siblings(street / "yard.bundle") == []  # other classes
+
+
+def timing(model, beta_s):
+    return Timing(
+        model=os.path.realpath(model), engine=archive.kind_of(model), device="cpu fp32", threads=1,
+        alpha_s=0.001, beta_s=beta_s, seconds={1: 0.001 + beta_s}, cpu_s=beta_s, capture_s=0.003,
+        preprocess_s=0.0005, postprocess_s=0.0005,
+    )  # fmt: skip
+
+
+def test_a_faster_engine_is_named_with_its_file(street):
+    bundle, onnx = str(street / "street.bundle"), str(street / "street.onnx")
+    config = configuration.from_sources(["synthetic://"], model=bundle)
+    speed = Speed(source="clip", timings=(timing(bundle, 0.024), timing(onnx, 0.012)))
+    fastest, cameras = doctor.sentences(speed, config)
+    assert fastest == (
+        f"fastest here: {onnx} (onnx), 2.0 × as fast as {bundle}; name it as path in [model]"
+    )
+    assert "cameras: " in cameras
+    fastest, _ = doctor.sentences(Speed(source="clip", timings=speed.timings[:1]), config)
+    assert fastest == "fastest here: torchscript on cpu fp32, S(b) = 1.0 + 24.0 b ms"
+    (unknown,) = doctor.sentences(None, config)
+    assert unknown.endswith(f"`manyeyes doctor --model {bundle}` does")
 
 
 def test_a_host_without_what_a_run_needs_is_78_and_nothing_is_measured(manyeyes, tmp_path):
