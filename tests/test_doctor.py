@@ -16,6 +16,7 @@ from pipeline.speed import Speed, Timing
 from stages.detector import archive, importing
 from stages.detector.bundle import Facts, InputFacts
 
+pytestmark = pytest.mark.timeout(300)  # torch is imported some times over
 MANYEYES = Path(sys.executable).with_name("manyeyes")
 
 
@@ -28,7 +29,7 @@ def manyeyes(tmp_path):
     def run(*arguments, **options):
         return subprocess.run(
             [MANYEYES, *map(str, arguments)], cwd=tmp_path, env=environment, text=True,
-            capture_output=True, timeout=100, **options,
+            capture_output=True, timeout=250, **options,
         )  # fmt: skip
 
     return run
