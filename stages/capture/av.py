@@ -118,6 +118,10 @@ class AvSource(Source):
         """`scaled`: pictures that were too large for a slot."""
         return ("scaled",)
 
+    def setup(self) -> None:
+        """Load PyAV: while it is imported, on a busy machine for over a second, no thread takes its turn."""
+        import av  # noqa: F401
+
     def open(self) -> None:
         """Connect and find the video stream; see Source.open."""
         self.close()
