@@ -24,6 +24,7 @@ SUITE = {  # name: arguments of the quick run
 }
 LONG = {  # only when it is named
     "capacity": ["--seconds", "60", "--fps", "5"],
+    "rivals": ["--seconds", "780"],
     "training": ["--pairs", "7"],
 }
 

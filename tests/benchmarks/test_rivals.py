@@ -90,19 +90,19 @@ def test_only_what_came_in_the_window_from_watched_cameras_counts(tmp_path):
 def test_nothing_at_all_counts_as_less_than_one_and_as_the_whole_time(tmp_path):
     log = Sightings(tmp_path / "log", 1)
     got = sample(log, Clock(), Setting(name="one", rates_hz=(1,)), [], 0, 2_000_000_000)
-    assert (got.fps, got.p99_s) == (0.5, 2.0)
+    assert (got.fps, got.p50_s, got.p99_s) == (0.5, 2.0, 2.0)
 
 
 def test_ahead_behind_and_level():
     def rows(fps, p99_s, fairness):
-        return [Sample(fps=fps, p99_s=p99_s, fairness=fairness, same=1)] * 5
+        return [Sample(fps=fps, p50_s=p99_s / 2, p99_s=p99_s, fairness=fairness, same=1)] * 5
 
     samples = {}
     for setting in SETTINGS:
         samples[setting.name, OURS] = rows(60, 0.1, 0.999)
         samples[setting.name, "slower"] = rows(30, 1.0, 1.0)
         samples[setting.name, "faster"] = rows(80, 0.05, 0.5)
-    found = {f.what: f for f in figures(samples, ["slower", "faster"])}
+    found = {f.what: f for f in figures(samples, SETTINGS, ["slower", "faster"])}
     assert found["4 cameras: results a second / slower"].value == 2
     verdicts = {
         what: found[f"4 cameras: {what}"].verdict
