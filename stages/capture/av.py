@@ -119,7 +119,7 @@ class AvSource(Source):
         return ("scaled",)
 
     def setup(self) -> None:
-        """Load PyAV: while it is imported, on a busy machine for over a second, no thread takes its turn."""
+        """Load PyAV: on a busy machine that takes a second, in which no thread has its turn."""
         import av  # noqa: F401
 
     def open(self) -> None:
