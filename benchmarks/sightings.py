@@ -87,8 +87,9 @@ class SightingsSink(Sink):
         self._sightings = Sightings(self.config.path, len(self._cameras))
 
     def process(self, result: Result) -> None:
-        """Note it."""
+        """Note it, unless nobody knows which frame it is: FFmpeg gives no time to the first one."""
+        if result.info.pts_ns is None:
+            return
         camera = self._cameras[result.info.camera]
-        pts_ns = result.info.pts_ns or 0
-        number = round(pts_ns * self.config.rates_hz[camera] / 1e9)
+        number = round(result.info.pts_ns * self.config.rates_hz[camera] / 1e9)
         self._sightings.add(camera, number, result.detections)

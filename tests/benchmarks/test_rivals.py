@@ -11,9 +11,17 @@ from hypothesis import strategies as st
 from benchmarks.peers.cameras import PEERS, Task
 from benchmarks.rivals import OURS, SETTINGS, Sample, Setting, agreement, figures, jain, sample
 from benchmarks.rivals import PEERS as NAMES
-from benchmarks.sightings import MAX_BOXES, Sightings, detections
+from benchmarks.sightings import (
+    MAX_BOXES,
+    Sightings,
+    SightingsConfig,
+    SightingsSink,
+    detections,
+)
 from benchmarks.streams import BURST, OPENCV, Cameras, make_clip, rendered
 from pipeline.detections import Detections
+from pipeline.messages import FrameInfo, Result
+from pipeline.stage import LocalRuntime
 
 
 def boxes(*corners, label=0):
@@ -44,6 +52,20 @@ def test_a_frame_with_too_many_boxes_keeps_the_first(tmp_path):
     found = detections(log.rows(0)[0])
     assert len(found) == MAX_BOXES
     assert agreement(found, boxes(*((20 * i, 0) for i in range(MAX_BOXES + 5)))) == 1
+
+
+def test_our_sink_knows_a_frame_by_its_time(tmp_path):
+    sink = SightingsSink(SightingsConfig(path=str(tmp_path / "log"), rates_hz=(30, 2)))
+    sink.runtime = LocalRuntime(("a", "b"))
+    sink.setup()
+    for camera, pts_ns in (("a", None), ("a", 33_333_333), ("b", 2_500_000_000)):
+        info = FrameInfo(
+            camera=camera, frame_id=0, t_capture_ns=0, t_wall_ns=0, width=64, height=64,
+            pts_ns=pts_ns,
+        )  # fmt: skip
+        sink.process(Result(info=info, detections=boxes((1, 1))))
+    log = Sightings(tmp_path / "log", 2)
+    assert [log.rows(i)["number"].tolist() for i in range(2)] == [[1], [5]]
 
 
 def test_agreement_is_the_share_of_boxes_that_both_have():
