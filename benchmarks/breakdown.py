@@ -60,7 +60,7 @@ def measure(config: Config, seconds: float, starts: int) -> dict[str, Any]:
         )
     looks = [look for run in runs for look in run]
     stages = list(looks[0][1])
-    cells = sum(window.latency for window, _ in looks)
+    cells = np.sum([window.latency for window, _ in looks], axis=0)
     p50_s, p99_s = (quantile_s(cells, q) or 0.0 for q in (0.5, 0.99))
     return {
         "benchmark": "stages",

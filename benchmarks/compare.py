@@ -33,7 +33,7 @@ class Change:
     ratio: float  # b / a
     low: float  # 95 % interval of the ratio
     high: float
-    better: Literal["lower", "higher", ""]  # "": neither is good or bad
+    better: str  # "lower" or "higher" is; "": neither is good or bad
     margin: float  # a change by less than this share is called the same
 
     @property

@@ -154,7 +154,7 @@ def _model(task: dict[str, Any]) -> Callable[[], int]:
 
     stage = Inference(InferenceConfig(**task["model"]))
     stage.setup()
-    engine, n = stage._engine, task["batch"]  # bare: without what the stage does around it
+    engine, n = stage._engine, int(task["batch"])  # bare: without what the stage does around it
     batch = engine.buffer(n)
     for i, pixels in enumerate(batch):
         pixels[:] = still(3, i, (pixels.shape[1], pixels.shape[0]))[0]

@@ -197,6 +197,11 @@ def flame(document: Mapping[str, Any]) -> Any:
     total_ms = sum(ms for _, ms, _ in cpu)
     _flame(work, f"CPU: {total_ms:.1f} ms a frame", cpu, colors)
     work.set_title("what it costs, in all processes", fontsize=10, color=SOFT, loc="left")
+    handles = [plt.Rectangle((0, 0), 1, 1, color=color) for color in colors.values()]
+    figure.legend(
+        handles, list(colors), loc="outside lower center", ncols=8, fontsize=8.5, frameon=False,
+        handlelength=1, labelcolor=INK,
+    )  # fmt: skip
     return figure
 
 
@@ -212,12 +217,12 @@ def _flame(
     left, floors = 0.0, 2
     for name, ms, inner in parts:
         color = colors.get(name, "#94a3b8")
-        _bar(axis, 1, left, ms, total, f"{name} {ms:.2g} ms", color, "white")
+        _bar(axis, 1, left, ms, total, f"{name} {_short(ms)} ms", color, "white")
         at = left
         for word, part_ms in inner:
             floors = 3
             works = word == "works"
-            _bar(axis, 2, at, part_ms, total, f"{word} {part_ms:.2g}", color,
+            _bar(axis, 2, at, part_ms, total, f"{word} {_short(part_ms)}", color,
                  "white" if works else INK, alpha=1.0 if works else 0.3)  # fmt: skip
             at += part_ms
         left += ms
@@ -227,6 +232,10 @@ def _flame(
     _plain(axis)
     axis.spines["left"].set_visible(False)
     axis.set_xlabel("ms", color=SOFT)
+
+
+def _short(ms: float) -> str:
+    return f"{ms:.0f}" if ms >= 9.95 else f"{ms:.1f}" if ms >= 0.95 else f"{ms:.2f}"
 
 
 def _bar(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def windows(rig: Rig, seconds: float, count: int) -> list[tuple[Window, dict[str
     return taken
 
 
-Sums = dict[str, np.ndarray]  # type: ignore[type-arg]
+Sums = dict[str, np.ndarray[Any, Any]]
 _CELLS = ("stage_seconds", "wait_seconds", "stage_seconds_sum", "wait_seconds_sum", "processed")
 
 
