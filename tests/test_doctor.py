@@ -12,6 +12,7 @@ import tiny_models
 
 from pipeline import config as configuration
 from pipeline import doctor
+from pipeline import timing as timing_module
 from pipeline.speed import Speed, Timing
 from stages.detector import archive, importing
 from stages.detector.bundle import Facts, InputFacts
@@ -143,3 +144,16 @@ def test_a_model_that_is_none_is_one_sentence(manyeyes, tmp_path):
     assert found.stderr.startswith("manyeyes: ")
     assert found.stderr.count("\n") == 1
     assert "text.bundle" in found.stderr
+
+
+def test_a_source_shorter_than_what_is_measured_is_read_again(tmp_path):
+    script = tiny_models.save(tiny_models.Candidates(), tmp_path / "tiny.pt")
+    importing.import_model(
+        script, str(tmp_path / "tiny.bundle"), layout="candidates", classes="cat,dog", size="64x32",
+        color="rgb",
+    )  # fmt: skip
+    source = "synthetic://?size=160x90&realtime=false&frames=5"
+    plan = doctor.plan_of(tmp_path / "tiny.bundle", source)
+    (timed,) = timing_module.measure([plan], source, threads=(1,)).timings
+    assert timed.capture_s > 0
+    assert timed.seconds.keys() == {1, 2, 4, 8}
