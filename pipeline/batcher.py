@@ -33,6 +33,7 @@ class BatcherProcess(Process):
     """Feeds every worker that is free."""
 
     def __init__(self, control: Control, start: dict[str, Any], fds: list[int]) -> None:
+        self._workers: dict[str, _Worker] = {}
         super().__init__(control, start, fds)
         options = self.spec.options
         self._batcher: Batcher[Delivery] = Batcher(
@@ -41,7 +42,6 @@ class BatcherProcess(Process):
             policy=options["policy"],
             depth=options["depth"],
         )
-        self._workers: dict[str, _Worker] = {}
         self._again: deque[Batch] = deque()  # batches of dead workers, policy `every`
         self._tried: set[tuple[str, int]] = set()  # (camera, frame_id) that a worker died with
 
@@ -87,9 +87,15 @@ class BatcherProcess(Process):
         if again:
             self._again.append(again)
 
-    def extra_fds(self) -> list[Any]:
-        """The workers' channels."""
-        return [worker.outbox.socket for worker in getattr(self, "_workers", {}).values()]
+    def answer_descriptors(self) -> list[int]:
+        """Of the workers' channels."""
+        return [worker.outbox.descriptor for worker in self._workers.values()]
+
+    def _nothing_waits(self) -> bool:
+        return not self._workers
+
+    def _is_answered(self) -> bool:
+        return any(worker.outbox.readable for worker in self._workers.values())
 
     def _take_in(self) -> None:
         for _ in range(len(self.reader.batches)):

@@ -24,7 +24,7 @@ from pipeline import transport
 from pipeline.control import Control
 from pipeline.errors import ConfigError, EndOfStream, FrameError, ManyeyesError, SourceError
 from pipeline.ledger import DETECT, VIEW
-from pipeline.messages import Frame, FrameInfo
+from pipeline.messages import ArraySpec, Frame, FrameInfo
 from pipeline.process import IDLE_MS, Process
 from pipeline.runner import StageRuntime, build
 from pipeline.stage import Picture, Source
@@ -60,10 +60,10 @@ class CameraProcess(Process):
         ending = self.draining or self._ended
         with self._channels:
             self._watching = ending or self.writer.waiting
-            poller = self._answers if self._watching else self._commands
+            poller = self._answers if self._watching else self._quiet
         if self._watching and self.policy == "every" and not ending:
             # the reading thread comes back for the answers by itself, unless its camera is slow
-            poller, timeout_ms = self._commands, _SLOW_MS
+            poller, timeout_ms = self._quiet, _SLOW_MS
         events = poller.poll(timeout_ms)
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wake)
@@ -73,9 +73,9 @@ class CameraProcess(Process):
 
     def _new_pollers(self) -> None:
         answers = self.writer.descriptors()
-        self._commands = transport.descriptors([self.control.fileno(), self._wake])
-        self._answers = transport.descriptors([self.control.fileno(), self._wake, *answers])
-        self._room = transport.descriptors(answers)  # of the reading thread
+        self._quiet = transport.poller([self._control_fd, self._wake])
+        self._answers = transport.poller([self._control_fd, self._wake, *answers])
+        self._room = transport.poller(answers)  # of the reading thread
 
     def run(self) -> None:
         """Until the source ended or the run drains, and everything was delivered."""
@@ -167,8 +167,10 @@ class CameraProcess(Process):
 
     def _pass_on(self, frame: Frame, slot: int) -> None:
         with self._channels:
-            self.writer.publish(frame, slot)
-            self.writer.exchange()
+            self.writer.publish(frame, (slot, ArraySpec("|u1", frame.pixels.shape, 0)))
+            self.writer.flush()
+            if self.writer.waiting:  # else the answers can wait, for each other
+                self.writer.exchange()
             self.ledger.add("processed", (self.index, self._camera))
             unseen = self.writer.waiting and not self._watching
         if unseen:

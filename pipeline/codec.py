@@ -1,10 +1,10 @@
 """Messages as bytes: msgpack, a version in front.
 
-    [version, kind, head, numbers, name, truth, detections]
+    [version, kind, camera, width, height, stream epoch, layout, facts, name, truth, detections, numbers]
 
-A frame's numbers travel as one piece, and what stays the same from frame to frame (camera, size, layout,
-fit) as another, the head, which is packed and read once: a process that slept for a frame's time has
-cold caches, and each field that is handled singly costs it more than the rest of a hop.
+What differs from frame to frame is the last field, one piece of a fixed size. What stands before it
+stays the same as long as a stream does, so it is packed and read once and then known by its bytes:
+a process that slept for a frame's time has cold caches, and pays for all the code that it touches.
 
 `decode` turns any bytes into Envelopes or raises MessageError, in bounded memory: it reads what strangers
 send, too.
@@ -42,7 +42,9 @@ VERSION = 1
 
 _KINDS: tuple[type[Message], ...] = (Frame, Tensor, Output, Result)
 _BATCH, _DONE = 100, 101
+_PACKER = msgpack.Packer()  # made anew for every message it would allocate its buffer of 256 KiB
 _KNOWN = frozenset((*range(len(_KINDS)), _BATCH, _DONE))
+_BATCH_MARK = bytes((VERSION, _BATCH))  # behind the byte that says how long the list is
 # What strangers send must not cost memory: no nesting deeper or larger than our own messages.
 _LIMITS: dict[str, Any] = {
     "raw": False, "strict_map_key": True, "max_str_len": 4096, "max_bin_len": MAX_MESSAGE_BYTES,
@@ -57,7 +59,7 @@ def encode(
     t_offered_ns: int = 0,
 ) -> bytes:
     """The wire form of a message whose arrays lie in slot `ref` at `specs`."""
-    info, kind, detections = message.info, type(message), None
+    info, kind, found = message.info, type(message), None
     facts: tuple[Any, ...]
     if isinstance(message, Frame):
         facts = (message.format, message.matrix, message.full_range)
@@ -66,15 +68,21 @@ def encode(
     elif isinstance(message, Output):
         facts = (message.fit, message.model_id)
     else:
-        facts, detections = (message.model_id,), _pack_detections(message.detections)
-    return _pack(
-        _KINDS.index(kind),
-        _pack_head(info.camera, info.width, info.height, info.stream_epoch, tuple(specs), facts),
-        _pack_numbers(info, ref, t_offered_ns),
-        info.name,
-        None if info.truth is None else _pack_detections(info.truth),
-        detections,
+        facts, found = (message.model_id,), message.detections
+    about: tuple[Any, ...] = (
+        kind,
+        info.camera,
+        info.width,
+        info.height,
+        info.stream_epoch,
+        tuple(specs),
+        facts,
     )
+    if info.name is None and info.truth is None and found is None:
+        front = _known_front(about)
+    else:
+        front = _front(about, info.name, info.truth, found)
+    return front + _pack_numbers(info, ref, t_offered_ns)
 
 
 def encode_batch(parts: Sequence[bytes]) -> bytes:
@@ -93,13 +101,13 @@ def encode_done(refs: Sequence[SlotRef | None], cameras: Sequence[str]) -> bytes
 
 def decode(data: bytes) -> list[Envelope]:
     """The messages in `data`: one, or those of a batch in order. Raises MessageError for all else."""
-    kind, body = _unpack(data)
     try:
-        parts = [_unpack(part) for part in body[0]] if kind == _BATCH else [(kind, body)]
-        # A batch in a batch has no kind: what strangers nest would cost memory at every level.
-        return [_envelope(kind, body) for kind, body in parts]
+        if data[1:3] != _BATCH_MARK:
+            return [_envelope(data)]
+        # A batch in a batch is no message: what strangers nest would cost memory at every level.
+        return [_envelope(part) for part in _unpack(data)[1][0]]
     except _BAD as error:
-        raise MessageError(f"message of kind {kind}: fields do not fit: {error!r:.200}") from error
+        raise MessageError(f"message whose fields do not fit: {error!r:.200}") from error
 
 
 def decode_done(data: bytes) -> list[tuple[str, SlotRef | None]]:
@@ -123,7 +131,7 @@ _BAD = (
 
 
 def _pack(kind: int, *body: Any) -> bytes:
-    data: bytes = msgpack.packb([VERSION, kind, *body])
+    data: bytes = _PACKER.pack([VERSION, kind, *body])
     if len(data) > MAX_MESSAGE_BYTES:
         raise MessageError(
             f"message of {len(data)} bytes: at most {MAX_MESSAGE_BYTES} travel over a socket; "
@@ -149,13 +157,14 @@ def _unpack(data: bytes) -> tuple[int, list[Any]]:
     return kind, fields[2:]
 
 
-def _envelope(code: int, body: list[Any]) -> Envelope:
-    kind = _KINDS[code]
-    head, numbers, name, truth, detections = body[:5]  # fields of a later build are ignored
-    camera, width, height, stream_epoch, specs, facts = _head(code, head)
+def _envelope(data: bytes) -> Envelope:
+    front = data[: -_NUMBERS.size]
+    kind, camera, width, height, stream_epoch, specs, facts, name, truth = (
+        _read_known(front) if len(front) <= _SHORT_BYTES else _read(front)
+    )
     (
         frame_id, t_capture_ns, t_wall_ns, t_offered_ns, pts_ns, flags, *slot
-    ) = _NUMBERS.unpack_from(numbers)  # fmt: skip
+    ) = _NUMBERS.unpack_from(data, len(front))  # fmt: skip
     info = FrameInfo(
         camera=camera,
         frame_id=frame_id,
@@ -167,11 +176,9 @@ def _envelope(code: int, body: list[Any]) -> Envelope:
         pts_ns=pts_ns if flags & _HAS_PTS else None,
         corrupt=flags & _CORRUPT != 0,
         keyframe=flags & _KEYFRAME != 0,
-        name=None if name is None else _text(name),
-        truth=None if truth is None else _detections(truth),
+        name=name,
+        truth=truth,
     )
-    if kind is Result:
-        facts = {**facts, "detections": _detections(detections)}
     ref = SlotRef(*slot) if flags & _HAS_SLOT else None
     if specs and ref is None:
         raise ValueError("arrays without a slot")
@@ -200,55 +207,75 @@ def _pack_numbers(info: FrameInfo, ref: SlotRef | None, t_offered_ns: int) -> by
     )  # fmt: skip
 
 
-# -- heads ------------------------------------------------------------------------------------------
+# -- the front: all that stands before the numbers --------------------------------------------------
 
 _FIT = struct.Struct("<4d")
 _SPEC = struct.Struct("<BBQ")  # index of the dtype, dimensions, offset; then a uint32 a dimension
 _DTYPES = ("|u1", "<f4", "<f2", "<i4", "<i8")
 _MAX_DIMENSIONS = 8
 _ARRAYS: dict[type[Message], int] = {Frame: 1, Tensor: 1, Result: 0}
-_Head = tuple[str, int, int, int, tuple[ArraySpec, ...], dict[str, Any]]
+_SHORT_BYTES = 512  # fronts that are longer hold detections, which never come again
+_KNOWN_FRONTS = 512  # several for each camera of a large run
+_Front = tuple[
+    type[Message], str, int, int, int, tuple[ArraySpec, ...], dict[str, Any],
+    str | None, Detections | None,
+]  # fmt: skip
 
 
-@lru_cache(maxsize=256)
-def _pack_head(
-    camera: str,
-    width: int,
-    height: int,
-    stream_epoch: int,
-    specs: tuple[ArraySpec, ...],
-    facts: tuple[Any, ...],
+def _front(
+    about: tuple[Any, ...],
+    name: str | None = None,
+    truth: Detections | None = None,
+    found: Detections | None = None,
 ) -> bytes:
-    extra = [_pack_fit(fact) if isinstance(fact, Fit) else fact for fact in facts]
-    layout = [_pack_spec(spec) for spec in specs]
-    head: bytes = msgpack.packb([camera, width, height, stream_epoch, layout, extra])
-    return head
+    """about: kind, camera, width, height, stream epoch, specs, facts."""
+    kind, camera, width, height, stream_epoch, specs, facts = about
+    data = _pack(
+        _KINDS.index(kind),
+        camera,
+        width,
+        height,
+        stream_epoch,
+        [_pack_spec(spec) for spec in specs],
+        [_pack_fit(fact) if isinstance(fact, Fit) else fact for fact in facts],
+        name,
+        None if truth is None else _pack_detections(truth),
+        None if found is None else _pack_detections(found),
+        bytes(_NUMBERS.size),
+    )
+    return data[: -_NUMBERS.size]
 
 
-@lru_cache(maxsize=256)
-def _head(code: int, data: bytes) -> _Head:
-    """Camera, width, height, stream epoch, where the arrays lie, and the other facts of the kind."""
+_known_front = lru_cache(maxsize=_KNOWN_FRONTS)(_front)
+
+
+def _read(front: bytes) -> _Front:
+    """What `_front` was given, of a Result with its detections among the facts."""
+    code, body = _unpack(front + bytes(_NUMBERS.size))
     kind = _KINDS[code]
-    try:
-        row = msgpack.unpackb(data, **_LIMITS)
-    except msgpack.UnpackException as error:
-        raise ValueError(f"a head of {len(data)} bytes that are no msgpack") from error
-    camera, width, height, stream_epoch, layout, extra = row[:6]
+    camera, width, height, stream_epoch, layout, extra, name, truth, found, numbers = body
     _number(width, 1, MAX_SIDE_PX), _number(height, 1, MAX_SIDE_PX)
     specs = tuple(map(_spec, layout))
-    wanted = _ARRAYS.get(kind, len(specs))
-    if len(specs) != wanted or len(specs) > MAX_ARRAYS:
+    if len(specs) != _ARRAYS.get(kind, len(specs)) or len(specs) > MAX_ARRAYS:
         raise ValueError(f"{len(specs)} arrays")
+    if type(numbers) is not bytes or len(numbers) != _NUMBERS.size:
+        raise ValueError("no numbers")
     if kind is Frame:
-        facts = dict(zip(("format", "matrix", "full_range"), extra, strict=False))
+        facts = dict(zip(("format", "matrix", "full_range"), extra, strict=True))
         _check_frame(width, height, facts, specs[0])
     elif kind is Tensor:
         facts = {"fit": _fit(extra[0])}
     elif kind is Output:
         facts = {"fit": _fit(extra[0]), "model_id": _text(extra[1])}
     else:
-        facts = {"model_id": _text(extra[0])}
-    return _text(camera), width, height, _number(stream_epoch), specs, facts
+        facts = {"model_id": _text(extra[0]), "detections": _detections(found)}
+    return (
+        kind, _text(camera), width, height, _number(stream_epoch), specs, facts,
+        None if name is None else _text(name), None if truth is None else _detections(truth),
+    )  # fmt: skip
+
+
+_read_known = lru_cache(maxsize=_KNOWN_FRONTS)(_read)
 
 
 def _check_frame(width: int, height: int, facts: dict[str, Any], spec: ArraySpec) -> None:

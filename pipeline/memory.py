@@ -13,7 +13,6 @@ import fcntl
 import mmap
 import os
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +144,8 @@ class PoolReader(_Pool):
 
     def __init__(self, fd: int, slots: int, slot_bytes: int) -> None:
         super().__init__(fd, slots, slot_bytes, writable=False)
+        # the same views again and again: a camera's frames are all alike
+        self._views: dict[tuple[int, ArraySpec], npt.NDArray[Any]] = {}
 
     def arrays(self, ref: SlotRef, specs: Sequence[ArraySpec]) -> list[npt.NDArray[Any]]:
         """Read-only views of the arrays in a slot.
@@ -153,16 +154,22 @@ class PoolReader(_Pool):
         inside the slot.
         """
         self.check(ref)
-        views = []
-        for spec in specs:
-            dtype, nbytes = _extent(spec)
-            if spec.offset + nbytes > self.slot_bytes:
-                raise MessageError(
-                    f"array of {nbytes} bytes at {spec.offset} in a slot of {self.slot_bytes}"
-                )
-            start = self._first + ref.slot * self._stride + spec.offset
-            views.append(np.ndarray(spec.shape, dtype, self._map, start))
-        return views
+        return [self._view(ref.slot, spec) for spec in specs]
+
+    def _view(self, slot: int, spec: ArraySpec) -> npt.NDArray[Any]:
+        view = self._views.get((slot, spec))  # a camera's frames are all alike
+        if view is not None:
+            return view
+        if spec.offset + spec.nbytes > self.slot_bytes:
+            raise MessageError(
+                f"array of {spec.nbytes} bytes at {spec.offset} in a slot of {self.slot_bytes}"
+            )
+        start = self._first + slot * self._stride + spec.offset
+        if len(self._views) >= 4 * len(self):
+            self._views.clear()
+        view = np.ndarray(spec.shape, spec.dtype, self._map, start)
+        self._views[slot, spec] = view
+        return view
 
     def check(self, ref: SlotRef) -> None:
         """To be called again after the last read. Raises TornFrame if the slot was written since."""
@@ -172,11 +179,6 @@ class PoolReader(_Pool):
             raise TornFrame(
                 f"slot {ref.slot} of pool {ref.pool_epoch}: wanted generation {ref.generation}, got {now}"
             )
-
-
-@lru_cache(maxsize=256)  # a camera's frames are all alike
-def _extent(spec: ArraySpec) -> tuple[np.dtype[Any], int]:
-    return np.dtype(spec.dtype), spec.nbytes
 
 
 def _up(nbytes: int) -> int:

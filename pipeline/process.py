@@ -25,6 +25,7 @@ class Process:
     def __init__(self, control: Control, start: dict[str, Any], fds: list[int]) -> None:
         """start: the supervisor's first command; fds: of the ledger and of our own pool, if any."""
         self.control = control
+        self._control_fd = control.fileno()
         self.spec = ProcessSpec.from_json(start["spec"])
         self.policy: Policy = start["policy"]
         self.ledger = Ledger(fds[0], Layout.from_json(start["layout"]))
@@ -105,19 +106,17 @@ class Process:
 
     def turn(self, timeout_ms: int) -> None:
         """Wait for anything to do, then take in commands, messages and DONEs, and send."""
-        self._act_on(self._next_poller().poll(timeout_ms))
+        waits = not self._nothing_waits()
+        if self.reader.readable or (waits and self._is_answered()):
+            timeout_ms = 0
+        self._act_on((self._answers if waits else self._quiet).poll(timeout_ms))
 
-    def _next_poller(self) -> transport.Poller:
-        return self._quiet if self._nothing_waits() else self._poller
-
-    def _act_on(self, events: list[tuple[Any, int]]) -> None:
-        ready = [source for source, _ in events]
+    def _act_on(self, events: list[tuple[int, int]]) -> None:
         self.ledger.add("turns", self.index)
         self.beat()
-        if self.control.fileno() in ready:
+        if any(descriptor == self._control_fd for descriptor, _ in events):
             self.obey()
-        if self.reader.socket in ready:
-            self.reader.receive(self.obey)
+        self.reader.receive(self.obey)
         self.writer.exchange()
 
     def run(self) -> None:
@@ -135,9 +134,12 @@ class Process:
         with contextlib.suppress(PeerGone):  # then it ends anyway
             self.control.send("quit")
 
-    def extra_fds(self) -> list[Any]:
-        """What else to poll."""
-        return []
+    def answer_descriptors(self) -> list[int]:
+        """What to poll for DONEs."""
+        return self.writer.descriptors()
+
+    def _is_answered(self) -> bool:
+        return self.writer.readable
 
     def _nothing_waits(self) -> bool:
         # A wake-up costs more than all that is done in it. A DONE that nothing waits for, neither a
@@ -147,6 +149,6 @@ class Process:
         )
 
     def _new_pollers(self) -> None:
-        sources = [self.control.fileno(), self.reader.socket, *self.extra_fds()]
-        self._quiet = transport.poller(sources)
-        self._poller = transport.poller([*sources, *self.writer.sockets()])
+        asked = [self._control_fd, self.reader.descriptor]
+        self._quiet = transport.poller(asked)
+        self._answers = transport.poller([*asked, *self.answer_descriptors()])

@@ -61,7 +61,7 @@ class Reader:
         self._spec, self._ledger, self._code, self._to_bgr = spec, ledger, code, to_bgr
         self._index = ledger.process_index[spec.name]
         self._inbox = Inbox(context, endpoint)
-        self.socket = self._inbox.socket
+        self.descriptor = self._inbox.descriptor  # to poll; see transport.poller
         self._pools: dict[int, PoolReader] = {}
         self._queues: dict[str, deque[Delivery]] = {camera: deque() for camera in spec.cameras}
         self.batches: deque[list[Delivery]] = deque()
@@ -106,6 +106,11 @@ class Reader:
             else:
                 for delivery in known:
                     self._enqueue(delivery)
+
+    @property
+    def readable(self) -> bool:
+        """Whether a message is here that was not taken in."""
+        return self._inbox.readable
 
     def next(self, may_take: Callable[[Delivery], bool]) -> Delivery | None:
         """The next item: of the camera served longest ago whose first item `may_take`."""

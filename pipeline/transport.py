@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import select
 from collections.abc import Iterable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import zmq
 
@@ -20,7 +20,6 @@ from pipeline.errors import Closed, Full
 from pipeline.messages import MAX_MESSAGE_BYTES
 
 Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
-Poller: TypeAlias = zmq.Poller
 
 _HIGH_WATER = 4096  # messages; a safety net above all credits, never reached
 # plain numbers: arithmetic with pyzmq's enums costs as much as the calls themselves
@@ -33,19 +32,15 @@ def context() -> Context:
     return zmq.Context(io_threads=1)
 
 
-def poller(sources: Iterable[Any]) -> Poller:
-    """Its `poll(timeout_ms)` returns when a `socket` of a channel or a file descriptor is readable."""
-    made = zmq.Poller()
-    for source in sources:
-        made.register(source, zmq.POLLIN)
-    return made
+def poller(descriptors: Iterable[int]) -> select.poll:
+    """Its `poll(timeout_ms)` returns when one of these file descriptors is readable.
 
-
-def descriptors(fds: Iterable[int]) -> select.poll:
-    """The same for file descriptors alone."""
+    Those of channels are announced at the edge: whoever waits must have seen that nothing is `readable`
+    after the last use of the channel. In return, another thread may use it meanwhile.
+    """
     made = select.poll()
-    for fd in fds:
-        made.register(fd, select.POLLIN)
+    for descriptor in descriptors:
+        made.register(descriptor, select.POLLIN)
     return made
 
 
@@ -59,14 +54,16 @@ class _Channel:
 
     @property
     def descriptor(self) -> int:
-        """Becomes readable when something new happens to the channel, not while something is there."""
+        """Readable when something new happened to the channel; see `poller`."""
         return int(self.socket.getsockopt(zmq.FD))
 
     def close(self) -> None:
         """Forget what was not sent. Calling it again is fine."""
         self.socket.close(linger=0)
 
-    def _is_readable(self) -> bool:
+    @property
+    def readable(self) -> bool:
+        """Whether `receive` would find something. Raises Closed."""
         if self.socket.closed:
             raise Closed("receive on a channel that this side closed")
         # asking is ten times cheaper than the exception of a receive that finds nothing
@@ -93,7 +90,7 @@ class Inbox(_Channel):
     def receive(self) -> list[tuple[bytes, bytes]]:
         """All (sender, message) pairs that are here now; never waits. Odd multiparts come as b""."""
         messages: list[tuple[bytes, bytes]] = []
-        while self._is_readable():
+        while self.readable:
             sender, data = self.socket.recv(_NOBLOCK), b""
             parts = 0
             while self.socket.getsockopt(_RCVMORE):
@@ -128,6 +125,6 @@ class Outbox(_Channel):
     def receive(self) -> list[bytes]:
         """All answers that are here now; never waits."""
         messages = []
-        while self._is_readable():
+        while self.readable:
             messages.append(self.socket.recv(_NOBLOCK))
         return messages

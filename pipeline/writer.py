@@ -127,11 +127,11 @@ class Writer:
         now_ns = time.monotonic_ns()
         return any(link.edge.wants(camera, now_ns) for link in self._serves[camera])
 
-    def publish(self, message: Message, slot: int | None = None) -> None:
+    def publish(self, message: Message, place: tuple[int, ArraySpec] | None = None) -> None:
         """Offer a message to every consumer that wants it. Never waits; call `flush` afterwards.
 
-        slot: from `take`, its one array lies at the beginning; None: its arrays are looked for, and
-        copied unless `empty` made them.
+        place: the slot from `take`, and where in it the one array lies; None: the arrays are looked
+        for, and copied unless `empty` made them.
         """
         now_ns = time.monotonic_ns()
         info = message.info
@@ -143,11 +143,8 @@ class Writer:
                 self._end(link, info.camera, info.frame_id, "unwanted")
         if not links:
             return self.discard(arrays_of(message))
-        arrays = arrays_of(message)
-        if slot is None:
-            slot, specs = self._place(arrays)
-        else:
-            specs = [ArraySpec(arrays[0].dtype.str, arrays[0].shape, 0)]
+        slot: int | None
+        slot, *specs = place or self._place(arrays_of(message))
         ref, generation = None, 0
         if slot is not None and self._slots is not None:
             self._open.remove(slot)
@@ -194,11 +191,7 @@ class Writer:
         return came
 
     def exchange(self) -> None:
-        """Send and receive until nothing more can be done now; never waits.
-
-        Afterwards every later DONE makes one of `descriptors` readable: ZeroMQ announces at the edge,
-        so whoever polls a descriptor must have looked into the channel after the last send.
-        """
+        """Send and receive until nothing more can be done now, nor is `readable`; never waits."""
         self.flush()
         while self.receive():
             self.flush()
@@ -257,12 +250,13 @@ class Writer:
         """Everything was sent and is DONE."""
         return all(link.edge.idle for link in self._links.values())
 
-    def sockets(self) -> list[Any]:
-        """What to poll for DONEs."""
-        return [link.outbox.socket for link in self._links.values() if link.outbox is not None]
+    @property
+    def readable(self) -> bool:
+        """Whether a DONE is here that was not taken in."""
+        return any(link.outbox.readable for link in self._links.values() if link.outbox)
 
     def descriptors(self) -> list[int]:
-        """The same as file descriptors, for who does not hold the channels; see `exchange`."""
+        """What to poll for DONEs; see transport.poller."""
         return [link.outbox.descriptor for link in self._links.values() if link.outbox is not None]
 
     def report(self) -> None:
@@ -273,10 +267,10 @@ class Writer:
 
     # -- inside ------------------------------------------------------------------------------------
 
-    def _place(self, arrays: Sequence[npt.NDArray[Any]]) -> tuple[int | None, list[ArraySpec]]:
-        """The slot in which all arrays lie, copied there if need be, and where."""
+    def _place(self, arrays: Sequence[npt.NDArray[Any]]) -> tuple[Any, ...]:
+        """The slot in which all arrays lie, copied there if need be, and where each lies."""
         if not arrays or self._pool is None:
-            return None, []
+            return (None,)
         places = [self._pool.locate(array) for array in arrays]
         slots = {place[0] for place in places if place is not None}
         if None in places or len(slots) != 1 or not all(a.flags.c_contiguous for a in arrays):
@@ -288,7 +282,7 @@ class Writer:
             for array, place in zip(arrays, places, strict=True)
             if place is not None
         ]
-        return slots.pop(), specs
+        return slots.pop(), *specs
 
     def _copied(self, arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         sizes = [-(-array.nbytes // _ALIGN) * _ALIGN for array in arrays]

@@ -110,23 +110,33 @@ def test_descriptors_are_small():
     assert len(wire(MESSAGES["bgr24"])) < 150
 
 
-def test_fields_of_a_later_build_are_ignored_and_its_version_is_not():
+def test_another_version_and_more_fields_than_known_are_refused():
     later = msgpack.unpackb(wire(MESSAGES["tensor"]))
-    assert same(decode(msgpack.packb([*later, "new"]))[0].facts["fit"], FIT)
+    with pytest.raises(MessageError):
+        decode(msgpack.packb([*later, "new"]))
     later[0] = 2
     with pytest.raises(MessageError, match="message of version 2, this build knows 1"):
         decode(msgpack.packb(later))
 
 
+def test_what_is_known_of_a_stream_does_not_stick_to_another_frame():
+    for n in range(3):
+        info = INFO._replace(frame_id=n, pts_ns=n or None, corrupt=n == 1, keyframe=n == 2)
+        for width in (6, 2):
+            frame = Frame(
+                info=info._replace(width=width), format="bgr24", pixels=BGR[:, :width].copy()
+            )
+            (envelope,) = decode(wire(frame))
+            assert same(envelope.open([frame.pixels]), frame)
+            assert envelope.ref == REF
+
+
 def changed(name: str, path: tuple[int, ...], value) -> bytes:
     row = msgpack.unpackb(wire(MESSAGES[name]))
-    row[HEAD] = msgpack.unpackb(row[HEAD])
     inner = row
     for step in path[:-1]:
         inner = inner[step]
     inner[path[-1]] = value
-    if path != (HEAD,):
-        row[HEAD] = msgpack.packb(row[HEAD])
     return msgpack.packb(row)
 
 
@@ -134,9 +144,7 @@ def spec(code: int, *shape: int, offset: int = 0) -> bytes:
     return struct.pack(f"<BBQ{len(shape)}I", code, len(shape), offset, *shape)
 
 
-# [version, kind, [camera, width, height, stream_epoch, layout, extra], numbers, name, truth, detections]
-HEAD, NUMBERS, NAME, TRUTH, FOUND_AT = range(2, 7)
-WIDTH, HEIGHT, EPOCH, LAYOUT, EXTRA = range(1, 6)
+CAMERA, WIDTH, HEIGHT, EPOCH, LAYOUT, FACTS, NAME, TRUTH, RESULT, NUMBERS = range(2, 12)
 
 
 @pytest.mark.parametrize(
@@ -145,44 +153,40 @@ WIDTH, HEIGHT, EPOCH, LAYOUT, EXTRA = range(1, 6)
         ("bgr24", (0,), "1"),
         ("bgr24", (1,), 77),
         ("bgr24", (1,), True),
-        ("bgr24", (HEAD,), None),
-        ("bgr24", (HEAD,), b""),
-        ("bgr24", (HEAD,), b"\xc1"),
-        ("bgr24", (HEAD,), [1]),
-        ("bgr24", (HEAD, 0), 3),
-        ("bgr24", (HEAD, WIDTH), 0),
-        ("bgr24", (HEAD, WIDTH), True),
-        ("bgr24", (HEAD, HEIGHT), 1 << 20),
-        ("bgr24", (HEAD, HEIGHT), 5),
-        ("bgr24", (HEAD, EPOCH), -1),
-        ("bgr24", (HEAD, LAYOUT), []),
-        ("bgr24", (HEAD, LAYOUT, 0), ["|u1"]),
-        ("bgr24", (HEAD, LAYOUT, 0), spec(9, 4, 6, 3)),
-        ("bgr24", (HEAD, LAYOUT, 0), spec(1, 4, 6, 3)),
-        ("bgr24", (HEAD, LAYOUT, 0), spec(0, 4, 6, 4)),
-        ("bgr24", (HEAD, LAYOUT, 0), spec(0, 4, 6, 3)[:-1]),
-        ("bgr24", (HEAD, LAYOUT, 0), spec(0, 4, 6, 3, offset=1 << 50)),
-        ("bgr24", (HEAD, EXTRA, 0), "rgb24"),
-        ("bgr24", (HEAD, EXTRA, 1), "bt2020"),
-        ("bgr24", (HEAD, EXTRA), ["bgr24"]),
+        ("bgr24", (CAMERA,), 3),
+        ("bgr24", (WIDTH,), 0),
+        ("bgr24", (WIDTH,), True),
+        ("bgr24", (HEIGHT,), 1 << 20),
+        ("bgr24", (HEIGHT,), 5),
+        ("bgr24", (EPOCH,), -1),
+        ("bgr24", (LAYOUT,), []),
+        ("bgr24", (LAYOUT, 0), ["|u1"]),
+        ("bgr24", (LAYOUT, 0), spec(9, 4, 6, 3)),
+        ("bgr24", (LAYOUT, 0), spec(1, 4, 6, 3)),
+        ("bgr24", (LAYOUT, 0), spec(0, 4, 6, 4)),
+        ("bgr24", (LAYOUT, 0), spec(0, 4, 6, 3)[:-1]),
+        ("bgr24", (LAYOUT, 0), spec(0, 4, 6, 3, offset=1 << 50)),
+        ("bgr24", (FACTS, 0), "rgb24"),
+        ("bgr24", (FACTS, 1), "bt2020"),
+        ("bgr24", (FACTS,), ["bgr24"]),
         ("bgr24", (NUMBERS,), -1),
         ("bgr24", (NUMBERS,), b"short"),
         ("bgr24", (NUMBERS,), bytes(64)),  # no slot
         ("bgr24", (NAME,), 3),
-        ("i420", (HEAD, HEIGHT), 5),
+        ("i420", (HEIGHT,), 5),
         ("i420", (TRUTH, 0), b"123"),
-        ("tensor", (HEAD, EXTRA, 0), struct.pack("<4d", 0, 1, 0, 0)),
-        ("tensor", (HEAD, EXTRA, 0), struct.pack("<4d", np.nan, 1, 0, 0)),
-        ("tensor", (HEAD, EXTRA, 0), struct.pack("<4d", 1, 1, np.inf, 0)),
-        ("tensor", (HEAD, EXTRA, 0), struct.pack("<2d", 1, 1)),
-        ("output", (HEAD, LAYOUT, 0), spec(0, 1 << 20, 1 << 20)),
-        ("output", (HEAD, LAYOUT, 0), spec(0, *[1] * 9)),
-        ("output", (HEAD, LAYOUT), [spec(0, 1)] * 17),
-        ("result", (FOUND_AT,), None),
-        ("result", (FOUND_AT, 1), b"\0\0\0\0"),
-        ("result", (FOUND_AT, 1), np.float32([0.5, np.nan]).tobytes()),
-        ("result", (FOUND_AT, 0), "text"),
-        ("result", (HEAD, EXTRA, 0), None),
+        ("tensor", (FACTS, 0), struct.pack("<4d", 0, 1, 0, 0)),
+        ("tensor", (FACTS, 0), struct.pack("<4d", np.nan, 1, 0, 0)),
+        ("tensor", (FACTS, 0), struct.pack("<4d", 1, 1, np.inf, 0)),
+        ("tensor", (FACTS, 0), struct.pack("<2d", 1, 1)),
+        ("output", (LAYOUT, 0), spec(0, 1 << 20, 1 << 20)),
+        ("output", (LAYOUT, 0), spec(0, *[1] * 9)),
+        ("output", (LAYOUT,), [spec(0, 1)] * 17),
+        ("result", (RESULT,), None),
+        ("result", (RESULT, 1), b"\0\0\0\0"),
+        ("result", (RESULT, 1), np.float32([0.5, np.nan]).tobytes()),
+        ("result", (RESULT, 0), "text"),
+        ("result", (FACTS, 0), None),
     ],
 )
 def test_fields_that_do_not_fit_are_refused(name, path, value):
