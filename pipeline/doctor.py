@@ -129,12 +129,15 @@ def sentences(speed: Speed | None, config: configuration.Config) -> Iterator[str
     if speed is None:
         yield f"speed: not measured on this host; `manyeyes doctor --model {model}` does"
         return
-    mine, best = speed.of(model), speed.best
+    mine, best = speed.of(model, config.model.precision), speed.best
     if mine and best not in mine:
         gain = min(timing.picture_s for timing in mine) / best.picture_s
+        asked = ["name it as path in [model]"] if best.model != mine[0].model else []
+        if best.is_bf16_on_cpu:
+            asked.append('write precision = "bf16" there, if scores may move by a few hundredths')
         yield (
-            f"fastest here: {best.model} ({best.engine}), {gain:.1f} × as fast as {model}; "
-            "name it as path in [model]"
+            f"fastest here: {best.model} ({best.engine}, {best.device}), {gain:.1f} × as fast as now; "
+            f"{', and '.join(asked)}"
         )
     else:
         yield f"fastest here: {best.engine} on {best.device}, S(b) = {_law(best)}"

@@ -43,6 +43,11 @@ def cores() -> float:
     return min(float(visible_cores()), quota_cores() or float("inf"))
 
 
+def has_bfloat16() -> bool:
+    """Whether the cores compute in it; elsewhere it is slower than float32."""
+    return any(name in Path("/proc/cpuinfo").read_text() for name in ("avx512_bf16", "amx_bf16"))
+
+
 def cpu_name() -> str:
     """Of the model, as the kernel calls it."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():

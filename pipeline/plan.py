@@ -145,7 +145,8 @@ def make(config: Config) -> Plan:
     """The plan of a run. Starts nothing, loads no model. Raises ConfigError."""
     facts = load(READ_FACTS)(config.model.path)
     speed = None if config.model.engine == "stub" else recall(str(config.model.path))
-    workers, threads, note = workers_for(config, speed.of(str(config.model.path)) if speed else ())
+    measured = speed.of(str(config.model.path), config.model.precision) if speed else ()
+    workers, threads, note = workers_for(config, measured)
     max_batch = config.model.max_batch or largest_batch(config, facts)
     draft = _Draft(config=config, depths=_depths(config.run.policy, max_batch))
     sinks = [_sink(sink, tuple(facts.classes)) for sink in config.sink]

@@ -43,6 +43,11 @@ class Timing:
         return self.device.startswith("cpu")
 
     @property
+    def is_bf16_on_cpu(self) -> bool:
+        """Which nobody has who does not ask for it: scores move by up to a few hundredths."""
+        return self.device == "cpu bf16"
+
+    @property
     def picture_s(self) -> float:
         """What a picture takes at best: of a core, or of the accelerator."""
         return self.cpu_s if self.on_cpu else min(s / b for b, s in self.seconds.items())
@@ -60,9 +65,10 @@ class Speed:
     source: str  # what the frames came from
     timings: tuple[Timing, ...]
 
-    def of(self, model: str) -> tuple[Timing, ...]:
-        """Those of one file, by threads."""
-        mine = (timing for timing in self.timings if timing.model == os.path.realpath(model))
+    def of(self, model: str, precision: str = "auto") -> tuple[Timing, ...]:
+        """Those of one file as a run with this precision has it, by threads."""
+        path, bf16 = os.path.realpath(model), precision == "bf16"
+        mine = (t for t in self.timings if t.model == path and t.is_bf16_on_cpu == bf16)
         return tuple(sorted(mine, key=lambda timing: timing.threads))
 
     @property

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import ConfigError, EndOfStream, SourceError
-from pipeline.host import cores
+from pipeline.host import cores, has_bfloat16
 from pipeline.messages import Frame, FrameInfo, Tensor
 from pipeline.runner import build
 from pipeline.speed import Speed, Timing, fit, timing_of
@@ -42,7 +42,7 @@ def measure(
     *,
     threads: Sequence[int] = (),
 ) -> Speed:
-    """One child after the other: every plan's stages, each with so many threads.
+    """One child after the other: every plan's stages, each with so many threads, and in bf16.
 
     threads: none: one, and as many as cores.
     plans: as `plan.make` made them, one for each model file, with the same source. Takes about ten
@@ -50,12 +50,16 @@ def measure(
     """
     timings = []
     for plan in plans:
+        model = _spec(plan, "inference").config["model"]
+        name = Path(model).name
         for n in threads or sorted({1, max(1, int(cores()))}):
-            model = Path(_spec(plan, "inference").config["model"]).name
-            tell(f"measuring {model} with {n} thread{'s'[: n > 1]} …")
+            tell(f"measuring {name} with {n} thread{'s'[: n > 1]} …")
             timings.append(_measured(plan, n))
             if not timings[-1].on_cpu:
                 break  # its threads have nothing to do
+        if timings[-1].on_cpu and has_bfloat16() and load(KIND_OF)(model) == "torchscript":
+            tell(f"measuring {name} in bf16 …")
+            timings.append(_measured(plan, 1, precision="bf16"))
     return Speed(source=source, timings=tuple(timings))
 
 
@@ -63,9 +67,9 @@ def _spec(plan: Plan, part: str) -> ProcessSpec:
     return next(spec for spec in plan.processes if spec.name.split(".")[0] == part)
 
 
-def _measured(plan: Plan, threads: int) -> Timing:
+def _measured(plan: Plan, threads: int, precision: str = "auto") -> Timing:
     specs = [asdict(_spec(plan, part)) for part in PARTS]
-    specs[2]["config"] |= {"threads": threads, "max_batch": 0}
+    specs[2]["config"] |= {"threads": threads, "max_batch": 0, "precision": precision}
     number = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     with tempfile.TemporaryDirectory(prefix="manyeyes-timing-") as folder:
         file = Path(folder) / "specs.json"

@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,13 +58,13 @@ def test_what_was_measured_is_said_by_check_and_decides(manyeyes, tmp_path):
     rows = {row["what"]: row for row in document["rows"]}
     assert rows["live window"]["verdict"] == "note"
     assert rows["shared memory (memfd)"]["verdict"] == "ok"
-    assert {t["device"] for t in document["speed"]["timings"]} == {"cpu fp32"}
+    assert {t["device"] for t in document["speed"]["timings"]} >= {"cpu fp32"}
     assert document["best"]["beta_s"] >= 0
     assert document["cameras"]["5"] >= document["cameras"]["25"] > 0
 
     after = manyeyes("check", "run.toml")
     assert "threads (measured: " in after.stdout
-    assert "fastest here: torchscript on cpu fp32" in after.stdout
+    assert "fastest here: " in after.stdout
     assert "cameras: " in after.stdout
 
 
@@ -114,11 +115,14 @@ def test_a_faster_engine_is_named_with_its_file(street):
     speed = Speed(source="clip", timings=(timing(bundle, 0.024), timing(onnx, 0.012)))
     fastest, cameras = doctor.sentences(speed, config)
     assert fastest == (
-        f"fastest here: {onnx} (onnx), 2.0 × as fast as {bundle}; name it as path in [model]"
+        f"fastest here: {onnx} (onnx, cpu fp32), 2.0 × as fast as now; name it as path in [model]"
     )
     assert "cameras: " in cameras
     fastest, _ = doctor.sentences(Speed(source="clip", timings=speed.timings[:1]), config)
     assert fastest == "fastest here: torchscript on cpu fp32, S(b) = 1.0 + 24.0 b ms"
+    half = replace(timing(bundle, 0.016), device="cpu bf16")
+    fastest, _ = doctor.sentences(Speed(source="clip", timings=(*speed.timings[:1], half)), config)
+    assert "cpu bf16), 1.5 × as fast as now; write precision" in fastest
     (unknown,) = doctor.sentences(None, config)
     assert unknown.endswith(f"`manyeyes doctor --model {bundle}` does")
 
@@ -154,6 +158,6 @@ def test_a_source_shorter_than_what_is_measured_is_read_again(tmp_path):
     )  # fmt: skip
     source = "synthetic://?size=160x90&realtime=false&frames=5"
     plan = doctor.plan_of(tmp_path / "tiny.bundle", source)
-    (timed,) = timing_module.measure([plan], source, threads=(1,)).timings
+    timed, *_ = timing_module.measure([plan], source, threads=(1,)).timings
     assert timed.capture_s > 0
     assert timed.seconds.keys() == {1, 2, 4, 8}

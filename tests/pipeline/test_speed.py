@@ -56,6 +56,10 @@ def test_it_is_remembered_for_this_file_and_its_sibling_until_they_change(model)
     assert recall(model) == recall(other) == speed
     assert speed.best.model == str(other)
     assert [t.model for t in speed.of(str(model))] == [str(model)]
+    half = timing(str(model), device="cpu bf16")
+    both = Speed(source="clip", timings=(*speed.timings, half))
+    assert both.of(str(model), "bf16") == (half,)
+    assert both.of(str(model)) == both.of(str(model), "fp32") == speed.of(str(model))
     model.write_bytes(b"another one")
     assert recall(model) is None
     assert recall(other) == speed
