@@ -20,7 +20,7 @@ from rich.table import Table
 from benchmarks.copies import clips_of, harmless, is_live
 from benchmarks.measure import Figure, Machine, resampled_medians
 from benchmarks.rig import Rig, Window
-from benchmarks.stage_times import Spent, stage_of, windows
+from benchmarks.stage_times import Look, Spent, stage_of, windows
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.ledger import DETECT, Ledger, quantile_s
@@ -29,7 +29,7 @@ from pipeline.wiring import Plan, ProcessSpec
 WARM_UP_S = 2.0
 WINDOW_S = 0.5
 MIN_WINDOWS = 5  # of all starts together
-Looks = Sequence[tuple[Window, dict[str, Spent]]]
+Looks = Sequence[Look]
 
 
 def measure(config: Config, seconds: float, starts: int) -> dict[str, Any]:
@@ -59,8 +59,8 @@ def measure(config: Config, seconds: float, starts: int) -> dict[str, Any]:
             "same sources, or more --seconds"
         )
     looks = [look for run in runs for look in run]
-    stages = list(looks[0][1])
-    cells = np.sum([window.latency for window, _ in looks], axis=0)
+    stages = list(looks[0].spent)
+    cells = np.sum([look.window.latency for look in looks], axis=0)
     p50_s, p99_s = (quantile_s(cells, q) or 0.0 for q in (0.5, 0.99))
     return {
         "benchmark": "stages",
@@ -140,7 +140,7 @@ def _latency(ledger: Ledger) -> tuple[int, float]:
 
 
 def _conditions(config: Config, plan: Plan, looks: Looks) -> dict[str, Any]:
-    seconds = sum(window.seconds for window, _ in looks)
+    seconds = sum(look.window.seconds for look in looks)
     return {
         "sources": [str(camera.source) for camera in config.camera],
         "policy": plan.policy,
@@ -148,7 +148,8 @@ def _conditions(config: Config, plan: Plan, looks: Looks) -> dict[str, Any]:
         "engine": config.model.engine,
         "seconds": seconds,
         "windows": len(looks),
-        "fps": sum(sum(window.served.values()) for window, _ in looks) / seconds,
+        "fps": sum(sum(look.window.served.values()) for look in looks) / seconds,
+        "others_cores": float(np.median([look.others for look in looks])),
         "notes": list(plan.notes),
     }
 
@@ -159,9 +160,9 @@ def _specs(plan: Plan, stage: str) -> list[ProcessSpec]:
 
 def _row(config: Config, plan: Plan, stage: str, looks: Looks) -> dict[str, Any]:
     """Means over everything that was seen."""
-    parts = [spent[stage] for _, spent in looks]
+    parts = [look.spent[stage] for look in looks]
     calls, waits = sum(part.calls for part in parts), sum(part.waits for part in parts)
-    served = max(1, sum(sum(window.served.values()) for window, _ in looks))
+    served = max(1, sum(sum(look.window.served.values()) for look in looks))
     specs = _specs(plan, stage)
     return {
         "stage": stage,
@@ -202,7 +203,11 @@ def _figures(plan: Plan, stage: str, runs: Sequence[Looks]) -> list[dict[str, An
     rows = []
     for kind, what, better, of in kinds:
         samples = [
-            [1e3 * sums[0] / sums[1] for w, spent in looks if (sums := of(w, spent[stage]))[1]]
+            [
+                1e3 * sums[0] / sums[1]
+                for look in looks
+                if (sums := of(look.window, look.spent[stage]))[1]
+            ]
             for looks in runs
         ]
         samples = [values for values in samples if values]

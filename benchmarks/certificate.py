@@ -109,13 +109,24 @@ def _words(document: dict[str, Any]) -> str:
 
 
 def _trials(document: dict[str, Any]) -> str:
-    names = ("cameras", "time", "p50 ms", "p99 ms", "served", "frames/s", "cores", "answer")
+    names = (
+        "cameras",
+        "time",
+        "p50 ms",
+        "p99 ms",
+        "served",
+        "frames/s",
+        "cores",
+        "others",
+        "answer",
+    )
     head = "".join(f"<th>{name}</th>" for name in names)
     body = []
     for row in sorted(document["trials"], key=lambda t: (t["cameras"], t["seconds"])):
         cells = [
             row["cameras"], f"{row['seconds']:.0f} s", _ms(row["p50_ms"]), _ms(row["p99_ms"]),
             f"{row['served']:.1%}", f"{row['fps']:.1f}", f"{row['cores']:.2f}",
+            f"{row['others']:.2f}",
         ]  # fmt: skip
         answer = (
             f"<td class={'yes' if row['passed'] else 'no'}>{_safe(row['why'] or 'passes')}</td>"
@@ -123,8 +134,11 @@ def _trials(document: dict[str, Any]) -> str:
         body.append(
             "<tr>" + "".join(f"<td>{_safe(cell)}</td>" for cell in cells) + answer + "</tr>"
         )
+    note = (
+        "<p class=sub>cores: that the run kept busy; others: that other programs did meanwhile</p>"
+    )
     return (
-        f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody>"
+        f"{note}<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody>"
         "</table></div>"
     )
 

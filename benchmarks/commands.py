@@ -143,7 +143,10 @@ def compare(
     """
     from benchmarks import compare as comparing
 
-    rows = comparing.changes(comparing.read(a), comparing.read(b), fail_above)
+    documents = comparing.read(a), comparing.read(b)
+    rows = comparing.changes(*documents, fail_above)
+    for note in comparing.notes(*documents):
+        Console(stderr=True).print(note, style="yellow", highlight=False, soft_wrap=True)
     if as_json:
         changes = [{**asdict(row), "kind": row.kind, "word": row.word} for row in rows]
         print(_text({"a": str(a), "b": str(b), "changes": changes}), end="")

@@ -11,12 +11,14 @@ import numpy as np
 from rich.table import Table
 
 from benchmarks.measure import resampled_medians
+from benchmarks.search import OTHERS
 from pipeline.errors import ConfigError
 
 # What two machines must have in common before their figures mean anything beside each other.
 ALIKE = ("cpu", "cores", "gpu", "system", "python")
 LIBRARIES = ("numpy", "opencv-python", "torch", "onnxruntime", "av")
 _STYLES = {"better": "green", "worse": "bold red", "same": "dim", "changed": "yellow"}
+
 
 Word = Literal["faster", "slower", "better", "worse", "changed", "same"]
 
@@ -83,6 +85,17 @@ def changes(a: dict[str, Any], b: dict[str, Any], margin: float) -> list[Change]
             "with the same configuration"
         )
     return [_change(one, other, margin) for one, other in pairs]
+
+
+def notes(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    """What makes two runs on the same machine hard to compare."""
+    took = [document.get("conditions", {}).get("others_cores", 0.0) for document in (a, b)]
+    if max(took) <= OTHERS * a["machine"]["cores"]:
+        return []
+    return [
+        f"other programs took {took[0]:.1f} cores in A and {took[1]:.1f} in B, which makes service times "
+        "longer; close what else runs"
+    ]
 
 
 def table(rows: list[Change]) -> Table:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 SERVED = 0.99  # of all frames that a passing number of cameras has served
+OTHERS = 0.05  # of all cores: from there on it is worth a word that other programs were at work
 FULL = 0.85  # of a core or of all cores: from there on there is no reserve for what comes unevenly
 
 
@@ -29,6 +30,7 @@ class Trial:
     cores: float  # CPU seconds a second of all processes
     cpu_ms: dict[str, float] = field(default_factory=dict)  # per frame served, by stage
     busy: dict[str, float] = field(default_factory=dict)  # 0..1, by stage: its busiest process
+    others: float = 0.0  # cores that other programs took
     memory_bytes: int = 0  # proportional, of all processes
     failure: str = ""  # why it did not run at all
 
@@ -107,19 +109,22 @@ def limiting(trial: Trial, cores: int, p99_ms: float) -> tuple[str, str]:
         return name, f"{name}: it does not run: {trial.failure}"
     total_ms = sum(trial.cpu_ms.values())
     shares = {name: ms / total_ms for name, ms in trial.cpu_ms.items()} if total_ms else {}
-    if trial.cores >= FULL * cores:
+    if trial.cores + trial.others >= FULL * cores:
         top = sorted(shares, key=shares.__getitem__, reverse=True)[:3]
         parts = ", ".join(f"{name} {shares[name]:.0%}" for name in top)
+        others = (
+            f"; other programs took {trial.others:.1f}" if trial.others > OTHERS * cores else ""
+        )
         return (
             "host CPU",
-            f"the CPU: {trial.cores:.1f} of {cores} cores are busy, and they work for {parts}",
+            f"the CPU: {trial.cores:.1f} of {cores} cores are busy, and they work for {parts}{others}",
         )
     name = max(trial.busy, key=trial.busy.__getitem__, default="")
     if name and trial.busy[name] >= FULL:
         return (
             name,
             f"{name}: one of its processes is busy {trial.busy[name]:.0%} of the time, while "
-            f"{cores - trial.cores:.1f} of {cores} cores are idle{_hint(name)}",
+            f"{cores - trial.cores - trial.others:.1f} of {cores} cores are idle{_hint(name)}",
         )
     if trial.served < SERVED and not trial.p99_ms > p99_ms:
         return (

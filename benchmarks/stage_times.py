@@ -6,12 +6,14 @@ capture.gate and capture.yard are `capture`, inference.0 and inference.1 are `in
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.measure import busy_s
 from benchmarks.rig import SUPERVISOR, Rig, Window
 from pipeline.ledger import Ledger
 from pipeline.wiring import Plan
@@ -45,16 +47,27 @@ class Spent:
     pss_bytes: int
 
 
-def windows(rig: Rig, seconds: float, count: int) -> list[tuple[Window, dict[str, Spent]]]:
+class Look(NamedTuple):
+    """What was seen in a window."""
+
+    window: Window
+    spent: dict[str, Spent]  # by stage
+    others: float  # cores that other programs took
+
+
+def windows(rig: Rig, seconds: float, count: int) -> list[Look]:
     """`count` windows, one after the other, `seconds` altogether."""
-    taken = []
+    looks = []
     before = _sums(rig.ledger)
     for _ in range(count):
+        busy_before_s, own_s = busy_s(), time.process_time()
         window = rig.window(seconds / count)
         after = _sums(rig.ledger)
-        taken.append((window, _spent(rig.plan, window, before, after)))
+        ours_s = sum(window.cpu_s.values()) + time.process_time() - own_s
+        others = max(0.0, busy_s() - busy_before_s - ours_s) / window.seconds
+        looks.append(Look(window, _spent(rig.plan, window, before, after), others))
         before = after
-    return taken
+    return looks
 
 
 Sums = dict[str, np.ndarray[Any, Any]]

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.copies import Clip, copied, paced
-from benchmarks.rig import Rig, Window
+from benchmarks.rig import Rig
 from benchmarks.search import Trial
-from benchmarks.stage_times import Spent, windows
+from benchmarks.stage_times import Look, windows
 from pipeline.config import Config
 from pipeline.errors import ResourceError
 from pipeline.ledger import quantile_s
@@ -42,8 +42,8 @@ def _run(config: Config, clips: Sequence[Clip], n: int, seconds: float) -> Trial
         Rig(copied(config, clips, n, Path(folder)), edit=lambda plan: paced(plan, clips)) as rig,
     ):
         rig.window(WARM_UP_S)
-        ((window, spent),) = windows(rig, seconds, 1)
-    return trial_of(window, spent, [clips[i % len(clips)].rate_hz for i in range(n)])
+        (look,) = windows(rig, seconds, 1)
+    return trial_of(look, [clips[i % len(clips)].rate_hz for i in range(n)])
 
 
 def failed(n: int, seconds: float, why: str) -> Trial:
@@ -54,12 +54,13 @@ def failed(n: int, seconds: float, why: str) -> Trial:
     )  # fmt: skip
 
 
-def trial_of(window: Window, spent: dict[str, Spent], rates_hz: Sequence[float]) -> Trial:
+def trial_of(look: Look, rates_hz: Sequence[float]) -> Trial:
     """What a window says. rates_hz: of its cameras, in their order.
 
     Lost is what was dropped by a reason, and what a camera should have sent and did not get to: then
     its own process was late. One frame a camera may lie across the border of the window.
     """
+    window = look.window
     served = sum(window.served.values())
     lost = sum(
         n
@@ -78,7 +79,8 @@ def trial_of(window: Window, spent: dict[str, Spent], rates_hz: Sequence[float])
         served=served / (served + lost) if served else 0.0,
         fps=window.fps,
         cores=sum(window.cpu_s.values()) / window.seconds,
-        cpu_ms={name: 1e3 * part.cpu_s / max(1, served) for name, part in spent.items()},
-        busy={name: part.busiest for name, part in spent.items()},
+        cpu_ms={name: 1e3 * part.cpu_s / max(1, served) for name, part in look.spent.items()},
+        busy={name: part.busiest for name, part in look.spent.items()},
+        others=look.others,
         memory_bytes=sum(window.pss_bytes.values()),
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.compare import changes, read
+from benchmarks.compare import changes, notes, read
 from pipeline.errors import ConfigError
 
 MANYEYES = Path(sys.executable).with_name("manyeyes")
@@ -98,6 +98,12 @@ def test_unlike_machines_are_refused_and_what_differs_is_named(machine, named):
         changes(A, document(row("render", 5.0), **machine), 0.1)
     quieter = document(row("render", 5.0), load_before=9.9)
     assert words(A, quieter) == {"render": "same"}
+
+
+def test_other_programs_at_work_are_worth_a_word():
+    quiet, busy = ({**A, "conditions": {"others_cores": cores}} for cores in (0.01, 0.7))
+    assert notes(A, A) == notes(quiet, quiet) == []
+    assert "0.0 cores in A and 0.7 in B" in notes(quiet, busy)[0]
 
 
 def test_other_benchmarks_and_other_files_are_refused(tmp_path):

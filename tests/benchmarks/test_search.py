@@ -72,6 +72,7 @@ def test_a_trial_passes_or_says_why_not(changes, why):
     ("changes", "resource", "words"),
     [
         ({"cores": 1.9}, "host CPU", "1.9 of 2 cores are busy, and they work for inference 90%"),
+        ({"cores": 1.2, "others": 0.7}, "host CPU", "other programs took 0.7"),
         ({"busy": {"preprocess": 0.99, "inference": 0.4}}, "preprocess", "[preprocess] workers"),
         ({"p99_ms": 300.0}, "latency", "p99 is 300 ms"),
         ({"served": 0.5}, "losses", "50.0% served"),
