@@ -2,7 +2,7 @@
 
     python -m stages.training.demo -o stages/detector/demo.bundle
 
-Everything follows from the seeds; about 25 minutes on two quiet cores.
+Everything follows from the seeds; about 16 minutes on two quiet cores.
 """
 
 from __future__ import annotations
