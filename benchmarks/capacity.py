@@ -63,7 +63,7 @@ def measure(
 
     short_s = min(seconds, max(SHORT_S, SHORT_FRAMES / min(clip.rate_hz for clip in clips)))
     found = find(trial, p99_ms=p99_ms, short_s=short_s, full_s=seconds, most=most)
-    hardware.append(limits.measure(plan, clips))
+    hardware.append(limits.measure(plan, clips, only=hardware[0].how))
     question = {
         "p99_ms": p99_ms,
         "served": SERVED,

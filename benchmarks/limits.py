@@ -9,6 +9,7 @@ NMS of ours, no processes that talk. The decoder gives its pictures to nobody.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -58,11 +59,14 @@ class Limits:
         return {k: None if isinstance(v, float) and np.isinf(v) else v for k, v in row.items()}
 
 
-def measure(plan: Plan, clips: Sequence[Clip], seconds: float = SECONDS) -> Limits:
+def measure(
+    plan: Plan, clips: Sequence[Clip], seconds: float = SECONDS, *, only: str | None = None
+) -> Limits:
     """Of this machine, for the model and the clips of a plan. Takes some times `seconds`, and the starts.
 
     On the CPU the model runs with one thread in a process a core, and with all threads in one process;
     on a device, and for the stub that stands for one, in as many processes as the plan has.
+    only: a `how` that was the best before; None: try them all.
     """
     cores = len(os.sched_getaffinity(0))
     engines = [spec for spec in plan.processes if spec.role == "batch"]
@@ -70,14 +74,12 @@ def measure(plan: Plan, clips: Sequence[Clip], seconds: float = SECONDS) -> Limi
     on_cpu = config["engine"] != "stub" and not _has_device(config["device"])
     ways = [(cores, 1), (1, cores)] if on_cpu else [(len(engines), config["threads"])]
     batches = sorted({1, int(config["max_batch"])})
-    rates = {
-        f"{workers} × {threads} thread(s), batches of {batch}": _together(
-            [{"model": {**config, "threads": threads, "max_batch": batch}, "batch": batch}] * workers,
-            threads, seconds,
-        )
-        for workers, threads in dict.fromkeys(ways)
-        for batch in batches
-    }  # fmt: skip
+    rates = {}
+    for (workers, threads), batch in itertools.product(dict.fromkeys(ways), batches):
+        how = f"{workers} × {threads} thread(s), batches of {batch}"
+        if only in (None, how):
+            model = {**config, "threads": threads, "max_batch": batch}
+            rates[how] = _together([{"model": model, "batch": batch}] * workers, threads, seconds)
     how = max(rates, key=rates.__getitem__)
     return Limits(decode_fps=decoding(clips, seconds), model_fps=rates[how], how=how, shared=on_cpu)
 
