@@ -277,7 +277,6 @@ def d(settings: Settings, bundles: Bundles) -> list[Figure]:
 def e(settings: Settings, bundles: Bundles) -> list[Figure]:
     """Capacity of each model, from memory and from H.264."""
     from benchmarks import capacity
-    from benchmarks.measure import Figure, Target
     from pipeline import config as configuration
 
     figures = []
@@ -294,12 +293,17 @@ def e(settings: Settings, bundles: Bundles) -> list[Figure]:
             )  # fmt: skip
             how = f"{name}, {RATE_HZ:g} fps from {source}: "
             rows = [row for row in found["figures"] if row["id"] in ("capacity", "e")]
-            fields = {field.name for field in dataclasses.fields(Figure)}
-            for row in rows:
-                known = {key: value for key, value in row.items() if key in fields}
-                target = row["target"] and Target(**row["target"])
-                figures.append(Figure(**{**known, "what": how + row["what"], "target": target}))
+            figures += [figure_of({**row, "what": how + row["what"]}) for row in rows]
     return figures
+
+
+def figure_of(row: dict[str, Any]) -> Figure:
+    """Back from a document, which says more of it."""
+    from benchmarks.measure import Figure, Target
+
+    fields = {field.name for field in dataclasses.fields(Figure)}
+    known = {key: value for key, value in row.items() if key in fields}
+    return Figure(**{**known, "target": row["target"] and Target(**row["target"])})
 
 
 RUNS: dict[str, Callable[[Settings, Bundles], list[Any]]] = {

@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
 
 from benchmarks import detectors, gpu
-from benchmarks.measure import ROOT
+from benchmarks.measure import ROOT, Figure, Target
 
 
 def run(*arguments):
@@ -55,3 +56,10 @@ def test_pictures_lie_in_slots_that_nobody_can_write():
         for view in views:
             with pytest.raises(ValueError, match="read-only"):
                 view[0] = 0
+
+
+@pytest.mark.parametrize("target", [None, Target(sign="≥", limit=0.9)])
+def test_a_figure_comes_back_from_a_document(target):
+    figure = Figure(id="e", what="x", value=1.0, low=0.9, high=1.1, n=3, target=target)
+    row = {**asdict(figure), "verdict": figure.verdict, "better": "higher", "unit": ""}
+    assert gpu.figure_of(row) == figure
