@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -20,11 +21,12 @@ import numpy.typing as npt
 import torch
 from rich.console import Console
 
-from stages.detector.bundle import ResizeFacts
+from stages.detector.bundle import Defaults, ResizeFacts
 from stages.imaging.scenes import still
 from stages.imaging.shapes import CLASSES
 from stages.training import datasets, models
 from stages.training.datasets import DataSet
+from stages.training.evaluate import Evaluation
 from stages.training.export import export
 from stages.training.plan import Plan
 from stages.training.runs import train
@@ -87,10 +89,25 @@ def render(folder: Path, split: str, count: int) -> DataSet:
     return datasets.load(folder, split=split)
 
 
-def measure(best: Trained, test: DataSet) -> dict[str, Any]:
-    """What the best weights reach on `test` at the threshold that validation chose."""
-    facts = replace(facts_of(best.config, best.resize), defaults=best.defaults)
-    judged = validate(best.model, best.config, facts, test, device=torch.device("cpu"))
+def even_threshold(best: Trained, val: DataSet) -> Defaults:
+    """The highest score threshold at which as much is missed as is falsely found.
+
+    Who watches the demo sees both alike; the best F1 of a model that is sure of itself misses more.
+    """
+    thresholds, precision, recall = judge(best, best.defaults, val).overall.scored.curve()
+    even = float(thresholds[int((recall >= precision).argmax())])
+    return replace(best.defaults, score_threshold=math.floor(even * 1000) / 1000)
+
+
+def judge(best: Trained, defaults: Defaults, data: DataSet) -> Evaluation:
+    """The best weights on a data set."""
+    facts = replace(facts_of(best.config, best.resize), defaults=defaults)
+    return validate(best.model, best.config, facts, data, device=torch.device("cpu"))
+
+
+def measure(best: Trained, defaults: Defaults, test: DataSet) -> dict[str, Any]:
+    """What the best weights reach on `test` at the threshold in `defaults`."""
+    judged = judge(best, defaults, test)
     at = judged.overall.chosen
     metrics = {
         "map": judged.coco["AP"],
@@ -135,7 +152,8 @@ def build(folder: Path, output: Path, seed: int = 0, *, resume: bool = False) ->
     run = folder / "run"
     outcome = train(plan(seed), data["train"], data["val"], run, resume=resume, console=console)
     best = load(outcome.folder)
-    metrics = measure(best, data["test"])
+    defaults = even_threshold(best, data["val"])
+    metrics = measure(best, defaults, data["test"])
     console.print(metrics)
     export(
         best.model,
@@ -144,7 +162,7 @@ def build(folder: Path, output: Path, seed: int = 0, *, resume: bool = False) ->
         pictures=[datasets.read_image(sample) for sample in data["test"].samples[:8]],
         name="demo",
         resize=best.resize,
-        defaults=best.defaults,
+        defaults=defaults,
         provenance={
             "recipe": "python -m stages.training.demo",
             "seed": seed,
