@@ -1,11 +1,13 @@
 """What a frame costs without a pipeline: every stage of the detect path by itself, in one process.
 
-A source fills some slots, preprocess takes them all, then inference in batches, then postprocess: the very
-classes and configurations of a plan, over the same frames, with nothing in between. So the caches are
-warm for each of them, and no message, lock or wake-up is paid for: Σ of these CPU seconds is what the
-work itself takes.
+The sources of all cameras fill some slots in turns, preprocess takes them all, then inference in batches,
+then postprocess: the very classes and configurations of a plan, over the same frames, with nothing in
+between. No message, lock or wake-up is paid for: Σ of these CPU seconds is what the work itself takes.
 
-    python -m benchmarks.alone FILE          the child: FILE holds the specs of the four, as JSON
+With so many frames at a time as the model takes in a batch, each stage finds the caches as the one before
+left them, as in any program that has all this to do; with many frames in a row it has them for itself.
+
+    python -m benchmarks.alone FILE          the child: FILE holds the specs of the plan, as JSON
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from pipeline.runner import build
 from pipeline.wiring import Plan, ProcessSpec
 
 PARTS = ("capture", "preprocess", "inference", "postprocess")
-CHUNK = 24  # frames that one stage takes in a row
+ROW = 24  # frames that one stage takes at most before the next one does
 
 
 class Alone:
@@ -41,8 +43,8 @@ class Alone:
     """
 
     def __init__(self, plan: Plan, copies: int) -> None:
-        specs = [_first(plan, part) for part in PARTS]
-        environment = {**os.environ, **specs[2].environment, "PYTHONPATH": str(ROOT)}
+        specs = plan.processes
+        environment = {**os.environ, **_of(specs, "inference").environment, "PYTHONPATH": str(ROOT)}
         with tempfile.TemporaryDirectory(prefix="manyeyes-alone-") as name:
             file = Path(name) / "specs.json"
             file.write_text(json.dumps([dataclasses.asdict(spec) for spec in specs]))
@@ -56,9 +58,12 @@ class Alone:
             ]  # fmt: skip
             self._answers()  # all have read the file
 
-    def run(self, seconds: float) -> dict[str, float]:
-        """CPU seconds a frame of every part, the mean of all copies."""
-        answers = self._ask({"seconds": seconds})
+    def run(self, seconds: float, row: int = 0) -> dict[str, float]:
+        """CPU seconds a frame of every part, the mean of all copies.
+
+        row: frames that each part takes before the next one does, up to ROW; 0: a batch.
+        """
+        answers = self._ask({"seconds": seconds, "row": row})
         return {part: float(np.mean([a[part] for a in answers])) for part in PARTS}
 
     def found(self, frames: int) -> list[dict[str, Any]]:
@@ -84,8 +89,8 @@ class Alone:
         return [json.loads(line) for line in lines]
 
 
-def _first(plan: Plan, part: str) -> ProcessSpec:
-    return next(spec for spec in plan.processes if spec.name.split(".")[0] == part)
+def _of(specs: Sequence[ProcessSpec], part: str) -> ProcessSpec:
+    return next(spec for spec in specs if spec.name.split(".")[0] == part)
 
 
 def as_dict(result: Result) -> dict[str, Any]:
@@ -101,26 +106,31 @@ def as_dict(result: Result) -> dict[str, Any]:
 
 
 class Stages:
-    """The four of them, set up."""
+    """All of them, set up."""
 
     def __init__(self, specs: Sequence[ProcessSpec]) -> None:
-        self.batch = int(specs[2].options["max_batch"])
-        self._slots = np.zeros((CHUNK, specs[0].slot_bytes), np.uint8)
-        parts = [build(spec.run, spec.config) for spec in specs]
+        """specs: of all processes of a plan."""
+        self.batch = int(_of(specs, "inference").options["max_batch"])
+        sources = [spec for spec in specs if spec.role == "source"]
+        self._slots = np.zeros((ROW, sources[0].slot_bytes), np.uint8)
+        parts = [build(spec.run, spec.config) for spec in sources]
+        parts += [build(spec.run, spec.config) for spec in (_of(specs, part) for part in PARTS[1:])]
         for part in parts:
             part.setup()
-        self._source, self._preprocess, self._inference, self._postprocess = parts
-        self._source.open()
+        *self._sources, self._preprocess, self._inference, self._postprocess = parts
+        self._cameras = [spec.cameras[0] for spec in sources]
+        for source in self._sources:
+            source.open()
         self._frames = 0
 
-    def chunk(self) -> tuple[list[Result], dict[str, int]]:
-        """CHUNK frames through every part; the CPU nanoseconds of each part."""
+    def row(self, count: int) -> tuple[list[Result], dict[str, int]]:
+        """So many frames through every part; the CPU nanoseconds of each part."""
         times = [time.process_time_ns()]
-        frames = [self._read(slot) for slot in self._slots]
+        frames = [self._read(slot) for slot in self._slots[:count]]
         times.append(time.process_time_ns())
         tensors = [self._preprocess.process(frame) for frame in frames]
         times.append(time.process_time_ns())
-        batches = [tensors[i : i + self.batch] for i in range(0, CHUNK, self.batch)]
+        batches = [tensors[i : i + self.batch] for i in range(0, count, self.batch)]
         outputs = [o for batch in batches for o in self._inference.process_batch(batch)]
         times.append(time.process_time_ns())
         results = [self._postprocess.process(output) for output in outputs]
@@ -128,14 +138,15 @@ class Stages:
         return results, dict(zip(PARTS, np.diff(times).tolist(), strict=True))
 
     def _read(self, slot: np.ndarray[Any, Any]) -> Frame:
-        while (picture := self._source.read(slot)) is None:
+        frame_id, camera = divmod(self._frames, len(self._sources))
+        while (picture := self._sources[camera].read(slot)) is None:
             pass
         width, height = picture.width, picture.height
         shape = (height, width, 3) if picture.format == "bgr24" else (height * 3 // 2, width)
         self._frames += 1
         info = FrameInfo(
-            camera=self._source.runtime.cameras[0], frame_id=self._frames - 1, width=width,
-            height=height, t_capture_ns=time.monotonic_ns(), t_wall_ns=0,
+            camera=self._cameras[camera], frame_id=frame_id, width=width, height=height,
+            t_capture_ns=time.monotonic_ns(), t_wall_ns=0,
         )  # fmt: skip
         return Frame(
             info=info, format=picture.format, pixels=slot[: math.prod(shape)].reshape(shape),
@@ -153,20 +164,20 @@ def main() -> None:
         if "frames" in question:
             results: list[Result] = []
             while len(results) < question["frames"]:
-                results += stages.chunk()[0]
+                results += stages.row(stages.batch)[0]
             answer: Any = [as_dict(result) for result in results[: question["frames"]]]
         else:
-            answer = _timed(stages, question["seconds"])
+            answer = _timed(stages, question["seconds"], question["row"] or stages.batch)
         print(json.dumps(answer), flush=True)
 
 
-def _timed(stages: Stages, seconds: float) -> dict[str, float]:
-    spent, chunks, end = dict.fromkeys(PARTS, 0), 0, time.monotonic() + seconds
+def _timed(stages: Stages, seconds: float, row: int) -> dict[str, float]:
+    spent, rows, end = dict.fromkeys(PARTS, 0), 0, time.monotonic() + seconds
     while time.monotonic() < end:
-        _, times = stages.chunk()
+        _, times = stages.row(row)
         spent = {part: spent[part] + times[part] for part in PARTS}
-        chunks += 1
-    return {part: ns / 1e9 / (chunks * CHUNK) for part, ns in spent.items()}
+        rows += 1
+    return {part: ns / 1e9 / (rows * row) for part, ns in spent.items()}
 
 
 if __name__ == "__main__":
