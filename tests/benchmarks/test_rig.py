@@ -109,7 +109,7 @@ def test_frames_are_due_at_their_rate_from_the_last_change_on(replay):
 
 
 def test_a_run_adds_up_seen_from_outside():
-    config = cameras(2, 20, size="64x48", model={"engine": "stub"})
+    config = cameras(2, 20, size="64x48", model={"engine": "stub", "workers": 1})
     edit = partial(changed, stage="inference", stub_alpha_ms=2.0, stub_beta_ms=0.0)
     with Rig(config, probes=True, edit=edit) as rig:
         silent = rig.plan.cameras[1]
