@@ -17,6 +17,7 @@ BEGIN, END = "<!-- results: written by python -m benchmarks -->", "<!-- end of r
 SUITE = {  # name: arguments of the quick run
     "transport": ["--seconds", "120"],
     "throughput": ["--seconds", "90"],
+    "exported": ["--pairs", "5"],
     "latency": ["--seconds", "90"],
     "recovery": ["--tries", "10"],
     "fairness": ["--seconds", "180"],

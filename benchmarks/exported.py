@@ -1,7 +1,12 @@
-"""The second question of `benchmarks.training`: an exported model against the one it was made of."""
+"""How fast is an exported model, against the one that it was made of? Figure b2.
+
+    python -m benchmarks.exported [--pairs 7] [--json FILE]
+"""
 
 from __future__ import annotations
 
+import argparse
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import Figure, Target, interleaved, ratio
+from benchmarks.measure import Figure, Machine, Target, interleaved, ratio, report
 from pipeline.detections import Detections, Fit
 from stages.detector import engines
 from stages.detector.decode import Options, detections_from
@@ -33,6 +38,17 @@ BATCH = 8
 PASSING = 100  # candidates of a typical picture above the threshold, before NMS
 CALLS = 3  # of one measurement
 ENGINES = {"torchscript": "frozen TorchScript", "onnx": "ONNX Runtime"}
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=7, help="how often each side is measured")
+    parser.add_argument("--json", type=Path, help="write the figures into this file, too")
+    options = parser.parse_args()
+    machine = Machine()
+    with tempfile.TemporaryDirectory(prefix="manyeyes-bench-") as name:
+        report("exported", figures(Path(name), options.pairs), machine, options.json)
 
 
 def figures(folder: Path, pairs: int) -> list[Figure]:
@@ -172,3 +188,7 @@ def _rate(run: Callable[[float], list[Detections]], threshold: float) -> float:
     for _ in range(CALLS):
         run(threshold)
     return CALLS * BATCH / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main()
