@@ -16,20 +16,22 @@ import typer
 
 from pipeline import cli, config
 from pipeline.testing import frame, run_inline
+from stages.training import demo
 
 ROOT = Path(config.__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+TRAINING = (ROOT / "stages/training/README.md").read_text()
 MANYEYES = Path(sys.executable).with_name("manyeyes")
 
 
-def blocks(language):
-    return [text for kind, text in BLOCKS if kind == language]
+def blocks(language, page=README):
+    found = re.findall(r"^```(\w+)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    return [text for kind, text in found if kind == language]
 
 
-def commands(program):
-    lines = "\n".join(blocks("sh")).replace("\\\n", " ").splitlines()
-    inline = re.findall(rf"`({program} [^`]+)`", README)
+def commands(program, page=README):
+    lines = "\n".join(blocks("sh", page)).replace("\\\n", " ").splitlines()
+    inline = re.findall(rf"`({program} [^`]+)`", page)
     return [line for line in [*lines, *inline] if line.startswith(f"{program} ")]
 
 
@@ -60,7 +62,7 @@ def manyeyes(*arguments, timeout=90):
 # -- commands --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("line", commands("manyeyes"))
+@pytest.mark.parametrize("line", commands("manyeyes", README + TRAINING))
 def test_every_command_shown_exists_with_its_arguments_and_options(line):
     command, words = typer.main.get_command(cli.app), shlex.split(line)[1:]
     context = command.make_context("manyeyes", words[:1], resilient_parsing=True)
@@ -131,6 +133,28 @@ def test_the_event_shown_has_the_keys_of_a_real_one(mypkg):
     found = next(event for event in real if event["detections"])
     assert shown.keys() == found.keys()
     assert shown["detections"][0].keys() == found["detections"][0].keys()
+
+
+# -- training --------------------------------------------------------------------------------------
+
+
+def test_the_events_of_a_run_get_the_figures_of_the_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(config.demo_model(), "montreal.bundle")
+    demo.render(tmp_path / "scenes", "val", 10)
+    manyeyes("data", "split", "scenes", "-o", "montreal", "--parts", "train=0.2,test=0.8")
+    shown = commands("manyeyes", TRAINING)
+    judged = shown.index("manyeyes evaluate test.jsonl montreal-test")
+    for line in shown[judged - 2 : judged]:
+        done = manyeyes(*shlex.split(line)[1:])
+        assert done.returncode == 0, done.stderr
+    figures = []
+    for of in ("test.jsonl", "montreal.bundle"):
+        done = manyeyes("evaluate", of, "montreal-test", "--json")
+        assert done.returncode == 0, done.stderr
+        figures.append(json.loads(done.stdout)["coco"])
+    assert figures[0] == pytest.approx(figures[1], abs=1e-3)
+    assert figures[1]["AP50"] > 0.5  # or equal figures would say little
 
 
 # -- the stage -------------------------------------------------------------------------------------
