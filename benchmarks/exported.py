@@ -1,6 +1,8 @@
 """How fast is an exported model, against the one that it was made of? Figure b2.
 
     python -m benchmarks.exported [--pairs 7] [--json FILE]
+
+Part of `benchmarks.training`, too.
 """
 
 from __future__ import annotations
