@@ -58,7 +58,7 @@ def measure(
 
     def trial(n: int, window_s: float) -> Trial:
         ran = trials.run(config, clips, n, window_s)
-        tell(_told_trial(ran, p99_ms))
+        tell(told_trial(ran, p99_ms))
         return ran
 
     short_s = min(seconds, max(SHORT_S, SHORT_FRAMES / min(clip.rate_hz for clip in clips)))
@@ -80,6 +80,11 @@ def measure(
         ],
     }  # fmt: skip
     return document(question, found, hardware, machine.fingerprint(), clips, command)
+
+
+def one(config: Config, cameras: int, *, fps: float | None, seconds: float) -> Trial:
+    """A single trial, as the search makes them. Raises ConfigError for what can't run at all."""
+    return trials.run(config, clips_of(config, fps), cameras, seconds)
 
 
 def document(
@@ -169,7 +174,8 @@ def _told_limits(limit: Limits) -> str:
     return f"alone on this machine: decoding {decode}, model {limit.model_fps:.0f} ({limit.how})"
 
 
-def _told_trial(trial: Trial, p99_ms: float) -> str:
+def told_trial(trial: Trial, p99_ms: float) -> str:
+    """One line for a terminal."""
     why = trial.why(p99_ms)
     seen = "" if trial.failure else (
         f"p99 {trial.p99_ms:.0f} ms, {trial.served:.1%} served, {trial.cores:.1f} cores "

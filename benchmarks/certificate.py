@@ -172,6 +172,8 @@ def _repeat(document: dict[str, Any]) -> str:
     return (
         "<p>On a machine that does nothing else:</p>"
         f"<pre>{_safe(document['command'])}</pre>"
+        "<p>One number of cameras alone, with an exit code that says whether it passes:</p>"
+        f"<pre>{_safe(document['command'])} --cameras {max(1, document['cameras'])}</pre>"
         "<p>Copies of the clips are played in real time, each with a phase of its own, and begin again at "
         "their end; the policy is newest. The number is doubled until it fails, then bisected with short "
         "looks; the answer passes over the full time, and one camera more fails over the full time. The "

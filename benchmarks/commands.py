@@ -46,6 +46,10 @@ def capacity(
     ] = None,
     seconds: Annotated[float, typer.Option(min=1, help="that the answer is confirmed for")] = 60.0,
     most: Annotated[int, typer.Option(min=1, max=1024, help="cameras to try at most")] = 256,
+    cameras: Annotated[
+        int | None,
+        typer.Option(min=1, max=1024, help="try only this number; exits with 1 if it is too many"),
+    ] = None,
     output: Output = RESULTS,
     as_json: Json = False,
 ) -> None:
@@ -55,14 +59,21 @@ def capacity(
     frames served (99 %) is missed. Takes some minutes; close what else runs.
 
     Example: manyeyes bench capacity street.mp4 --model yolox.bundle --p99-ms 100 --fps 5
+
+    Example, to try a number again: manyeyes bench capacity street.mp4 --fps 5 --cameras 12
     """
     from benchmarks import capacity as measuring
     from benchmarks import certificate
     from pipeline.cli import config_of
 
     notes = Console(stderr=True)
-    _folder(output)
     config = config_of(sources or [SCENE], {"model": model} if model else {})
+    if cameras is not None:
+        trial = measuring.one(config, cameras, fps=fps, seconds=seconds)
+        row = trial.to_json(p99_ms)
+        print(_text(row).strip() if as_json else measuring.told_trial(trial, p99_ms).strip())
+        raise typer.Exit(not row["passed"])
+    _folder(output)
     document = measuring.measure(
         config, p99_ms=p99_ms, fps=fps, seconds=seconds, most=most,
         tell=lambda line: notes.print(line, highlight=False, soft_wrap=True),

@@ -154,6 +154,23 @@ def _named(source):
 # -- the command -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("p99_ms", "code"), [("5000", 0), ("1", 1)])
+def test_a_single_number_is_tried_and_answered_by_the_exit_code(tmp_path, p99_ms, code):
+    (tmp_path / "run.toml").write_text(
+        '[metrics]\nenabled = false\n[model]\nengine = "stub"\n'
+        '[[camera]]\nname = "gate"\nsource = "synthetic://?size=160x96"\n'
+    )
+    done = subprocess.run(
+        [MANYEYES, "bench", "capacity", "run.toml", "--p99-ms", p99_ms, "--fps", "5", "--seconds", "2",
+         "--cameras", "2", "--json"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=110,
+    )  # fmt: skip
+    row = json.loads(done.stdout)
+    assert (done.returncode, row["passed"], row["cameras"]) == (code, code == 0, 2), done.stderr
+    assert row["failure"] == ""
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_real_search_for_at_most_two_cameras(tmp_path):
     """How many it finds is the machine's; that it searched, confirmed and wrote is ours."""
     (tmp_path / "run.toml").write_text(
