@@ -69,6 +69,11 @@ class Child:
         return self._process.pid if self._process else None
 
     @property
+    def dying(self) -> bool:
+        """It was told to print its stacks and will be killed (`kill_if_due`)."""
+        return self._kill_at is not None
+
+    @property
     def worked(self) -> bool:
         """It has processed a frame since it was started."""
         return self._processed() > self._processed_before
