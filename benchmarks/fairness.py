@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.measure import Figure, Machine, Target, median, ratio, report
 from benchmarks.rig import Rig, cameras, changed
 
-SECONDS = 180  # about how long all of it takes with the windows below, the starts included
+SECONDS = 210  # about how long all of it takes with the windows below, the starts included
 COUNTS = (1, 4, 16, 64)  # cameras
 WINDOWS = 5  # of each run
 WARM_UP_S = 2.0
@@ -44,6 +44,7 @@ COST_S = 3.0
 COST_MS = {"stub_alpha_ms": 1.0, "stub_beta_ms": 1.0}
 
 FAIR = Target(sign="≥", limit=0.99)
+OVERLOADED = 1.8  # offered / served; below it nobody had to share, and the index is not judged
 LINEAR = Target(sign="≤", limit=1.1)
 
 
@@ -113,9 +114,9 @@ def shared(n: int, window_s: float) -> Figure:
     seconds = sum(w.seconds for w in windows)
     return median(
         "d1",
-        f"Jain index of served rates, {n} cameras, worst window",
+        f"Jain index of served rates, {n} camera{'s' * (n > 1)}, worst window",
         [jain(list(w.served.values())) for w in windows],
-        FAIR,
+        FAIR if offered >= OVERLOADED * got else None,
         q=0.0,
         detail=f"{got / seconds:.1f} of {offered / seconds:.1f} fps, {offered / got:.2f} × served",
     )
