@@ -72,15 +72,16 @@ class Frame:
         """The picture as uint8 (H, W, 3) BGR, read-only; converted on first use."""
         if self.format == "bgr24":
             return self.pixels
-        if self._bgr is None:
+        bgr = self._bgr
+        if bgr is None:
             if self.to_bgr is None:
                 raise FrameError(
                     "Frame.image: this i420 frame came without a converter; "
                     "pass to_bgr=stages.imaging.pixels.to_bgr, or use frame.planes"
                 )
-            object.__setattr__(self, "_bgr", self.to_bgr(self))  # what is seen does not change
-        assert self._bgr is not None
-        return self._bgr
+            bgr = self.to_bgr(self)
+            object.__setattr__(self, "_bgr", bgr)  # what is seen does not change
+        return bgr
 
     @property
     def planes(self) -> tuple[Image, Image, Image]:

@@ -16,7 +16,7 @@ from pipeline.reader import Reader
 from pipeline.wiring import Policy, ProcessSpec, load
 from pipeline.writer import Writer
 
-IDLE_MS = 100  # a process without work turns ten times a second, to show that it lives
+IDLE_MS = 250  # a process without work turns four times a second, to show that it lives
 
 
 class Process:

@@ -26,12 +26,13 @@ from pipeline.ledger import DETECT, MAX_BATCH
 from pipeline.messages import Message
 from pipeline.process import IDLE_MS, Process
 from pipeline.reader import Delivery
-from pipeline.stage import BatchStage
+from pipeline.stage import BatchStage, Stage
 from pipeline.wiring import load
 
 log = logging.getLogger("manyeyes")
 
 _SHARED_TURN_S = 0.0005
+_CALL_IDLE_MS = 100  # stages that have something to do between items
 
 
 class StageRuntime:
@@ -79,7 +80,7 @@ class StageProcess(Process):
             self.reader.flush()
             self.writer.flush()
             if (now := time.monotonic()) >= idle_at:
-                idle_at = now + IDLE_MS / 2000
+                idle_at = now + _CALL_IDLE_MS / 2000
                 self.stage.idle()
                 self.writer.report()
             if self.draining and not worked and self._is_finished():
@@ -87,7 +88,10 @@ class StageProcess(Process):
 
     def _timeout_ms(self) -> int:
         # what waits for an earlier frame's fate is not announced by a message
-        return 5 if self.reader.waiting else IDLE_MS
+        if self.reader.waiting:
+            return 5
+        has_idle = type(self.stage).idle not in (Stage.idle, BatchStage.idle)
+        return _CALL_IDLE_MS if has_idle else IDLE_MS
 
     def _is_finished(self) -> bool:
         if self.reader.waiting and self.join is None:
