@@ -31,7 +31,7 @@ from pipeline.wiring import load
 
 log = logging.getLogger("manyeyes")
 
-_SHARED_TURN_S = 0.0005
+_SHARED_TURN_S = {"newest": 0.0005, "every": 0.005}
 _CALL_IDLE_MS = 100  # stages that have something to do between items
 
 
@@ -74,7 +74,7 @@ class StageProcess(Process):
             self.turn(0 if worked and more else self._timeout_ms())
             worked = self._work()
             # items that cost next to nothing share a turn, its wake-up and its DONE message
-            end = time.monotonic() + _SHARED_TURN_S
+            end = time.monotonic() + _SHARED_TURN_S[self.policy]
             while worked and self.reader.waiting and time.monotonic() < end and self._work():
                 pass
             self.reader.flush()
@@ -88,7 +88,7 @@ class StageProcess(Process):
 
     def _timeout_ms(self) -> int:
         # what waits for an earlier frame's fate is not announced by a message
-        if self.reader.waiting:
+        if self.reader.waiting and (self.spec.in_order or self.join is not None):
             return 5
         has_idle = type(self.stage).idle not in (Stage.idle, BatchStage.idle)
         return _CALL_IDLE_MS if has_idle else IDLE_MS
