@@ -19,13 +19,13 @@ SUITE = {  # name: arguments of the quick run
     "throughput": ["--seconds", "90"],
     "exported": ["--pairs", "5"],
     "latency": ["--seconds", "90"],
-    "recovery": ["--tries", "10"],
     "fairness": ["--seconds", "180"],
     "startup": ["--seconds", "90"],
 }
 LONG = {  # only when it is named
     "capacity": ["--seconds", "60", "--fps", "5"],
     "rivals": ["--seconds", "780"],
+    "recovery": ["--tries", "10"],
     "training": ["--pairs", "7"],
 }
 

@@ -112,9 +112,11 @@ class Desk:
 
     # a reader's side
 
-    def receive(self, flat: np.ndarray[Any, Any], reader: int = 0) -> None:
-        """A frame is here, its pixels can be read."""
-        now_ns = time.monotonic_ns()
+    def receive(
+        self, flat: np.ndarray[Any, Any], reader: int = 0, *, now_ns: int | None = None
+    ) -> None:
+        """A frame is here, its pixels can be read; now_ns: since when, None: since this call."""
+        now_ns = now_ns or time.monotonic_ns()
         number, t_ns = flat[:16].view(np.int64).tolist()
         cells = self._cells
         if cells[_CHECKED]:
@@ -237,7 +239,8 @@ class Arrivals(Sink):
 
     def process(self, frame: Frame) -> None:
         """Looks at the pixels of number and time, and at all of them in a checked order."""
-        self._desk.receive(frame.pixels.reshape(-1), self.config.reader)
+        now_ns = time.monotonic_ns()
+        self._desk.receive(frame.pixels.reshape(-1), self.config.reader, now_ns=now_ns)
 
 
 def plan(policy: Policy, folder: Path) -> Plan:

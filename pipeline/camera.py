@@ -17,13 +17,11 @@ import threading
 import time
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from pipeline import transport
 from pipeline.control import Control
 from pipeline.errors import ConfigError, EndOfStream, FrameError, ManyeyesError, SourceError
 from pipeline.ledger import DETECT, VIEW
+from pipeline.memory import Bytes
 from pipeline.messages import ArraySpec, Frame, FrameInfo
 from pipeline.process import IDLE_MS, Process
 from pipeline.runner import StageRuntime, build
@@ -51,6 +49,7 @@ class CameraProcess(Process):
         self._failure: ManyeyesError | None = None
         self._epoch = int(self.ledger["stream_epoch"][self._camera])
         self._last: Picture | None = None
+        self._views: dict[int, Bytes] = {}  # slot → how it was last shown
         max_fps = self.spec.options.get("max_fps")
         self._period_ns = int(1e9 / max_fps) if max_fps else 0
         self._due_ns = 0
@@ -162,7 +161,7 @@ class CameraProcess(Process):
         if picture is None:
             self.writer.discard([buffer])
             return False
-        self._pass_on(self._frame(picture, buffer), slot)
+        self._pass_on(self._frame(picture, slot, buffer), slot)
         return True
 
     def _pass_on(self, frame: Frame, slot: int) -> None:
@@ -178,7 +177,7 @@ class CameraProcess(Process):
         # only now: everything before the sending makes the frame later
         self._came(frame.info.t_capture_ns)
 
-    def _slot(self) -> tuple[int, npt.NDArray[np.uint8]] | None:
+    def _slot(self) -> tuple[int, Bytes] | None:
         """A slot for the next frame; None if the next one is not to be read (newest) or not yet."""
         if self.policy == "every":
             return self.writer.take() if self._has_room() else None
@@ -222,7 +221,7 @@ class CameraProcess(Process):
         for path in (DETECT, VIEW):
             self.ledger.drop(self._camera, path, frame_id, reason)
 
-    def _frame(self, picture: Picture, buffer: npt.NDArray[np.uint8]) -> Frame:
+    def _frame(self, picture: Picture, slot: int, buffer: Bytes) -> Frame:
         now_ns = time.monotonic_ns()
         if self._period_ns:
             self._due_ns = max(self._due_ns + self._period_ns, now_ns - self._period_ns)
@@ -243,15 +242,22 @@ class CameraProcess(Process):
             name=picture.name,
             truth=picture.truth,
         )
-        width, height = picture.width, picture.height
-        shape = (height, width, 3) if picture.format == "bgr24" else (height * 3 // 2, width)
         return Frame(
             info=info,
             format=picture.format,
-            pixels=buffer[: math.prod(shape)].reshape(shape),
+            pixels=self._shaped(picture, slot, buffer),
             matrix=picture.matrix,
             full_range=picture.full_range,
         )
+
+    def _shaped(self, picture: Picture, slot: int, buffer: Bytes) -> Bytes:
+        """The slot as the picture in it; the same view again and again while a stream lasts."""
+        width, height = picture.width, picture.height
+        shape = (height, width, 3) if picture.format == "bgr24" else (height * 3 // 2, width)
+        view = self._views.get(slot)
+        if view is None or view.shape != shape:
+            view = self._views[slot] = buffer[: math.prod(shape)].reshape(shape)
+        return view
 
     def _is_new_stream(self, picture: Picture) -> bool:
         last = self._last

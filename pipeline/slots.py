@@ -55,13 +55,13 @@ class Slots:
             self._free.append(slot)
 
     def ready(self, slot: int, holders: set[Hashable]) -> int:
-        """WRITING → READY, leased to `holders` (at least one); returns the generation to send."""
+        """WRITING → READY, leased to `holders` (at least one; kept); returns the generation to send."""
         if not holders:
             raise ValueError(f"slot {slot}: ready() wants at least one holder; use cancel()")
         with self._lock:
             generation: int = self._generations[slot] + 1
             self._generations[slot] = generation
-            self._holders[slot] = set(holders)
+            self._holders[slot] = holders
             return generation
 
     def release(self, slot: int, generation: int, holder: Hashable) -> bool:

@@ -52,7 +52,8 @@ class Writer:
         self._identity = f"{spec.name}.{incarnation}".encode()
         self._pool, self._pool_epoch = pool, pool_epoch
         self._slots = None if pool is None else Slots(pool.generations)
-        self._open: list[int] = []  # slots given out by `empty` and not yet published
+        # slots that were given out and not yet published, and the array in it that `empty` made
+        self._open: dict[int, npt.NDArray[Any] | None] = {}
         self._resend = resend
         self._links = {
             edge.consumer: _Link(
@@ -85,7 +86,7 @@ class Writer:
         slot = self._slots.take()
         if slot is None:
             return None
-        self._open.append(slot)
+        self._open[slot] = None
         return slot, self._pool.slot(slot)
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -95,25 +96,26 @@ class Writer:
         taken = self.take()
         if taken is None:
             raise FrameError(f"{self._spec.name}: no free slot for another result of this call")
-        _, buffer = taken
+        slot, buffer = taken
         if nbytes > len(buffer):
             raise FrameError(
                 f"{self._spec.name}: a result of {nbytes} bytes does not fit a slot of {len(buffer)}; "
                 "raise slot_bytes() or the camera's max_size"
             )
-        return buffer[:nbytes].view(kind).reshape(shape)
+        array = self._open[slot] = buffer[:nbytes].view(kind).reshape(shape)
+        return array
 
     def cancel(self) -> None:
         """Give back every slot that was taken and not published."""
         while self._open and self._slots is not None:
-            self._slots.cancel(self._open.pop())
+            self._slots.cancel(self._open.popitem()[0])
 
     def discard(self, arrays: Sequence[npt.NDArray[Any]]) -> None:
         """Give back the slots that these arrays lie in, if they lie in ours and are not published."""
         for array in arrays:
             place = self._pool.locate(array) if self._pool is not None else None
             if place is not None and place[0] in self._open and self._slots is not None:
-                self._open.remove(place[0])
+                del self._open[place[0]]
                 self._slots.cancel(place[0])
 
     # -- messages ----------------------------------------------------------------------------------
@@ -147,7 +149,7 @@ class Writer:
         slot, *specs = place or self._place(arrays_of(message))
         ref, generation = None, 0
         if slot is not None and self._slots is not None:
-            self._open.remove(slot)
+            del self._open[slot]
             generation = self._slots.ready(slot, {link.spec.consumer for link in links})
             ref = SlotRef(pool_epoch=self._pool_epoch, slot=slot, generation=generation)
         data = encode(message, ref, specs, now_ns)
@@ -271,6 +273,9 @@ class Writer:
         """The slot in which all arrays lie, copied there if need be, and where each lies."""
         if not arrays or self._pool is None:
             return (None,)
+        for slot, array in self._open.items():
+            if len(arrays) == 1 and arrays[0] is array:
+                return slot, ArraySpec(array.dtype.str, array.shape, 0)
         places = [self._pool.locate(array) for array in arrays]
         slots = {place[0] for place in places if place is not None}
         if None in places or len(slots) != 1 or not all(a.flags.c_contiguous for a in arrays):

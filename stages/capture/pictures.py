@@ -45,8 +45,14 @@ class PicturesSource(Source):
 
     @classmethod
     def check(cls, config: PicturesConfig) -> None:
-        """Refuse sizes and rates that can't be."""
+        """Refuse sizes and rates that can't be, and a folder that holds folders instead of pictures."""
         check_max_size(config.max_size)
+        folder = Path(config.path)
+        if not find_pictures(config.path) and any(path.is_dir() for path in folder.glob("*")):
+            raise ConfigError(
+                f"{folder}: holds no picture itself, and its folders are not searched; "
+                f"name a folder of pictures, or a pattern such as '{folder}/*/*.jpg'"
+            )
         if config.rate_hz is not None and not 0 < config.rate_hz <= 1000:
             raise ConfigError(
                 f"rate_hz must be within 0..1000 pictures a second, got {config.rate_hz}"

@@ -170,3 +170,11 @@ def test_nothing_to_show_is_one_sentence(tmp_path):
 def test_check_refuses(options):
     with pytest.raises(ConfigError):
         PicturesSource.check(PicturesConfig(path="x", **options))
+
+
+def test_a_folder_of_folders_is_refused_before_the_start(tmp_path):
+    (tmp_path / "train").mkdir()
+    with pytest.raises(ConfigError, match="holds no picture itself"):
+        PicturesSource.check(PicturesConfig(path=str(tmp_path)))
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((2, 2, 3), np.uint8))
+    PicturesSource.check(PicturesConfig(path=str(tmp_path)))
