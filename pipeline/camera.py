@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import random
 import threading
@@ -18,11 +17,12 @@ import time
 from typing import Any
 
 from pipeline import transport
+from pipeline.codec import frame_front
 from pipeline.control import Control
 from pipeline.errors import ConfigError, EndOfStream, FrameError, ManyeyesError, SourceError
 from pipeline.ledger import DETECT, VIEW
 from pipeline.memory import Bytes
-from pipeline.messages import ArraySpec, Frame, FrameInfo
+from pipeline.messages import ArraySpec, FrameInfo
 from pipeline.process import IDLE_MS, Process
 from pipeline.runner import StageRuntime, build
 from pipeline.stage import Picture, Source
@@ -49,7 +49,7 @@ class CameraProcess(Process):
         self._failure: ManyeyesError | None = None
         self._epoch = int(self.ledger["stream_epoch"][self._camera])
         self._last: Picture | None = None
-        self._views: dict[int, Bytes] = {}  # slot → how it was last shown
+        self._front: bytes | None = None  # of the descriptors of this stream
         max_fps = self.spec.options.get("max_fps")
         self._period_ns = int(1e9 / max_fps) if max_fps else 0
         self._due_ns = 0
@@ -122,7 +122,7 @@ class CameraProcess(Process):
             try:
                 self.source.open()
                 self._epoch += 1
-                self._last = None
+                self._last = self._front = None
                 opened_before = True
                 while not self._stop.is_set():
                     self.beat(1)
@@ -153,20 +153,22 @@ class CameraProcess(Process):
             log.warning("camera %r: %s", self._name, error)
             frame_id = self._count()
             self._drop(frame_id, "error")
-            self.writer.discard([buffer])
+            self.writer.give_back(slot)
             return True
         except BaseException:
-            self.writer.discard([buffer])
+            self.writer.give_back(slot)
             raise
         if picture is None:
-            self.writer.discard([buffer])
+            self.writer.give_back(slot)
             return False
-        self._pass_on(self._frame(picture, slot, buffer), slot)
+        self._pass_on(picture, slot)
         return True
 
-    def _pass_on(self, frame: Frame, slot: int) -> None:
+    def _pass_on(self, picture: Picture, slot: int) -> None:
+        info = self._info(picture)
+        front = self._front_of(picture, info)
         with self._channels:
-            self.writer.publish(frame, (slot, ArraySpec("|u1", frame.pixels.shape, 0)))
+            self.writer.publish_frame(info, slot, front)
             self.writer.flush()
             if self.writer.waiting:  # else the answers can wait, for each other
                 self.writer.exchange()
@@ -175,7 +177,7 @@ class CameraProcess(Process):
         if unseen:
             os.eventfd_write(self._wake, 1)
         # only now: everything before the sending makes the frame later
-        self._came(frame.info.t_capture_ns)
+        self._came(info.t_capture_ns)
 
     def _slot(self) -> tuple[int, Bytes] | None:
         """A slot for the next frame; None if the next one is not to be read (newest) or not yet."""
@@ -221,14 +223,15 @@ class CameraProcess(Process):
         for path in (DETECT, VIEW):
             self.ledger.drop(self._camera, path, frame_id, reason)
 
-    def _frame(self, picture: Picture, slot: int, buffer: Bytes) -> Frame:
+    def _info(self, picture: Picture) -> FrameInfo:
         now_ns = time.monotonic_ns()
         if self._period_ns:
             self._due_ns = max(self._due_ns + self._period_ns, now_ns - self._period_ns)
         if self._is_new_stream(picture):
             self._epoch += 1
+            self._front = None
         self._last = picture
-        info = FrameInfo(
+        return FrameInfo(
             camera=self._name,
             frame_id=self.ledger.capture(self._camera, self.code),
             t_capture_ns=now_ns,
@@ -242,33 +245,33 @@ class CameraProcess(Process):
             name=picture.name,
             truth=picture.truth,
         )
-        return Frame(
-            info=info,
-            format=picture.format,
-            pixels=self._shaped(picture, slot, buffer),
-            matrix=picture.matrix,
-            full_range=picture.full_range,
-        )
 
-    def _shaped(self, picture: Picture, slot: int, buffer: Bytes) -> Bytes:
-        """The slot as the picture in it; the same view again and again while a stream lasts."""
-        width, height = picture.width, picture.height
-        shape = (height, width, 3) if picture.format == "bgr24" else (height * 3 // 2, width)
-        view = self._views.get(slot)
-        if view is None or view.shape != shape:
-            view = self._views[slot] = buffer[: math.prod(shape)].reshape(shape)
-        return view
+    def _front_of(self, picture: Picture, info: FrameInfo) -> bytes:
+        """Encoded once for a stream whose pictures have no name and no truth."""
+        plain = picture.name is None and picture.truth is None
+        front = self._front if plain else None
+        if front is None:
+            bgr = picture.format == "bgr24"
+            shape = (info.height, info.width, 3) if bgr else (info.height * 3 // 2, info.width)
+            spec = ArraySpec("|u1", shape, 0)
+            front = frame_front(info, picture.format, picture.matrix, picture.full_range, spec)
+            self._front = front if plain else None
+        return front
 
     def _is_new_stream(self, picture: Picture) -> bool:
         last = self._last
         if last is None:
             return False
-        looks = (picture.width, picture.height, picture.format)
-        if looks != (last.width, last.height, last.format):
+        if _looks(picture) != _looks(last):
             return True
         if picture.pts_ns is None or last.pts_ns is None:
             return False
         return not 0 <= picture.pts_ns - last.pts_ns <= _PTS_JUMP_NS
+
+
+def _looks(picture: Picture) -> tuple[Any, ...]:
+    colours = (picture.format, picture.matrix, picture.full_range)
+    return (picture.width, picture.height, *colours)
 
 
 def _next_delay(delay_s: float, lost_for_s: float) -> float:

@@ -33,6 +33,7 @@ from pipeline.messages import (
     FrameInfo,
     Message,
     Output,
+    PixelFormat,
     Result,
     SlotRef,
     Tensor,
@@ -82,6 +83,20 @@ def encode(
         front = _known_front(about)
     else:
         front = _front(about, info.name, info.truth, found)
+    return front + _pack_numbers(info, ref, t_offered_ns)
+
+
+def frame_front(
+    info: FrameInfo, pixel_format: PixelFormat, matrix: str, full_range: bool, spec: ArraySpec
+) -> bytes:
+    """What all frames of a stream have in common on the wire, if they have no name and no truth."""
+    facts = (pixel_format, matrix, full_range)
+    about = (Frame, info.camera, info.width, info.height, info.stream_epoch, (spec,), facts)
+    return _front(about, info.name, info.truth)
+
+
+def encode_frame(front: bytes, info: FrameInfo, ref: SlotRef, t_offered_ns: int) -> bytes:
+    """The same as `encode` of the Frame that `front` was made for."""
     return front + _pack_numbers(info, ref, t_offered_ns)
 
 

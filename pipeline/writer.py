@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.codec import decode_done, encode
+from pipeline.codec import decode_done, encode, encode_frame
 from pipeline.delivery import Edge, Parcel
 from pipeline.errors import FrameError, Full, MessageError
 from pipeline.ledger import Ledger, holder_code
 from pipeline.memory import PoolWriter
-from pipeline.messages import ArraySpec, Message, SlotRef, arrays_of
+from pipeline.messages import ArraySpec, FrameInfo, Message, SlotRef, arrays_of
 from pipeline.slots import Slots
 from pipeline.transport import Context, Outbox
 from pipeline.wiring import EdgeSpec, ProcessSpec
@@ -110,13 +110,18 @@ class Writer:
         while self._open and self._slots is not None:
             self._slots.cancel(self._open.popitem()[0])
 
+    def give_back(self, slot: int) -> None:
+        """A slot that was taken and not published."""
+        if self._slots is not None:
+            del self._open[slot]
+            self._slots.cancel(slot)
+
     def discard(self, arrays: Sequence[npt.NDArray[Any]]) -> None:
         """Give back the slots that these arrays lie in, if they lie in ours and are not published."""
         for array in arrays:
             place = self._pool.locate(array) if self._pool is not None else None
-            if place is not None and place[0] in self._open and self._slots is not None:
-                del self._open[place[0]]
-                self._slots.cancel(place[0])
+            if place is not None and place[0] in self._open:
+                self.give_back(place[0])
 
     # -- messages ----------------------------------------------------------------------------------
 
@@ -129,41 +134,61 @@ class Writer:
         now_ns = time.monotonic_ns()
         return any(link.edge.wants(camera, now_ns) for link in self._serves[camera])
 
-    def publish(self, message: Message, place: tuple[int, ArraySpec] | None = None) -> None:
-        """Offer a message to every consumer that wants it. Never waits; call `flush` afterwards.
-
-        place: the slot from `take`, and where in it the one array lies; None: the arrays are looked
-        for, and copied unless `empty` made them.
-        """
+    def publish(self, message: Message) -> None:
+        """Offer a message to every consumer that wants it. Its arrays are copied unless `empty` made
+        them. Never waits; call `flush` afterwards."""
         now_ns = time.monotonic_ns()
-        info = message.info
+        links = self._wanting(message.info, now_ns)
+        if not links:
+            return self.discard(arrays_of(message))
+        slot, *specs = self._place(arrays_of(message))
+        ref = self._lease(slot, links)
+        self._offer(message.info, ref, encode(message, ref, specs, now_ns), links, now_ns)
+        return None
+
+    def publish_frame(self, info: FrameInfo, slot: int, front: bytes) -> None:
+        """The same for a camera's frame whose pixels lie in `slot`, from `take`; front: see codec."""
+        now_ns = time.monotonic_ns()
+        links = self._wanting(info, now_ns)
+        if not links:
+            return self.give_back(slot)
+        ref = self._lease(slot, links)
+        self._offer(info, ref, encode_frame(front, info, ref, now_ns), links, now_ns)
+        return None
+
+    def _wanting(self, info: FrameInfo, now_ns: int) -> list[_Link]:
         links = []
         for link in self._serves[info.camera]:
             if link.edge.wants(info.camera, now_ns):
                 links.append(link)
             else:
                 self._end(link, info.camera, info.frame_id, "unwanted")
-        if not links:
-            return self.discard(arrays_of(message))
-        slot: int | None
-        slot, *specs = place or self._place(arrays_of(message))
-        ref, generation = None, 0
-        if slot is not None and self._slots is not None:
-            del self._open[slot]
-            generation = self._slots.ready(slot, {link.spec.consumer for link in links})
-            ref = SlotRef(pool_epoch=self._pool_epoch, slot=slot, generation=generation)
-        data = encode(message, ref, specs, now_ns)
+        return links
+
+    @overload
+    def _lease(self, slot: int, links: Sequence[_Link]) -> SlotRef: ...
+    @overload
+    def _lease(self, slot: None, links: Sequence[_Link]) -> None: ...
+    def _lease(self, slot: int | None, links: Sequence[_Link]) -> SlotRef | None:
+        if slot is None or self._slots is None:
+            return None
+        del self._open[slot]
+        generation = self._slots.ready(slot, {link.spec.consumer for link in links})
+        return SlotRef(self._pool_epoch, slot, generation)
+
+    def _offer(
+        self,
+        info: FrameInfo,
+        ref: SlotRef | None,
+        data: bytes,
+        links: Sequence[_Link],
+        now_ns: int,
+    ) -> None:
+        slot, generation = (None, 0) if ref is None else ref[1:]
+        parcel = Parcel(info.camera, info.frame_id, data, slot, generation)
         for link in links:
-            parcel = Parcel(
-                camera=info.camera,
-                frame_id=info.frame_id,
-                data=data,
-                slot=slot,
-                generation=generation,
-            )
             if (oldest := link.edge.offer(parcel, now_ns)) is not None:
                 self._give_up(link, oldest, "superseded")
-        return None
 
     def flush(self) -> None:
         """Send whatever has a credit. Never waits."""

@@ -13,7 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.codec import decode, decode_done, encode, encode_batch, encode_done
+from pipeline.codec import (
+    decode,
+    decode_done,
+    encode,
+    encode_batch,
+    encode_done,
+    encode_frame,
+    frame_front,
+)
 from pipeline.detections import Detections, Fit
 from pipeline.errors import FrameError, MessageError
 from pipeline.messages import (
@@ -85,6 +93,14 @@ def test_what_is_sent_comes_back(name):
     assert [spec.nbytes for spec in envelope.specs] == [a.nbytes for a in arrays_of(message)]
     assert envelope.ref == (REF if envelope.specs else None)
     assert same(envelope.open(arrays_of(message)), message)
+
+
+@pytest.mark.parametrize("name", ["bgr24", "i420"])
+def test_a_frame_encoded_in_two_steps_is_the_same(name):
+    frame = MESSAGES[name]
+    spec = ArraySpec(dtype="|u1", shape=frame.pixels.shape, offset=0)
+    front = frame_front(frame.info, frame.format, frame.matrix, frame.full_range, spec)
+    assert encode_frame(front, frame.info, REF, 7) == encode(frame, REF, [spec], 7)
 
 
 def test_a_batch_comes_back_in_order_and_may_be_empty():
