@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measure import ROOT
-from pipeline.messages import Frame, FrameInfo, Result
+from pipeline.messages import Frame, Result
 from pipeline.runner import build
 from pipeline.wiring import Plan, ProcessSpec
 
@@ -141,17 +140,8 @@ class Stages:
         frame_id, camera = divmod(self._frames, len(self._sources))
         while (picture := self._sources[camera].read(slot)) is None:
             pass
-        width, height = picture.width, picture.height
-        shape = (height, width, 3) if picture.format == "bgr24" else (height * 3 // 2, width)
         self._frames += 1
-        info = FrameInfo(
-            camera=self._cameras[camera], frame_id=frame_id, width=width, height=height,
-            t_capture_ns=time.monotonic_ns(), t_wall_ns=0,
-        )  # fmt: skip
-        return Frame(
-            info=info, format=picture.format, pixels=slot[: math.prod(shape)].reshape(shape),
-            matrix=picture.matrix, full_range=picture.full_range,
-        )  # fmt: skip
+        return picture.frame(slot, camera=self._cameras[camera], frame_id=frame_id)
 
 
 def main() -> None:

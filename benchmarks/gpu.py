@@ -147,10 +147,11 @@ class Bundles:
     @property
     def clip(self) -> Path:
         """H.264 of 1280x720."""
-        from benchmarks.throughput import write_clip
+        from benchmarks.throughput import FRAMES
+        from stages.probe import write_clip
 
         path = self._settings.folder / "clip.mp4"
-        return path if path.exists() else write_clip(path)
+        return path if path.exists() else write_clip(path, FRAMES)
 
 
 # -- the parts -------------------------------------------------------------------------------------

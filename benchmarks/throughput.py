@@ -30,7 +30,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +56,9 @@ from pipeline.plan import make
 from pipeline.stage import Picture, Sink
 from pipeline.wiring import Plan
 from stages.capture.av import AvConfig, AvSource
+from stages.probe import write_clip
 
-SIZE, FPS, FRAMES = (1280, 720), 25, 250  # of the clip
+FRAMES = 250  # of the clip
 CHECKED = 48  # frames of each camera whose detections are compared
 MAX_DIFFERENT = 0.02  # share of them in which a rounding may have decided
 NOISE = 0.03  # share of the cores by which clock ticks may err; less than that is nobody
@@ -83,7 +83,7 @@ def figures(seconds: float, video: Path | None = None, cameras: int = 4) -> list
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="manyeyes-bench-") as name:
         folder = Path(name)
-        clip = video or write_clip(folder / "scenes.mp4")
+        clip = video or write_clip(folder / "scenes.mp4", FRAMES)
         gate = Pace(folder / "gate", 1)
         config = _config(clip, cameras, folder)
         run = Rig(config, edit=lambda plan: gated(plan, folder))
@@ -157,26 +157,6 @@ def processes(windows: Sequence[Window]) -> str:
 
 
 # -- the run ---------------------------------------------------------------------------------------
-
-
-def write_clip(path: Path) -> Path:
-    """A rendered scene as H.264, as a camera encodes it: no B frames, a keyframe every two seconds."""
-    import av
-
-    from stages.imaging.scenes import Scene
-
-    scene = Scene(5, SIZE)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=FPS)
-        stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
-        stream.options = {"preset": "veryfast", "crf": "23", "bf": "0", "g": str(2 * FPS)}
-        for k in range(FRAMES):
-            picture, _ = scene.render(k / FPS)
-            frame = av.VideoFrame.from_ndarray(picture, format="bgr24").reformat(format="yuv420p")
-            frame.pts, frame.time_base = k, Fraction(1, FPS)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
 
 
 def _config(clip: Path, cameras: int, folder: Path) -> Config:

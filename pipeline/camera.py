@@ -251,9 +251,7 @@ class CameraProcess(Process):
         plain = picture.name is None and picture.truth is None
         front = self._front if plain else None
         if front is None:
-            bgr = picture.format == "bgr24"
-            shape = (info.height, info.width, 3) if bgr else (info.height * 3 // 2, info.width)
-            spec = ArraySpec("|u1", shape, 0)
+            spec = ArraySpec("|u1", picture.shape, 0)
             front = frame_front(info, picture.format, picture.matrix, picture.full_range, spec)
             self._front = front if plain else None
         return front

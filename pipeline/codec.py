@@ -37,6 +37,7 @@ from pipeline.messages import (
     Result,
     SlotRef,
     Tensor,
+    frame_shape,
 )
 
 VERSION = 1
@@ -294,13 +295,10 @@ _read_known = lru_cache(maxsize=_KNOWN_FRONTS)(_read)
 
 
 def _check_frame(width: int, height: int, facts: dict[str, Any], spec: ArraySpec) -> None:
-    if facts["format"] == "bgr24":
-        wanted: tuple[int, ...] = (height, width, 3)
-    elif facts["format"] == "i420" and not (width % 2 or height % 2):
-        wanted = (height * 3 // 2, width)
-    else:
+    odd = width % 2 or height % 2
+    if facts["format"] not in ("bgr24", "i420") or (facts["format"] == "i420" and odd):
         raise ValueError(f"pixel format {facts['format']!r} of {width}x{height}")
-    if spec.dtype != "|u1" or spec.shape != wanted:
+    if spec.dtype != "|u1" or spec.shape != frame_shape(facts["format"], width, height):
         raise ValueError(f"{facts['format']} {width}x{height} in {spec.dtype} {spec.shape}")
     if facts["matrix"] not in ("bt601", "bt709") or type(facts["full_range"]) is not bool:
         raise ValueError(f"matrix {facts['matrix']!r}, full range {facts['full_range']!r}")

@@ -98,13 +98,6 @@ class Edge:
             sent.clear()
         return lost, again
 
-    def abandon(self) -> list[Parcel]:
-        """Give up everything that waits or is under way, and return it."""
-        everything = [p for queue in (*self._sent.values(), *self._waiting.values()) for p in queue]
-        self._sent.clear()
-        self._waiting.clear()
-        return everything
-
     @property
     def waiting(self) -> bool:
         """Something waits for a credit."""

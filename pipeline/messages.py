@@ -184,6 +184,11 @@ class Envelope(NamedTuple):
         return Result(info=self.info, **self.facts)
 
 
+def frame_shape(pixel_format: PixelFormat, width: int, height: int) -> tuple[int, ...]:
+    """Of the pixels of a frame; see Frame."""
+    return (height, width, 3) if pixel_format == "bgr24" else (height * 3 // 2, width)
+
+
 def arrays_of(message: Message) -> tuple[Array, ...]:
     """The arrays of a message that travel in a slot."""
     if isinstance(message, (Frame, Tensor)):  # a union is made anew each time

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from itertools import chain
 from typing import NamedTuple
 
 from pipeline.codec import decode, encode_done
@@ -164,15 +163,6 @@ class Reader:
         """How many items wait."""
         queued = sum(map(len, self._queues.values())) + sum(map(len, self.batches))
         return queued + len(self.results)
-
-    def abandon(self, reason: str) -> None:
-        """Give up what waits; the process ends."""
-        for delivery in chain(*self._queues.values(), *self.batches):
-            for path in self._spec.paths:
-                camera = self._ledger.camera_index[delivery.camera]
-                self._ledger.drop(camera, path, delivery.frame_id, reason)
-            self.done(delivery)
-        self.flush()
 
     def _pool(self, ref: SlotRef) -> PoolReader:
         pool = self._pools.get(ref.pool_epoch)

@@ -99,13 +99,6 @@ class Batcher(Generic[Item]):
         """The worker is gone: what it held, now the caller's. Its cameras may be served again."""
         return self._held.pop(worker, [])
 
-    def drop_all(self) -> list[tuple[str, Item]]:
-        """Give up everything that waits (not what workers hold), in order within a camera."""
-        dropped = [(camera, item) for camera, mailbox in self._waiting.items() for item in mailbox]
-        for mailbox in self._waiting.values():
-            mailbox.clear()
-        return dropped
-
     @property
     def waiting(self) -> int:
         """Items that wait."""

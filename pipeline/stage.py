@@ -15,6 +15,8 @@ Result → Result, … → None for a sink. `import`s of heavy libraries (cv2, a
 
 from __future__ import annotations
 
+import math
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.detections import Detections
-from pipeline.messages import Frame, PixelFormat, Tensor
+from pipeline.messages import Frame, FrameInfo, PixelFormat, Tensor, frame_shape
 
 Array = npt.NDArray[Any]
 
@@ -125,6 +127,31 @@ class Picture:
     keyframe: bool = False
     truth: Detections | None = None  # known boxes of a rendered scene
     name: str | None = None  # file name of a picture
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of its pixels."""
+        return frame_shape(self.format, self.width, self.height)
+
+    def frame(
+        self, buffer: npt.NDArray[np.uint8], *, camera: str = "test", frame_id: int = 0
+    ) -> Frame:
+        """The frame that the buffer holds now, a view of it; for who reads a source without a run."""
+        info = FrameInfo(
+            camera=camera,
+            frame_id=frame_id,
+            t_capture_ns=time.monotonic_ns(),
+            t_wall_ns=0,
+            width=self.width,
+            height=self.height,
+        )
+        return Frame(
+            info=info,
+            format=self.format,
+            pixels=buffer[: math.prod(self.shape)].reshape(self.shape),
+            matrix=self.matrix,
+            full_range=self.full_range,
+        )
 
 
 class Source(_Part):

@@ -6,7 +6,6 @@ python -m pipeline.timing FILE          the child: FILE holds the specs of four 
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -22,7 +21,7 @@ import numpy as np
 
 from pipeline.errors import ConfigError, EndOfStream, SourceError
 from pipeline.host import cores, has_bfloat16
-from pipeline.messages import Frame, FrameInfo, Tensor
+from pipeline.messages import Frame, Tensor
 from pipeline.runner import build
 from pipeline.speed import Speed, Timing, fit, timing_of
 from pipeline.wiring import Plan, ProcessSpec, load
@@ -133,16 +132,8 @@ def _read(source: Any, slot: Any) -> Frame:
             picture = source.read(slot)
         except EndOfStream:  # a short one
             source.open()
-    width, height = picture.width, picture.height
-    shape = (height, width, 3) if picture.format == "bgr24" else (height * 3 // 2, width)
-    info = FrameInfo(
-        camera="test", frame_id=0, width=width, height=height,
-        t_capture_ns=time.monotonic_ns(), t_wall_ns=0,
-    )  # fmt: skip
-    return Frame(
-        info=info, format=picture.format, pixels=slot[: math.prod(shape)].reshape(shape),
-        matrix=picture.matrix, full_range=picture.full_range,
-    )  # fmt: skip
+    frame: Frame = picture.frame(slot)
+    return frame
 
 
 def _inferences(stage: Any, tensors: list[Tensor], facts: str) -> tuple[dict[int, float], float]:

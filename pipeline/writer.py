@@ -261,12 +261,6 @@ class Writer:
             camera = self._ledger.camera_index[parcel.camera]
             self._ledger.hold(camera, path, parcel.frame_id, code)
 
-    def abandon(self, reason: str) -> None:
-        """Give up everything that is still here; the process ends."""
-        for link in self._links.values():
-            for parcel in link.edge.abandon():
-                self._give_up(link, parcel, reason)
-
     @property
     def waiting(self) -> bool:
         """Something waits for a credit."""

@@ -18,6 +18,26 @@ from pathlib import Path
 SIZE, FPS, FRAMES = (1280, 720), 25, 50  # of the clip
 
 
+def write_clip(path: Path, frames: int) -> Path:
+    """A rendered scene as H.264, as a camera encodes it: no B frames, a keyframe every two seconds."""
+    import av
+
+    from stages.imaging.scenes import Scene
+
+    scene = Scene(5, SIZE)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
+        stream.options = {"preset": "veryfast", "crf": "23", "bf": "0", "g": str(2 * FPS)}
+        for k in range(frames):
+            picture, _ = scene.render(k / FPS)
+            frame = av.VideoFrame.from_ndarray(picture, format="bgr24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = k, Fraction(1, FPS)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
 def _opencv(folder: Path) -> str:
     import cv2
 
@@ -33,22 +53,7 @@ def _ffmpeg(folder: Path) -> str:
 
 
 def _h264(folder: Path) -> str:
-    """A keyframe every two seconds and no B frames, as cameras send it."""
-    import av
-
-    from stages.imaging.scenes import Scene
-
-    scene = Scene(5, SIZE)
-    with av.open(str(folder / "clip.mp4"), "w") as container:
-        stream = container.add_stream("libx264", rate=FPS)
-        stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
-        stream.options = {"preset": "veryfast", "crf": "23", "bf": "0", "g": str(2 * FPS)}
-        for k in range(FRAMES):
-            picture, _ = scene.render(k / FPS)
-            frame = av.VideoFrame.from_ndarray(picture, format="bgr24").reformat(format="yuv420p")
-            frame.pts, frame.time_base = k, Fraction(1, FPS)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+    write_clip(folder / "clip.mp4", FRAMES)
     return "libx264"
 
 
