@@ -9,14 +9,12 @@ shares one engine, and what the runtime itself costs. Everything else is a run a
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from threading import Timer
 
 import numpy as np
 
-from benchmarks.measure import Figure, Machine, Target, median, ratio, report
+from benchmarks.measure import Figure, Target, command, median, ratio
 from benchmarks.rig import Rig, cameras, changed
 
 SECONDS = 210  # about how long all of it takes with the windows below, the starts included
@@ -46,16 +44,6 @@ COST_MS = {"stub_alpha_ms": 1.0, "stub_beta_ms": 1.0}
 FAIR = Target(sign="≥", limit=0.99)
 OVERLOADED = 1.8  # offered / served; below it nobody had to share, and the index is not judged
 LINEAR = Target(sign="≤", limit=1.1)
-
-
-def main() -> None:
-    """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="about how long to measure")
-    parser.add_argument("--json", type=Path, help="write the figures into this file, too")
-    options = parser.parse_args()
-    machine = Machine()
-    report("fairness", figures(options.seconds), machine, options.json)
 
 
 def figures(seconds: float) -> list[Figure]:
@@ -203,4 +191,4 @@ def _sum(counts: Iterable[Mapping[str, int]]) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    command("fairness", __doc__, figures, SECONDS)

@@ -6,6 +6,7 @@ does hits both; the figure is the median of the ratios of the pairs, with a 95 %
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import os
@@ -227,6 +228,21 @@ def _output(*command: str) -> str:
 
 
 # -- what is seen of it ----------------------------------------------------------------------------
+
+
+def command(
+    name: str, doc: str | None, figures: Callable[[float], list[Figure]], seconds: float
+) -> None:
+    """The command line of a benchmark that has no options of its own: measure and print.
+
+    doc: of its module; seconds: about how long it takes if nothing else is asked for.
+    """
+    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=seconds, help="about how long to measure")
+    parser.add_argument("--json", type=Path, help="write the figures into this file, too")
+    options = parser.parse_args()
+    machine = Machine()
+    report(name, figures(options.seconds), machine, options.json)
 
 
 def report(name: str, figures: Sequence[Figure], machine: Machine, json_file: Path | None) -> None:

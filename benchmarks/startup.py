@@ -9,7 +9,6 @@ are those of Replay cameras that deliver one frame a second; CPU is that of all 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -23,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.measure import ROOT, Figure, Machine, Target, interleaved, median, report
+from benchmarks.measure import ROOT, Figure, Target, command, interleaved, median
 from benchmarks.rig import Rig, Window, cameras
 
 SECONDS = 90  # about how long all of it takes with what follows
@@ -34,16 +33,6 @@ LOST_S = 60.0  # a start that took longer has failed
 SOURCE = "synthetic://?seed=1&size=640x360&rate=15"
 IMPORT = "import time; t = time.perf_counter(); import torch; print(time.perf_counter() - t)"
 MIB = 2**20
-
-
-def main() -> None:
-    """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="about how long to measure")
-    parser.add_argument("--json", type=Path, help="write the figures into this file, too")
-    options = parser.parse_args()
-    machine = Machine()
-    report("startup", figures(options.seconds), machine, options.json)
 
 
 def figures(seconds: float) -> list[Figure]:
@@ -152,4 +141,4 @@ def _text(parts: dict[str, float], form: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    command("startup", __doc__, figures, SECONDS)

@@ -10,7 +10,6 @@ the pixels into the slot is not part of it (a decoder does that), nor is reading
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.hops import Hop, Ours, Sample
-from benchmarks.measure import MIN_PAIRS, Figure, Machine, Target, interleaved, ratio, report
+from benchmarks.measure import MIN_PAIRS, Figure, Target, command, interleaved, ratio
 from benchmarks.peers.transport import Peers
 
 PACED_HZ = 30.0
@@ -35,16 +34,6 @@ BACK_TO_BACK = {
 
 Samples = dict[str, list[Sample]]
 Show = Callable[[Sequence[float]], str]
-
-
-def main() -> None:
-    """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=120, help="about how long to measure")
-    parser.add_argument("--json", type=Path, help="write the figures into this file, too")
-    options = parser.parse_args()
-    machine = Machine()
-    report("transport", figures(options.seconds), machine, options.json)
 
 
 def figures(seconds: float) -> list[Figure]:
@@ -141,4 +130,4 @@ def _fps(values: Sequence[float]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    command("transport", __doc__, figures, 120)
