@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import ROOT
+from benchmarks.plots import shown
 
 README = Path(__file__).with_name("README.md")
 RESULTS = ROOT / "out" / "bench"
@@ -81,7 +82,7 @@ def section(document: dict[str, Any]) -> str:
     for row in document["figures"]:
         target = row["target"]
         cells = (
-            row["id"], row["what"], f"{row['value']:.3g}", f"{row['low']:.3g} – {row['high']:.3g}",
+            row["id"], row["what"], shown(row["value"]), f"{shown(row['low'])} – {shown(row['high'])}",
             f"{target['sign']} {target['limit']:g}" if target else "", row["verdict"],
             str(row["n"]), row["detail"],
         )  # fmt: skip

@@ -253,7 +253,8 @@ def report(name: str, figures: Sequence[Figure], machine: Machine, json_file: Pa
         table.add_column(column, justify="right" if column in ("value", "n") else "left")
     for figure in figures:
         table.add_row(
-            figure.id, figure.what, f"{figure.value:.3g}", f"{figure.low:.3g} – {figure.high:.3g}",
+            figure.id, figure.what, plots.shown(figure.value),
+            f"{plots.shown(figure.low)} – {plots.shown(figure.high)}",
             str(figure.target or ""), f"[{_STYLES[figure.verdict]}]{figure.verdict}",
             str(figure.n), figure.detail,
         )  # fmt: skip

@@ -22,6 +22,15 @@ _COLORS = ("#3b82f6", "#8b5cf6", "#06b6d4", "#f97316", "#10b981", "#ec4899", "#e
 _MS_SHOWN = 0.045  # share of the whole below which a part has no room for its name
 
 
+def shown(value: float) -> str:
+    """Three digits, never an exponent.
+
+    >>> shown(0.98765), shown(1163.4)
+    ('0.988', '1163')
+    """
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
 def write(document: Mapping[str, Any], path: Path) -> None:
     """Draw a document into a .png or .svg file. Raises ConfigError without matplotlib, ResourceError."""
     kinds = {"stages": flame, "capacity": curve}
@@ -83,7 +92,7 @@ def figures(document: Mapping[str, Any]) -> Any:
         axis.plot([low, high], [place, place], color=color, lw=5, solid_capstyle="round", alpha=0.5)
         axis.plot(value, place, "o", color=color, ms=8, mec="white", mew=1)
         goal = f"{target['sign']} {target['limit']:g}" if target else ""
-        for x_pt, text in ((48, f"{row['value']:.3g}"), (104, goal), (172, row["verdict"])):
+        for x_pt, text in ((48, shown(row["value"])), (104, goal), (172, row["verdict"])):
             axis.annotate(
                 text, (1, place), xycoords=axis.get_yaxis_transform(), xytext=(x_pt, 0),
                 textcoords="offset points", ha="right", va="center", fontsize=9.5, color=color,
