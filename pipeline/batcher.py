@@ -118,8 +118,9 @@ class BatcherProcess(Process):
             for data in worker.outbox.receive():
                 worker.under_way -= len(decode_done(data))
             if worker.batch and worker.under_way == 0:
-                for _, delivery in worker.batch:
+                for camera, delivery in worker.batch:
                     self.reader.done(delivery)
+                    self.ledger.add("processed", (self.index, self.ledger.camera_index[camera]))
                 worker.batch = []
                 self._batcher.finished(name)
 

@@ -48,7 +48,8 @@ class CameraProcess(Process):
         self._ended = False
         self._failure: ManyeyesError | None = None
         self._epoch = int(self.ledger["stream_epoch"][self._camera])
-        self._last: Picture | None = None
+        self._looks: tuple[Any, ...] = ()  # of this stream; (): it has not begun
+        self._pts_ns: int | None = None  # of its last picture
         self._front: bytes | None = None  # of the descriptors of this stream
         max_fps = self.spec.options.get("max_fps")
         self._period_ns = int(1e9 / max_fps) if max_fps else 0
@@ -122,7 +123,7 @@ class CameraProcess(Process):
             try:
                 self.source.open()
                 self._epoch += 1
-                self._last = self._front = None
+                self._looks, self._front = (), None
                 opened_before = True
                 while not self._stop.is_set():
                     self.beat(1)
@@ -168,7 +169,7 @@ class CameraProcess(Process):
         info = self._info(picture)
         front = self._front_of(picture, info)
         with self._channels:
-            self.writer.publish_frame(info, slot, front)
+            self.writer.offer(info, slot, front)
             self.writer.flush()
             if self.writer.waiting:  # else the answers can wait, for each other
                 self.writer.exchange()
@@ -230,21 +231,11 @@ class CameraProcess(Process):
         if self._is_new_stream(picture):
             self._epoch += 1
             self._front = None
-        self._last = picture
         return FrameInfo(
-            camera=self._name,
-            frame_id=self.ledger.capture(self._camera, self.code),
-            t_capture_ns=now_ns,
-            t_wall_ns=time.time_ns(),
-            width=picture.width,
-            height=picture.height,
-            stream_epoch=self._epoch,
-            pts_ns=picture.pts_ns,
-            corrupt=picture.corrupt,
-            keyframe=picture.keyframe,
-            name=picture.name,
-            truth=picture.truth,
-        )
+            self._name, self.ledger.capture(self._camera, self.code), now_ns, time.time_ns(),
+            picture.width, picture.height, self._epoch, picture.pts_ns, picture.corrupt,
+            picture.keyframe, picture.name, picture.truth,
+        )  # fmt: skip
 
     def _front_of(self, picture: Picture, info: FrameInfo) -> bytes:
         """Encoded once for a stream whose pictures have no name and no truth."""
@@ -257,19 +248,14 @@ class CameraProcess(Process):
         return front
 
     def _is_new_stream(self, picture: Picture) -> bool:
-        last = self._last
-        if last is None:
-            return False
-        if _looks(picture) != _looks(last):
-            return True
-        if picture.pts_ns is None or last.pts_ns is None:
-            return False
-        return not 0 <= picture.pts_ns - last.pts_ns <= _PTS_JUMP_NS
-
-
-def _looks(picture: Picture) -> tuple[Any, ...]:
-    colours = (picture.format, picture.matrix, picture.full_range)
-    return (picture.width, picture.height, *colours)
+        before, last_ns, now_ns = self._looks, self._pts_ns, picture.pts_ns
+        colours = (picture.format, picture.matrix, picture.full_range)
+        self._looks, self._pts_ns = (picture.width, picture.height, *colours), now_ns
+        if self._looks != before:
+            return before != ()
+        return (
+            now_ns is not None and last_ns is not None and not 0 <= now_ns - last_ns <= _PTS_JUMP_NS
+        )
 
 
 def _next_delay(delay_s: float, lost_for_s: float) -> float:

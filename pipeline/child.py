@@ -83,9 +83,7 @@ class Child:
         return now - self._started_at
 
     def _processed(self) -> int:
-        # the batcher processes nothing itself
-        cells = "turns" if self.spec.role == "batcher" else "processed"
-        return int(self._ledger[cells][self._index].sum())
+        return int(self._ledger["processed"][self._index].sum())
 
     def allocate(self, pool_epoch: int) -> None:
         """A new pool for the next incarnation. Raises ResourceError."""

@@ -54,13 +54,8 @@ _LIMITS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def encode(
-    message: Message,
-    ref: SlotRef | None = None,
-    specs: Sequence[ArraySpec] = (),
-    t_offered_ns: int = 0,
-) -> bytes:
-    """The wire form of a message whose arrays lie in slot `ref` at `specs`."""
+def message_front(message: Message, specs: Sequence[ArraySpec] = ()) -> bytes:
+    """A message whose arrays lie at `specs`, without what `pack_numbers` puts behind it."""
     info, kind, found = message.info, type(message), None
     facts: tuple[Any, ...]
     if isinstance(message, Frame):
@@ -81,24 +76,17 @@ def encode(
         facts,
     )
     if info.name is None and info.truth is None and found is None:
-        front = _known_front(about)
-    else:
-        front = _front(about, info.name, info.truth, found)
-    return front + _pack_numbers(info, ref, t_offered_ns)
+        return _known_front(about)
+    return _front(about, info.name, info.truth, found)
 
 
 def frame_front(
     info: FrameInfo, pixel_format: PixelFormat, matrix: str, full_range: bool, spec: ArraySpec
 ) -> bytes:
-    """What all frames of a stream have in common on the wire, if they have no name and no truth."""
+    """The same of a Frame; for all frames of a stream, if they have no name and no truth."""
     facts = (pixel_format, matrix, full_range)
     about = (Frame, info.camera, info.width, info.height, info.stream_epoch, (spec,), facts)
     return _front(about, info.name, info.truth)
-
-
-def encode_frame(front: bytes, info: FrameInfo, ref: SlotRef, t_offered_ns: int) -> bytes:
-    """The same as `encode` of the Frame that `front` was made for."""
-    return front + _pack_numbers(info, ref, t_offered_ns)
 
 
 def encode_batch(parts: Sequence[bytes]) -> bytes:
@@ -182,19 +170,10 @@ def _envelope(data: bytes) -> Envelope:
         frame_id, t_capture_ns, t_wall_ns, t_offered_ns, pts_ns, flags, *slot
     ) = _NUMBERS.unpack_from(data, len(front))  # fmt: skip
     info = FrameInfo(
-        camera=camera,
-        frame_id=frame_id,
-        t_capture_ns=t_capture_ns,
-        t_wall_ns=t_wall_ns,
-        width=width,
-        height=height,
-        stream_epoch=stream_epoch,
-        pts_ns=pts_ns if flags & _HAS_PTS else None,
-        corrupt=flags & _CORRUPT != 0,
-        keyframe=flags & _KEYFRAME != 0,
-        name=name,
-        truth=truth,
-    )
+        camera, frame_id, t_capture_ns, t_wall_ns, width, height, stream_epoch,
+        pts_ns if flags & _HAS_PTS else None, flags & _CORRUPT != 0, flags & _KEYFRAME != 0,
+        name, truth,
+    )  # fmt: skip
     ref = SlotRef(*slot) if flags & _HAS_SLOT else None
     if specs and ref is None:
         raise ValueError("arrays without a slot")
@@ -210,7 +189,8 @@ _SLOT = struct.Struct("<QHQ")
 _NOWHERE = SlotRef(0, 0, 0)
 
 
-def _pack_numbers(info: FrameInfo, ref: SlotRef | None, t_offered_ns: int) -> bytes:
+def pack_numbers(info: FrameInfo, ref: SlotRef | None, t_offered_ns: int) -> bytes:
+    """The end of a message, after its front."""
     flags = (
         info.corrupt * _CORRUPT
         + info.keyframe * _KEYFRAME

@@ -7,7 +7,7 @@ waits here, at the source, in a queue of `depth`; when that is full, either the 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
@@ -36,8 +36,8 @@ class Edge:
         self._overflow = overflow
         self._period_ns = 0 if max_hz is None else int(1e9 / max_hz)
         self._due_ns: dict[str, int] = {}
-        self._waiting: dict[str, deque[Parcel]] = {}
-        self._sent: dict[str, list[Parcel]] = {}
+        self._waiting: defaultdict[str, deque[Parcel]] = defaultdict(deque)
+        self._sent: defaultdict[str, list[Parcel]] = defaultdict(list)
 
     def wants(self, camera: str, now_ns: int) -> bool:
         """Whether the consumer asked for a frame at this time at all (`max_hz`)."""
@@ -55,7 +55,7 @@ class Edge:
             # from the last due time and not from now, so that the rate does not sag by the jitter
             due = self._due_ns.get(parcel.camera, 0) + self._period_ns
             self._due_ns[parcel.camera] = max(due, now_ns - self._period_ns)
-        queue = self._waiting.setdefault(parcel.camera, deque())
+        queue = self._waiting[parcel.camera]
         # "wait": never drops, not even when what a dead consumer had came back into the queue
         full = self._overflow == "drop" and len(queue) >= self._depth
         oldest = queue.popleft() if full else None
@@ -65,7 +65,7 @@ class Edge:
     def sendable(self) -> Iterator[Parcel]:
         """Take out, camera by camera, what has a credit; it counts as sent from then on."""
         for camera, queue in self._waiting.items():
-            sent = self._sent.setdefault(camera, [])
+            sent = self._sent[camera]
             while queue and len(sent) < self._credits:
                 sent.append(queue.popleft())
                 yield sent[-1]

@@ -48,6 +48,17 @@ EDGES_S = np.logspace(-4, 2, 73)
 _EDGES_S = EDGES_S.tolist()
 MAX_BATCH = 256
 
+# Of a frame on a path: one word, so that a frame begins with one store, and a reader finds all in one line.
+_FATE = np.dtype(
+    {
+        "names": ["delivered", "dropped", "holder"],  # by who delivers it, ends it, has it
+        "formats": ["u1", "u1", "u4"],
+        "offsets": [0, 1, 4],
+        "itemsize": 8,
+    }
+)
+_HOLDER_BIT = 32  # of the word, on the little-endian machines that there are
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
@@ -70,17 +81,14 @@ class Layout:
     def fields(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
         """Name → dtype and shape of every array."""
         c, p, cells = len(self.cameras), len(self.processes), len(EDGES_S) + 1
-        u1, u4, u8, f8 = (np.dtype(kind) for kind in ("u1", "u4", "u8", "f8"))
+        u1, u8, f8 = (np.dtype(kind) for kind in ("u1", "u8", "f8"))
         return {
             "captured": (u8, (c,)),  # by the camera's process
             "camera_up": (u1, (c,)),
             "stream_epoch": (u8, (c,)),
             "last_frame_ns": (u8, (c,)),
-            "delivered": (u1, (c, 2, RING)),  # by who delivers on that path
-            "dropped": (u1, (c, 2, RING)),  # by whoever ends a frame: idempotent
-            "holder": (u4, (c, 2, RING)),  # by whoever has it
+            "fate": (_FATE, (c, RING, 2)),
             "beat_ns": (u8, (p, 2)),  # last turn of the main loop, of the camera's reader thread
-            "turns": (u8, (p,)),
             "processed": (u8, (p, c)),
             "torn": (u8, (p,)),
             "garbage": (u8, (p,)),
@@ -118,8 +126,12 @@ class Ledger:
             raw = memory[offset : offset + count * dtype.itemsize]
             self._arrays[name] = raw.view(dtype).reshape(shape)
             offset += _padded(dtype, shape)
+        fate = self._arrays.pop("fate")
+        for name in _FATE.names or ():
+            self._arrays[name] = fate[name].swapaxes(1, 2)  # (cameras, 2, RING)
         # single cells through memoryviews: one aligned store, and a tenth of numpy's way to a scalar
         self._cells: dict[str, Any] = {name: memoryview(a.data) for name, a in self._arrays.items()}
+        self._fates: Any = memoryview(fate.view(np.uint64).data)
         self.camera_index = {camera: i for i, camera in enumerate(layout.cameras)}
         self.process_index = {process: i for i, process in enumerate(layout.processes)}
         self._settled_below: dict[tuple[int, int], int] = {}
@@ -149,10 +161,9 @@ class Ledger:
         """A frame came from the source: its id, in flight on all paths. The camera's process only."""
         frame_id: int = self._cells["captured"][camera]
         place = frame_id % RING
-        for path in (DETECT, VIEW):
-            self._cells["delivered"][camera, path, place] = 0
-            self._cells["dropped"][camera, path, place] = 0
-            self._cells["holder"][camera, path, place] = holder
+        self._fates[camera, place, DETECT] = self._fates[camera, place, VIEW] = (
+            holder << _HOLDER_BIT
+        )
         self._cells["captured"][camera] = frame_id + 1
         return frame_id
 
@@ -168,7 +179,7 @@ class Ledger:
 
     def hold(self, camera: int, path: int, frame_id: int, holder: int) -> None:
         """This process (`holder_code`) has the frame now."""
-        if self._recent(camera, frame_id):
+        if self._cells["captured"][camera] - frame_id < RING:  # as in _recent
             self._cells["holder"][camera, path, frame_id % RING] = holder
 
     def settled(self, camera: int, path: int, frame_id: int) -> bool:

@@ -144,8 +144,8 @@ class PoolReader(_Pool):
 
     def __init__(self, fd: int, slots: int, slot_bytes: int) -> None:
         super().__init__(fd, slots, slot_bytes, writable=False)
-        # the same views again and again: a camera's frames are all alike
-        self._views: dict[tuple[int, ArraySpec], npt.NDArray[Any]] = {}
+        # of each slot, for the specs that were last seen in it: a camera's frames are all alike
+        self._views: list[tuple[Sequence[ArraySpec], list[npt.NDArray[Any]]]] = [((), [])] * slots
 
     def arrays(self, ref: SlotRef, specs: Sequence[ArraySpec]) -> list[npt.NDArray[Any]]:
         """Read-only views of the arrays in a slot.
@@ -154,22 +154,19 @@ class PoolReader(_Pool):
         inside the slot.
         """
         self.check(ref)
-        return [self._view(ref.slot, spec) for spec in specs]
+        known, views = self._views[ref.slot]
+        if known is not specs:
+            views = [self._view(ref.slot, spec) for spec in specs]
+            self._views[ref.slot] = specs, views
+        return views
 
     def _view(self, slot: int, spec: ArraySpec) -> npt.NDArray[Any]:
-        view = self._views.get((slot, spec))  # a camera's frames are all alike
-        if view is not None:
-            return view
         if spec.offset + spec.nbytes > self.slot_bytes:
             raise MessageError(
                 f"array of {spec.nbytes} bytes at {spec.offset} in a slot of {self.slot_bytes}"
             )
         start = self._first + slot * self._stride + spec.offset
-        if len(self._views) >= 4 * len(self):
-            self._views.clear()
-        view = np.ndarray(spec.shape, spec.dtype, self._map, start)
-        self._views[slot, spec] = view
-        return view
+        return np.ndarray(spec.shape, spec.dtype, self._map, start)
 
     def check(self, ref: SlotRef) -> None:
         """To be called again after the last read. Raises TornFrame if the slot was written since."""

@@ -30,8 +30,8 @@ Image = npt.NDArray[np.uint8]
 PixelFormat = Literal["bgr24", "i420"]
 
 
-# Named tuples are the quickest immutable records to make, and of these one is made at each end of every
-# hop.
+# Of these one is made at each end of every hop, so they are the records that are made quickest: named
+# tuples, and data classes that are not frozen by code. Nobody changes one; `with_image` makes another.
 
 
 class FrameInfo(NamedTuple):
@@ -55,7 +55,7 @@ class FrameInfo(NamedTuple):
     truth: Detections | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Frame:
     """One picture of one camera, uint8: (H, W, 3) if bgr24, (H * 3 // 2, W) planes Y U V if i420."""
 
@@ -79,8 +79,7 @@ class Frame:
                     "Frame.image: this i420 frame came without a converter; "
                     "pass to_bgr=stages.imaging.pixels.to_bgr, or use frame.planes"
                 )
-            bgr = self.to_bgr(self)
-            object.__setattr__(self, "_bgr", bgr)  # what is seen does not change
+            bgr = self._bgr = self.to_bgr(self)
         return bgr
 
     @property
@@ -109,7 +108,7 @@ class Frame:
         return replace(self, format="bgr24", pixels=image)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Tensor:
     """A frame as the model wants to see it: uint8 (height, width, 3) in the bundle's colour order."""
 
@@ -118,7 +117,7 @@ class Tensor:
     pixels: Image
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Output:
     """What the model returned for one frame, in the layout that the bundle declares."""
 
@@ -128,7 +127,7 @@ class Output:
     arrays: tuple[Array, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Result:
     """What was found in one frame. `model_id` tells which model said so."""
 

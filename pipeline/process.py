@@ -112,11 +112,11 @@ class Process:
         self._act_on((self._answers if waits else self._quiet).poll(timeout_ms))
 
     def _act_on(self, events: list[tuple[int, int]]) -> None:
-        self.ledger.add("turns", self.index)
+        self.reader.receive(self.obey)  # first: all that comes before makes the frame later
         self.beat()
-        if any(descriptor == self._control_fd for descriptor, _ in events):
-            self.obey()
-        self.reader.receive(self.obey)
+        for descriptor, _ in events:
+            if descriptor == self._control_fd:
+                self.obey()
         self.writer.exchange()
 
     def run(self) -> None:

@@ -59,6 +59,8 @@ class Reader:
     ) -> None:
         self._spec, self._ledger, self._code, self._to_bgr = spec, ledger, code, to_bgr
         self._index = ledger.process_index[spec.name]
+        self._takes_batches = spec.role in ("batch", "batcher")
+        self._joins = spec.role == "join"
         self._inbox = Inbox(context, endpoint)
         self.descriptor = self._inbox.descriptor  # to poll; see transport.poller
         self._pools: dict[int, PoolReader] = {}
@@ -90,21 +92,30 @@ class Reader:
                 self._ledger.add("garbage", self._index)
                 continue
             raw = data if len(envelopes) == 1 else b""
-            known = []
+            batch = []
             for envelope in envelopes:
-                if envelope.ref is not None and envelope.ref.pool_epoch not in self._pools:
+                info, ref = envelope.info, envelope.ref
+                if ref is not None and ref.pool_epoch not in self._pools:
                     expect_pools()
-                if envelope.info.camera not in self._queues:
+                queue = self._queues.get(info.camera)
+                if queue is None:
                     self._ledger.add("garbage", self._index)
                     continue
                 delivery = Delivery(sender, envelope, raw)
-                self._hold(delivery)
-                known.append(delivery)
-            if self._spec.role in ("batch", "batcher"):
-                self.batches.append(known)
-            else:
-                for delivery in known:
-                    self._enqueue(delivery)
+                if self._joins and envelope.kind is Result:
+                    self.results.append(delivery)
+                    continue
+                camera = self._ledger.camera_index[info.camera]
+                for path in self._spec.paths:
+                    self._ledger.hold(camera, path, info.frame_id, self._code)
+                if self._takes_batches:
+                    batch.append(delivery)
+                    continue
+                queue.append(delivery)
+                if self._spec.in_order and len(queue) > 1:
+                    self._sort(info.camera)
+            if self._takes_batches:
+                self.batches.append(batch)
 
     @property
     def readable(self) -> bool:
@@ -170,21 +181,10 @@ class Reader:
             raise FrameError(f"pool {ref.pool_epoch} is gone with its writer")
         return pool
 
-    def _enqueue(self, delivery: Delivery) -> None:
-        if self._spec.role == "join" and delivery.envelope.kind is Result:
-            self.results.append(delivery)
-            return
-        queue = self._queues[delivery.camera]
-        queue.append(delivery)
-        if self._spec.in_order and len(queue) > 1 and queue[-2].frame_id > delivery.frame_id:
-            self._queues[delivery.camera] = deque(sorted(queue, key=lambda d: d.frame_id))
-
-    def _hold(self, delivery: Delivery) -> None:
-        if delivery.envelope.kind is Result and self._spec.role == "join":
-            return
-        camera = self._ledger.camera_index[delivery.camera]
-        for path in self._spec.paths:
-            self._ledger.hold(camera, path, delivery.frame_id, self._code)
+    def _sort(self, camera: str) -> None:
+        queue = self._queues[camera]
+        if queue[-2].frame_id > queue[-1].frame_id:
+            self._queues[camera] = deque(sorted(queue, key=lambda d: d.frame_id))
 
     def _is_settled(self, delivery: Delivery) -> bool:
         camera = self._ledger.camera_index[delivery.camera]

@@ -131,7 +131,10 @@ class StageProcess(Process):
 
     def _process(self, deliveries: Sequence[Delivery]) -> None:
         start = time.monotonic()
-        opened = [(d, item) for d in deliveries if (item := self._open(d)) is not None]
+        opened = []
+        for delivery in deliveries:
+            if (item := self._open(delivery)) is not None:
+                opened.append((delivery, item))
         results: Sequence[Any] = ()
         if opened:
             try:
@@ -163,8 +166,8 @@ class StageProcess(Process):
         return None
 
     def _call(self, items: list[Message]) -> Sequence[Any]:
-        if isinstance(self.stage, BatchStage):
-            results = self.stage.process_batch(items)  # type: ignore[arg-type]  # checked by the wiring
+        if self.spec.role == "batch":
+            results: Sequence[Any] = self.stage.process_batch(items)
             if len(results) != len(items):
                 cameras = ", ".join(repr(item.info.camera) for item in items)
                 raise ConfigError(

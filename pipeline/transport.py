@@ -47,6 +47,8 @@ def poller(descriptors: Iterable[int]) -> select.poll:
 class _Channel:
     def __init__(self, context: Context, kind: int) -> None:
         self.socket = context.socket(kind)
+        # without the layer of zmq.Socket, which knows routing ids and groups
+        self._zmq_send = super(zmq.Socket, self.socket).send
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         self.socket.setsockopt(zmq.SNDHWM, _HIGH_WATER)
@@ -64,18 +66,24 @@ class _Channel:
     @property
     def readable(self) -> bool:
         """Whether `receive` would find something. Raises Closed."""
-        if self.socket.closed:
-            raise Closed("receive on a channel that this side closed")
-        # asking is ten times cheaper than the exception of a receive that finds nothing
-        return bool(self.socket.getsockopt(_EVENTS) & _POLLIN)  # type: ignore[operator]  # an int
-
-    def _send(self, data: bytes, flags: int = 0) -> None:
-        if self.socket.closed:
-            raise Closed("send on a channel that this side closed")
         try:
-            self.socket.send(data, _NOBLOCK | flags)
+            # asking is ten times cheaper than the exception of a receive that finds nothing
+            return bool(self.socket.getsockopt(_EVENTS) & _POLLIN)  # type: ignore[operator]  # an int
+        except zmq.ZMQError as error:
+            raise self._error("receive", error) from error
+
+    def send(self, data: bytes, flags: int = 0) -> None:
+        """Never waits. Raises Full if ZeroMQ takes nothing now, Closed."""
+        try:
+            self._zmq_send(data, _NOBLOCK | flags)
         except zmq.Again as error:
             raise Full("send: the channel takes no message now; try again after a DONE") from error
+        except zmq.ZMQError as error:
+            raise self._error("send", error) from error
+
+    def _error(self, what: str, error: zmq.ZMQError) -> Exception:
+        # asked afterwards: `closed` is a call into ZeroMQ, too
+        return Closed(f"{what} on a channel that this side closed") if self.socket.closed else error
 
 
 class Inbox(_Channel):
@@ -90,20 +98,21 @@ class Inbox(_Channel):
     def receive(self) -> list[tuple[bytes, bytes]]:
         """All (sender, message) pairs that are here now; never waits. Odd multiparts come as b""."""
         messages: list[tuple[bytes, bytes]] = []
+        receive = self.socket.recv
         while self.readable:
-            sender, data = self.socket.recv(_NOBLOCK), b""
-            parts = 0
+            sender = receive(_NOBLOCK)
+            data = receive(_NOBLOCK)  # there is one: ZeroMQ put the name in front of it
             while self.socket.getsockopt(_RCVMORE):
-                data = self.socket.recv(_NOBLOCK)
-                parts += 1
-            messages.append((sender, data if parts == 1 else b""))
+                receive(_NOBLOCK)
+                data = b""
+            messages.append((sender, data))
         return messages
 
     def answer(self, sender: bytes, data: bytes) -> bool:
         """Send back to a producer. False: it is gone, and the answer means nothing to anybody."""
         try:
-            self._send(sender, _SNDMORE)
-            self._send(data)
+            self.send(sender, _SNDMORE)
+            self.send(data)
         except (zmq.ZMQError, Full):
             return False
         return True
@@ -117,10 +126,6 @@ class Outbox(_Channel):
         super().__init__(context, zmq.DEALER)
         self.socket.setsockopt(zmq.ROUTING_ID, identity)
         self.socket.connect(endpoint)
-
-    def send(self, data: bytes) -> None:
-        """Never waits. Raises Full if ZeroMQ takes nothing now."""
-        self._send(data)
 
     def receive(self) -> list[bytes]:
         """All answers that are here now; never waits."""

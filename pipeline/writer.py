@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.codec import decode_done, encode, encode_frame
+from pipeline.codec import decode_done, message_front, pack_numbers
 from pipeline.delivery import Edge, Parcel
 from pipeline.errors import FrameError, Full, MessageError
 from pipeline.ledger import Ledger, holder_code
@@ -116,13 +116,6 @@ class Writer:
             del self._open[slot]
             self._slots.cancel(slot)
 
-    def discard(self, arrays: Sequence[npt.NDArray[Any]]) -> None:
-        """Give back the slots that these arrays lie in, if they lie in ours and are not published."""
-        for array in arrays:
-            place = self._pool.locate(array) if self._pool is not None else None
-            if place is not None and place[0] in self._open:
-                self.give_back(place[0])
-
     # -- messages ----------------------------------------------------------------------------------
 
     def has_room(self, camera: str, n: int = 1) -> bool:
@@ -137,58 +130,32 @@ class Writer:
     def publish(self, message: Message) -> None:
         """Offer a message to every consumer that wants it. Its arrays are copied unless `empty` made
         them. Never waits; call `flush` afterwards."""
-        now_ns = time.monotonic_ns()
-        links = self._wanting(message.info, now_ns)
-        if not links:
-            return self.discard(arrays_of(message))
         slot, *specs = self._place(arrays_of(message))
-        ref = self._lease(slot, links)
-        self._offer(message.info, ref, encode(message, ref, specs, now_ns), links, now_ns)
-        return None
+        self.offer(message.info, slot, message_front(message, specs))
 
-    def publish_frame(self, info: FrameInfo, slot: int, front: bytes) -> None:
-        """The same for a camera's frame whose pixels lie in `slot`, from `take`; front: see codec."""
+    def offer(self, info: FrameInfo, slot: int | None, front: bytes) -> None:
+        """The same for a message that is encoded up to its numbers, and whose arrays lie in `slot`,
+        from `take`."""
         now_ns = time.monotonic_ns()
-        links = self._wanting(info, now_ns)
-        if not links:
-            return self.give_back(slot)
-        ref = self._lease(slot, links)
-        self._offer(info, ref, encode_frame(front, info, ref, now_ns), links, now_ns)
-        return None
-
-    def _wanting(self, info: FrameInfo, now_ns: int) -> list[_Link]:
         links = []
         for link in self._serves[info.camera]:
             if link.edge.wants(info.camera, now_ns):
                 links.append(link)
             else:
                 self._end(link, info.camera, info.frame_id, "unwanted")
-        return links
-
-    @overload
-    def _lease(self, slot: int, links: Sequence[_Link]) -> SlotRef: ...
-    @overload
-    def _lease(self, slot: None, links: Sequence[_Link]) -> None: ...
-    def _lease(self, slot: int | None, links: Sequence[_Link]) -> SlotRef | None:
-        if slot is None or self._slots is None:
-            return None
-        del self._open[slot]
-        generation = self._slots.ready(slot, {link.spec.consumer for link in links})
-        return SlotRef(self._pool_epoch, slot, generation)
-
-    def _offer(
-        self,
-        info: FrameInfo,
-        ref: SlotRef | None,
-        data: bytes,
-        links: Sequence[_Link],
-        now_ns: int,
-    ) -> None:
-        slot, generation = (None, 0) if ref is None else ref[1:]
-        parcel = Parcel(info.camera, info.frame_id, data, slot, generation)
+        ref = None
+        if slot is not None and self._slots is not None:
+            if not links:
+                return self.give_back(slot)
+            del self._open[slot]
+            holders: set[Hashable] = {link.spec.consumer for link in links}
+            ref = SlotRef(self._pool_epoch, slot, self._slots.ready(slot, holders))
+        data = front + pack_numbers(info, ref, now_ns)
+        parcel = Parcel(info.camera, info.frame_id, data, slot, ref.generation if ref else 0)
         for link in links:
             if (oldest := link.edge.offer(parcel, now_ns)) is not None:
                 self._give_up(link, oldest, "superseded")
+        return None
 
     def flush(self) -> None:
         """Send whatever has a credit. Never waits."""
@@ -219,9 +186,10 @@ class Writer:
 
     def exchange(self) -> None:
         """Send and receive until nothing more can be done now, nor is `readable`; never waits."""
-        self.flush()
-        while self.receive():
+        while self._links:
             self.flush()
+            if not self.receive():
+                return
 
     def _done(self, link: _Link, camera: str, ref: SlotRef | None) -> None:
         if ref is not None and ref.pool_epoch != self._pool_epoch:
