@@ -89,9 +89,9 @@ def frame_front(
     return _front(about, info.name, info.truth)
 
 
-def encode_batch(parts: Sequence[bytes]) -> bytes:
-    """Several encoded messages as one, for a worker that takes a batch."""
-    return _pack(_BATCH, list(parts))
+def encode_batch(messages: Sequence[bytes]) -> bytes:
+    """Several encoded messages as one: what a worker takes together, or what happens to travel together."""
+    return messages[0] if len(messages) == 1 else _pack(_BATCH, list(messages))
 
 
 def encode_done(refs: Sequence[SlotRef | None], cameras: Sequence[str]) -> bytes:
@@ -103,13 +103,16 @@ def encode_done(refs: Sequence[SlotRef | None], cameras: Sequence[str]) -> bytes
     return _pack(_DONE, rows)
 
 
-def decode(data: bytes) -> list[Envelope]:
-    """The messages in `data`: one, or those of a batch in order. Raises MessageError for all else."""
+def decode(data: bytes) -> list[tuple[Envelope, bytes]]:
+    """The messages in `data`, each with its bytes: one, or those of a batch in order.
+
+    Raises MessageError for all else.
+    """
     try:
         if data[1:3] != _BATCH_MARK:
-            return [_envelope(data)]
+            return [(_envelope(data), data)]
         # A batch in a batch is no message: what strangers nest would cost memory at every level.
-        return [_envelope(part) for part in _unpack(data)[1][0]]
+        return [(_envelope(part), part) for part in _unpack(data)[1][0]]
     except _BAD as error:
         raise MessageError(f"message whose fields do not fit: {error!r:.200}") from error
 

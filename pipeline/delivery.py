@@ -8,7 +8,6 @@ waits here, at the source, in a queue of `depth`; when that is full, either the 
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 Overflow = Literal["drop", "wait"]
@@ -36,6 +35,7 @@ class Edge:
         self._overflow = overflow
         self._period_ns = 0 if max_hz is None else int(1e9 / max_hz)
         self._due_ns: dict[str, int] = {}
+        self._full: set[str] = set()  # cameras whose queue was full, and not empty since
         self._waiting: defaultdict[str, deque[Parcel]] = defaultdict(deque)
         self._sent: defaultdict[str, list[Parcel]] = defaultdict(list)
 
@@ -44,10 +44,14 @@ class Edge:
         return now_ns >= self._due_ns.get(camera, 0)
 
     def has_room(self, camera: str, n: int = 1) -> bool:
-        """Whether `n` offers keep what they are given without dropping something that waits."""
+        """Whether `n` offers keep what they are given without dropping something that waits.
+
+        A queue that was full has no room before all of it has gone: who works in bursts wakes up once
+        for several frames, and finds its caches warm for all but the first.
+        """
         if self._overflow == "drop":
             return True
-        return len(self._waiting.get(camera, ())) + n <= self._depth
+        return camera not in self._full and len(self._waiting.get(camera, ())) + n <= self._depth
 
     def offer(self, parcel: Parcel, now_ns: int) -> Parcel | None:
         """Put a parcel at the end of its camera's queue; returns the one that had to go for it."""
@@ -60,15 +64,22 @@ class Edge:
         full = self._overflow == "drop" and len(queue) >= self._depth
         oldest = queue.popleft() if full else None
         queue.append(parcel)
+        if len(queue) >= self._depth:
+            self._full.add(parcel.camera)
         return oldest
 
-    def sendable(self) -> Iterator[Parcel]:
+    def sendable(self) -> list[Parcel]:
         """Take out, camera by camera, what has a credit; it counts as sent from then on."""
+        parcels = []
         for camera, queue in self._waiting.items():
             sent = self._sent[camera]
             while queue and len(sent) < self._credits:
-                sent.append(queue.popleft())
-                yield sent[-1]
+                parcel = queue.popleft()
+                sent.append(parcel)
+                parcels.append(parcel)
+            if not queue:
+                self._full.discard(camera)
+        return parcels
 
     def unsend(self, parcel: Parcel) -> None:
         """The channel did not take it: first in the queue again."""

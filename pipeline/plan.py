@@ -55,7 +55,7 @@ def _depths(policy: str, max_batch: int) -> _Depths:
     if policy == "newest":
         return _Depths()
     # many credits: messages that travel together share their wake-ups
-    frames, tensors, outputs = (8, 4), (2 + max_batch, 2), (2, max_batch)
+    frames, tensors, outputs = (6, 6), (2 + max_batch, 4), (2, max_batch)
     in_flight = sum(frames + tensors + outputs) + 2
     return _Depths(
         frames=frames,

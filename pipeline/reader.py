@@ -27,7 +27,7 @@ class Delivery(NamedTuple):
 
     sender: bytes
     envelope: Envelope
-    data: bytes = b""  # as it came, to be forwarded; empty for a part of a batch
+    data: bytes = b""  # as it came, to be forwarded
 
     @property
     def camera(self) -> str:
@@ -91,9 +91,8 @@ class Reader:
             except MessageError:
                 self._ledger.add("garbage", self._index)
                 continue
-            raw = data if len(envelopes) == 1 else b""
             batch = []
-            for envelope in envelopes:
+            for envelope, raw in envelopes:
                 info, ref = envelope.info, envelope.ref
                 if ref is not None and ref.pool_epoch not in self._pools:
                     expect_pools()

@@ -10,17 +10,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.codec import decode_done, message_front, pack_numbers
+from pipeline.codec import decode_done, encode_batch, message_front, pack_numbers
 from pipeline.delivery import Edge, Parcel
 from pipeline.errors import FrameError, Full, MessageError
 from pipeline.ledger import Ledger, holder_code
 from pipeline.memory import PoolWriter
-from pipeline.messages import ArraySpec, FrameInfo, Message, SlotRef, arrays_of
+from pipeline.messages import (
+    MAX_MESSAGE_BYTES,
+    ArraySpec,
+    FrameInfo,
+    Message,
+    SlotRef,
+    arrays_of,
+)
 from pipeline.slots import Slots
 from pipeline.transport import Context, Outbox
 from pipeline.wiring import EdgeSpec, ProcessSpec
 
 _ALIGN = 64
+_TOGETHER_BYTES = MAX_MESSAGE_BYTES // 2  # of messages that travel as one
 
 
 @dataclass
@@ -162,12 +170,16 @@ class Writer:
         for link in self._links.values():
             if link.outbox is None:
                 continue
-            for parcel in link.edge.sendable():
+            parcels = link.edge.sendable()
+            while parcels:
+                first = parcels[: _fitting(parcels)]
                 try:
-                    link.outbox.send(parcel.data)
+                    link.outbox.send(encode_batch([parcel.data for parcel in first]))
                 except Full:
-                    link.edge.unsend(parcel)
+                    for parcel in reversed(parcels):
+                        link.edge.unsend(parcel)
                     break
+                del parcels[: len(first)]
 
     def receive(self) -> bool:
         """Take in all DONEs that are here: slots and credits come back. True: there were some."""
@@ -300,3 +312,13 @@ class Writer:
             self._ledger.drop(self._ledger.camera_index[camera], path, frame_id, reason)
         if not link.spec.paths:
             self._ledger.count(self._spec.name, f"undelivered:{link.spec.consumer}", camera)
+
+
+def _fitting(parcels: Sequence[Parcel]) -> int:
+    """How many of them, from the first on, travel as one message: at least one."""
+    nbytes = 0
+    for n, parcel in enumerate(parcels):
+        nbytes += len(parcel.data)
+        if n and nbytes > _TOGETHER_BYTES:
+            return n
+    return len(parcels)

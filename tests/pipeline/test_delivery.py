@@ -39,8 +39,22 @@ def test_with_wait_nothing_is_ever_dropped():
     assert not edge.has_room("gate")
     assert edge.has_room("yard")
     assert ids(edge.sendable()) == [0]
-    assert edge.has_room("gate")
+    assert not edge.has_room("gate")
+
+
+def test_a_queue_that_was_full_has_room_when_it_is_empty():
+    edge = Edge(credits=1, depth=2, overflow="wait")
+    assert edge.has_room("gate", 2)
+    assert not edge.has_room("gate", 3)
+    edge.offer(parcel(0), 0)
+    assert edge.has_room("gate", 1)
     assert not edge.has_room("gate", 2)
+    edge.offer(parcel(1), 0)
+    for n in range(2):
+        assert not edge.has_room("gate")
+        assert ids(edge.sendable()) == [n]
+        assert edge.done("gate", n, 0)
+    assert edge.has_room("gate", 2)
 
 
 def test_what_a_dead_consumer_had_comes_again_once_in_order():

@@ -37,7 +37,7 @@ def result(frame_id, t_ms=0):
         width=640,
         height=360,
     )
-    (envelope,) = decode(wire(Result(info=info, detections=found(frame_id))))
+    ((envelope, _),) = decode(wire(Result(info=info, detections=found(frame_id))))
     return Delivery(b"postprocess", envelope)
 
 
@@ -49,7 +49,7 @@ def picture(frame_id, t_ms=0) -> Frame:
 def waiting(frame_id):
     """A frame that has only just been offered."""
     message = Result(info=picture(frame_id).info, detections=found(0))
-    return Delivery(b"capture", decode(wire(message))[0])
+    return Delivery(b"capture", decode(wire(message))[0][0])
 
 
 @pytest.fixture

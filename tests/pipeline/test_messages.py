@@ -87,7 +87,8 @@ def same(left, right) -> bool:
 @pytest.mark.parametrize("name", MESSAGES)
 def test_what_is_sent_comes_back(name):
     message = MESSAGES[name]
-    (envelope,) = decode(wire(message))
+    ((envelope, data),) = decode(wire(message))
+    assert data == wire(message)
     assert envelope.info.camera == "gate"
     assert [spec.shape for spec in envelope.specs] == [a.shape for a in arrays_of(message)]
     assert [spec.nbytes for spec in envelope.specs] == [a.nbytes for a in arrays_of(message)]
@@ -105,8 +106,9 @@ def test_what_a_camera_knows_of_its_stream_is_the_front_of_its_frames(name):
 
 def test_a_batch_comes_back_in_order_and_may_be_empty():
     parts = [wire(message) for message in MESSAGES.values()]
-    envelopes = decode(encode_batch(parts))
-    assert [envelope.kind for envelope in envelopes] == [type(m) for m in MESSAGES.values()]
+    found = decode(encode_batch(parts))
+    assert [envelope.kind for envelope, _ in found] == [type(m) for m in MESSAGES.values()]
+    assert [data for _, data in found] == parts
     assert decode(encode_batch([])) == []
 
 
@@ -142,7 +144,7 @@ def test_what_is_known_of_a_stream_does_not_stick_to_another_frame():
             frame = Frame(
                 info=info._replace(width=width), format="bgr24", pixels=BGR[:, :width].copy()
             )
-            (envelope,) = decode(wire(frame))
+            ((envelope, _),) = decode(wire(frame))
             assert same(envelope.open([frame.pixels]), frame)
             assert envelope.ref == REF
 
@@ -228,12 +230,12 @@ def test_spoilt_messages_are_messages_or_a_message_error(name, data):
     spoilt = (
         spoilt[: data.draw(st.integers(0, len(spoilt)))] if data.draw(st.booleans()) else spoilt
     )
-    for candidate in (bytes(spoilt), encode_batch([bytes(spoilt)])):
+    for candidate in (bytes(spoilt), encode_batch([bytes(spoilt)] * 2)):
         try:
-            envelopes = decode(candidate)
+            found = decode(candidate)
         except MessageError:
             continue
-        assert all(isinstance(envelope, Envelope) for envelope in envelopes)
+        assert all(isinstance(envelope, Envelope) for envelope, _ in found)
 
 
 junk = st.recursive(
