@@ -262,6 +262,7 @@ def _validate(raw: dict[str, Any], file: str, folder: Path) -> Config:
     except ValidationError as error:
         raise ConfigError(_sentence(error, raw, file)) from None  # its text repeats the input
     _check_names(config, file)
+    _check_rates(config, file)
     cameras = tuple(_camera(camera, file, folder) for camera in config.camera)
     model = config.model.model_copy(update={"path": _model_path(config.model, file, folder)})
     directory = config.run.directory and folder / config.run.directory
@@ -300,6 +301,15 @@ def _check_names(config: Config, file: str) -> None:
             raise ConfigError(
                 f"{file}: sink {name!r}: type 'custom' and run = 'package.module:Class' go together; "
                 "write both or neither"
+            )
+
+
+def _check_rates(config: Config, file: str) -> None:
+    for camera in config.camera if config.run.policy == "every" else ():
+        if camera.max_fps is not None:
+            raise ConfigError(
+                f"{file}: camera {camera.name!r}: max_fps = {camera.max_fps:g} leaves frames out, and the "
+                "policy 'every' none; remove max_fps, or choose the policy 'newest'"
             )
 
 

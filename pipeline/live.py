@@ -22,6 +22,7 @@ from pipeline.supervisor import Supervisor
 
 _REFRESH_S = 0.5
 _TRUTH = ("true_positive", "false_positive", "false_negative")
+_Hits = tuple[int, int, int]  # as many of each
 _NAME_CHARS = 13  # of a camera; longer ones are cut, so that a row fits into 80 columns
 
 
@@ -131,53 +132,61 @@ def _table(title: str, left: tuple[str, ...], right: tuple[str, ...]) -> Table:
 
 
 def cameras_table(supervisor: Supervisor, fps: dict[str, float]) -> Table:
-    """Per camera: what came, what was served and how fast, what was dropped and why, and, where the
-    truth is known, how right it was."""
-    truth = _truth(supervisor)
+    """Per camera, and for several of them together: what came, what was served and how fast, what was
+    dropped and why, and, where the truth is known, how right it was."""
+    known = [c for c in supervisor.plan.cameras if (c, "detect") in supervisor.totals]
+    truth = _truth(supervisor, known)
     right = ("frames", "served", "fps", "p50", "p99")
     table = _table(
         "cameras (p50 and p99: latency in ms)", (), (*right, "prec.", "recall") if truth else right
     )
     table.add_column("dropped")
-    for row, camera in enumerate(supervisor.plan.cameras):
-        totals = supervisor.totals.get((camera, "detect"))
-        if totals is None:
-            continue
-        cells = supervisor.ledger["latency_seconds"][row]
-        quantiles = [quantile_s(cells, q) for q in (0.5, 0.99)]
-        table.add_row(
-            camera,
-            str(totals.captured),
-            str(totals.delivered),
-            f"{fps[camera]:.1f}" if camera in fps else "–",
-            *("–" if q is None else f"{q * 1e3:.0f}" for q in quantiles),
-            *(truth[camera] if truth else ()),
-            _reasons(totals),
-        )
+    for camera in known:
+        table.add_row(camera, *_cells(supervisor, [camera], fps, truth))
+    if len(known) > 1:
+        table.add_section()
+        table.add_row("all", *_cells(supervisor, known, fps, truth))
     return table
 
 
-def _reasons(totals: Totals) -> str:
-    return ", ".join(f"{n} {reason}" for reason, n in totals.dropped.items() if n) or "–"
+def _cells(
+    supervisor: Supervisor, cameras: list[str], fps: dict[str, float], truth: dict[str, _Hits]
+) -> list[str]:
+    """One row of some cameras."""
+    totals = [supervisor.totals[camera, "detect"] for camera in cameras]
+    rows = [supervisor.plan.cameras.index(camera) for camera in cameras]
+    latencies = supervisor.ledger["latency_seconds"][rows].sum(axis=0)
+    quantiles = [quantile_s(latencies, q) for q in (0.5, 0.99)]
+    rates = [fps[camera] for camera in cameras if camera in fps]
+    cells = [
+        str(sum(one.captured for one in totals)),
+        str(sum(one.delivered for one in totals)),
+        f"{sum(rates):.1f}" if rates else "–",
+        *("–" if q is None else f"{q * 1e3:.0f}" for q in quantiles),
+    ]
+    if truth:
+        hits, extra, missed = map(sum, zip(*(truth[camera] for camera in cameras), strict=True))
+        cells += [f"{hits / (hits + n):.3f}" if hits + n else "–" for n in (extra, missed)]
+    return [*cells, _reasons(totals)]
 
 
-def _truth(supervisor: Supervisor) -> dict[str, list[str]]:
-    """Precision and recall per camera where truth travelled along."""
+def _reasons(totals: list[Totals]) -> str:
+    dropped = {why: sum(one.dropped[why] for one in totals) for why in totals[0].dropped}
+    return ", ".join(f"{n} {why}" for why, n in dropped.items() if n) or "–"
+
+
+def _truth(supervisor: Supervisor, cameras: list[str]) -> dict[str, _Hits]:
+    """What was found, found for nothing, and missed, per camera; {} where no truth travelled along."""
     index = supervisor.ledger.counter_index
-    cells = supervisor.ledger["counters"]
-    texts = {}
-    seen = 0
-    for camera in supervisor.plan.cameras:
+    counted = supervisor.ledger["counters"]
+    truth = {}
+    for camera in cameras:
         keys = [("postprocess", name, camera) for name in _TRUTH]
         if not all(key in index for key in keys):
             return {}
-        hits, extra, missed = (int(cells[index[key]]) for key in keys)
-        seen += hits + extra + missed
-        texts[camera] = [
-            f"{hits / (hits + extra):.3f}" if hits + extra else "–",
-            f"{hits / (hits + missed):.3f}" if hits + missed else "–",
-        ]
-    return texts if seen else {}
+        hits, extra, missed = (int(counted[index[key]]) for key in keys)
+        truth[camera] = (hits, extra, missed)
+    return truth if any(map(any, truth.values())) else {}
 
 
 def ledger_table(supervisor: Supervisor) -> Table:
@@ -188,7 +197,7 @@ def ledger_table(supervisor: Supervisor) -> Table:
         error = Text(str(totals.error), style="green" if totals.error == 0 else "bold red")
         table.add_row(
             camera, path, str(totals.captured), str(totals.delivered), str(totals.in_flight),
-            error, _reasons(totals),
+            error, _reasons([totals]),
         )  # fmt: skip
     return table
 

@@ -122,6 +122,11 @@ def test_the_smallest_configuration_has_the_demo_model_and_metrics_on_this_host(
         (GATE + '[run]\npolicy = "all"', "[run]: policy must be 'newest' or 'every', got 'all'"),
         (GATE + GATE, "camera 'gate': the name is used twice; give one another"),
         (
+            GATE + 'max_fps = 5\n[run]\npolicy = "every"',
+            "camera 'gate': max_fps = 5 leaves frames out, and the policy 'every' none; "
+            "remove max_fps, or choose the policy 'newest'",
+        ),
+        (
             '[camera]\nname = "gate"\nsource = 0',
             "camera must be tables, each under [[camera]], got a table",
         ),
