@@ -29,7 +29,7 @@ import numpy as np
 from benchmarks.measure import MIN_PAIRS, ROOT, Figure, Machine, Target, ratio, report
 from benchmarks.rig import Rig
 from benchmarks.sightings import MAX_BOXES, Sightings, SightingsSink, detections
-from benchmarks.streams import BURST, OPENCV, Cameras, Clip, make_clip, recorded, rendered
+from benchmarks.streams import OPENCV, Cameras, Clip, burst, make_clip, recorded, rendered
 from pipeline import config as configuration
 from pipeline.config import SinkConfig
 from pipeline.detections import Detections
@@ -238,7 +238,8 @@ def sample(
         served.append(len(rows))
         for row in rows:
             number = int(row["number"])
-            late_s.append((int(row["t_ns"]) - cameras.due_ns(camera, max(BURST, number))) / 1e9)
+            due_ns = cameras.due_ns(camera, max(burst(setting.rates_hz[camera]), number))
+            late_s.append((int(row["t_ns"]) - due_ns) / 1e9)
             same.append(agreement(detections(row), references[camera][number]))
     alike = float(np.mean(same)) if same else 1.0
     if alike < SAME:
@@ -310,7 +311,7 @@ def make_videos(
     model = Model(str(bundle))
     videos = {}
     for rate_hz in {rate_hz for setting in settings for rate_hz in setting.rates_hz}:
-        count = BURST + round(rate_hz * (WARM_UP_S + seconds + 1))
+        count = burst(rate_hz) + round(rate_hz * (WARM_UP_S + seconds + 1))
         pictures = recorded(file, count) if file else rendered(count, rate_hz, SIZE)
         clip = make_clip(pictures, rate_hz)
         videos[rate_hz] = Video(clip, [model([image])[0] for image in clip.decoded()])

@@ -2,7 +2,7 @@
 
     clip = make_clip(pictures, rate_hz=30)
     with Cameras([clip, clip]) as cameras:
-        open(cameras.urls) …                         each has sent BURST frames, and waits
+        open(cameras.urls) …                         each has sent a burst of frames, and waits
         cameras.go()                                 from now on in real time
         cameras.due_ns(camera, number)               when that frame was due
 
@@ -27,9 +27,9 @@ from typing import Any
 from benchmarks import rtsp
 from pipeline.messages import Image
 
-BURST = 12
-"""Frames sent at once when a camera is opened: FFmpeg looks at a stream before it says that it is open.
-They are served before the clock starts, so that everybody begins without arrears."""
+BURST_S, MIN_BURST = 0.4, 12
+"""What is sent at once when a camera is opened, in time and in frames: FFmpeg looks at a stream before it
+says that it is open. It is served before the clock starts, so that everybody begins without arrears."""
 
 OPENCV = {"OPENCV_FFMPEG_CAPTURE_OPTIONS": "rtsp_transport;tcp|analyzeduration;200000"}
 """Environment in which OpenCV opens a camera as quickly as ours does; its own default looks at more than
@@ -37,6 +37,11 @@ OPENCV = {"OPENCV_FFMPEG_CAPTURE_OPTIONS": "rtsp_transport;tcp|analyzeduration;2
 
 _BITS = 16
 _BLACK, _WHITE = 16, 235
+
+
+def burst(rate_hz: float) -> int:
+    """Frames that a camera of this rate sends at once when it is opened."""
+    return max(MIN_BURST, round(BURST_S * rate_hz))
 
 
 # -- the number of a frame, in its pixels ----------------------------------------------------------
@@ -80,6 +85,11 @@ class Clip:
     frames: tuple[bytes, ...]
     keys: tuple[bool, ...]  # which of them are key frames
     rate_hz: int  # which the stream states, too
+
+    @property
+    def burst(self) -> int:
+        """Frames that are sent at once."""
+        return burst(self.rate_hz)
 
     def decoded(self) -> Iterator[Image]:
         """Every frame as uint8 (H, W, 3) BGR."""
@@ -172,8 +182,9 @@ class Cameras:
 
     def due_ns(self, camera: int, number: int) -> int:
         """When a frame is sent, monotonic; cameras of one rate are spread evenly over its period."""
-        frames = number - BURST + camera / len(self.clips)
-        return self._t0_ns + round(frames * 1e9 / self.clips[camera].rate_hz)
+        clip = self.clips[camera]
+        frames = number - clip.burst + camera / len(self.clips)
+        return self._t0_ns + round(frames * 1e9 / clip.rate_hz)
 
     def close(self) -> None:
         """Hang up on everybody."""
@@ -200,12 +211,13 @@ class Cameras:
         self._connections.discard(connection)
 
     def _send(self, connection: socket.socket, camera: int) -> None:
-        clip, first = self.clips[camera], BURST
+        clip = self.clips[camera]
+        first = clip.burst
         frames, track = clip.frames, rtsp.Track(clip.rate_hz)
         if self._went.is_set():
             first = self._joined(camera)
         else:
-            connection.sendall(b"".join(track.packets(n, frames[n]) for n in range(BURST)))
+            connection.sendall(b"".join(track.packets(n, frames[n]) for n in range(first)))
             self._went.wait()
         for number in count(first):
             wait_ns = self.due_ns(camera, number) - time.monotonic_ns()

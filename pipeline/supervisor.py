@@ -29,7 +29,7 @@ from pipeline.wiring import Plan
 log = logging.getLogger("manyeyes")
 
 TICK_S = 0.05
-_CALM_TICK_S = 0.1  # while all goes well: a death or a word of a child ends the wait by itself
+_CALM_TICK_S = 0.15  # while all goes well: a death or a word of a child ends the wait by itself
 _TOTALS_S = 0.25  # between two counts of all frames; nobody looks more often
 STOP_S = 4.5  # from a signal to the last SIGKILL; below the 5 s that we promise
 _STAGES_STOP_S = 3.0  # then everything before the sinks is killed, so that files can be closed
@@ -52,7 +52,7 @@ class Supervisor:
     def __init__(
         self, plan: Plan, options: Options, on_tick: Callable[[Supervisor], None] | None = None
     ):
-        """on_tick: called 10 to 20 times a second in between; must return within milliseconds."""
+        """on_tick: called 6 to 20 times a second in between; must return within milliseconds."""
         plan.check()
         self.plan, self.options, self._on_tick = plan, options, on_tick
         layout = plan.layout
@@ -105,7 +105,7 @@ class Supervisor:
 
     @property
     def stuck_s(self) -> float:
-        """Seconds since the main loop last turned; it turns 10 times a second or more."""
+        """Seconds since the main loop last turned; it turns 6 times a second or more."""
         return time.monotonic() - self._last_tick
 
     def stage_states(self) -> Iterator[tuple[str, bool, int, bool]]:

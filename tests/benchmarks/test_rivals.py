@@ -18,7 +18,7 @@ from benchmarks.sightings import (
     SightingsSink,
     detections,
 )
-from benchmarks.streams import BURST, OPENCV, Cameras, make_clip, rendered
+from benchmarks.streams import MIN_BURST, OPENCV, Cameras, make_clip, rendered
 from pipeline.detections import Detections
 from pipeline.messages import FrameInfo, Result
 from pipeline.stage import LocalRuntime
@@ -86,19 +86,19 @@ class Clock:
     """Cameras that send a frame each 100 ns."""
 
     def due_ns(self, camera, number):
-        return 100 * (number - BURST)
+        return 100 * (number - MIN_BURST)
 
 
 def test_only_what_came_in_the_window_from_watched_cameras_counts(tmp_path):
     log = Sightings(tmp_path / "log", 2)
-    for number in range(BURST, BURST + 10):
+    for number in range(MIN_BURST, MIN_BURST + 10):
         log.add(0, number, boxes((0, 0)))
         log.add(1, number, boxes((0, 0)))
     for camera in range(2):
         rows = log.rows(camera)
-        rows["t_ns"] = 100 * (rows["number"] - BURST) + 30  # each is 30 ns late
+        rows["t_ns"] = 100 * (rows["number"] - MIN_BURST) + 30  # each is 30 ns late
     both = Setting(name="two", rates_hz=(1, 1))
-    reference = [[boxes((0, 0))] * (BURST + 10)] * 2
+    reference = [[boxes((0, 0))] * (MIN_BURST + 10)] * 2
     got = sample(log, Clock(), both, reference, 200, 700)
     assert got.fps == pytest.approx(10 / 500e-9)
     assert got.p99_s == pytest.approx(30e-9)
@@ -180,7 +180,7 @@ def test_a_rival_serves_all_cameras_until_it_is_told_to_stop(clip, tmp_path, nam
         task, thread = start(name, cameras, tmp_path / "log")
         wait(lambda: all(log.counts))
         cameras.go()
-        wait(lambda: all(log.rows(i)["number"].max() > BURST + 8 for i in range(2)))
+        wait(lambda: all(log.rows(i)["number"].max() > MIN_BURST + 8 for i in range(2)))
         task.stop.set()
         cameras.close()
         thread.join(20)
@@ -198,7 +198,7 @@ def test_who_waits_for_all_is_as_slow_as_the_slowest(clip, tmp_path, name):
         task, thread = start(name, cameras, tmp_path / "log")
         wait(lambda: all(log.counts))
         cameras.go()
-        wait(lambda: log.rows(0)["number"].max() > BURST)
+        wait(lambda: log.rows(0)["number"].max() > MIN_BURST)
         slow, fast = log.counts
         assert abs(fast - slow) <= 1
         task.stop.set()

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import rtsp
-from benchmarks.streams import BURST, Cameras, make_clip, number_of, recorded, rendered, stamp
+from benchmarks.streams import MIN_BURST, Cameras, make_clip, number_of, recorded, rendered, stamp
 
 SIZE = (320, 180)
 
@@ -112,8 +112,8 @@ def test_cameras_wait_for_the_start_and_then_send_each_frame_when_it_is_due(clip
     with Cameras([clip, slow]) as cameras:
         threads = [reader(*pair) for pair in zip(cameras.urls, seen, strict=True)]
         # a decoder may keep the last one back
-        until(lambda: all(rows and rows[-1][0] >= BURST - 2 for rows in seen))
-        assert all(rows[-1][0] < BURST for rows in seen)
+        until(lambda: all(rows and rows[-1][0] >= MIN_BURST - 2 for rows in seen))
+        assert all(rows[-1][0] < MIN_BURST for rows in seen)
         cameras.go()
         until(lambda: seen[0][-1][0] >= 22 and seen[1][-1][0] >= 15)
         cameras.close()
@@ -124,10 +124,12 @@ def test_cameras_wait_for_the_start_and_then_send_each_frame_when_it_is_due(clip
             assert [number for number, _, _ in rows] == list(range(len(rows)))
             rate_hz = cameras.clips[camera].rate_hz
             assert [round(t_s * rate_hz) for _, _, t_s in rows] == list(range(len(rows)))
-            live = [(number, t_ns) for number, t_ns, _ in rows if number >= BURST]
+            live = [(number, t_ns) for number, t_ns, _ in rows if number >= MIN_BURST]
             assert all(t_ns >= cameras.due_ns(camera, number) for number, t_ns in live)
-    assert cameras.due_ns(1, BURST + 1) - cameras.due_ns(1, BURST) == 200_000_000
-    assert cameras.due_ns(1, BURST) - cameras.due_ns(0, BURST) == 100_000_000  # half its period
+    assert cameras.due_ns(1, MIN_BURST + 1) - cameras.due_ns(1, MIN_BURST) == 200_000_000
+    assert (
+        cameras.due_ns(1, MIN_BURST) - cameras.due_ns(0, MIN_BURST) == 100_000_000
+    )  # half its period
 
 
 def test_who_comes_late_begins_with_the_last_key_frame(clip):
