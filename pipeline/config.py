@@ -261,8 +261,7 @@ def _validate(raw: dict[str, Any], file: str, folder: Path) -> Config:
         config = Config.model_validate_json(json.dumps(raw, default=no_json), strict=True)
     except ValidationError as error:
         raise ConfigError(_sentence(error, raw, file)) from None  # its text repeats the input
-    _check_names(config, file)
-    _check_rates(config, file)
+    _check_whole(config, file)
     cameras = tuple(_camera(camera, file, folder) for camera in config.camera)
     model = config.model.model_copy(update={"path": _model_path(config.model, file, folder)})
     directory = config.run.directory and folder / config.run.directory
@@ -285,7 +284,7 @@ def _with_options(sink: Any, folder: Path) -> Any:
     return own | {"options": options}
 
 
-def _check_names(config: Config, file: str) -> None:
+def _check_whole(config: Config, file: str) -> None:
     if not config.camera:
         raise ConfigError(f"{file}: there is no camera; add a [[camera]] with a name and a source")
     sinks = [sink.name or sink.type for sink in config.sink]
@@ -296,20 +295,16 @@ def _check_names(config: Config, file: str) -> None:
     ):
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ConfigError(f"{file}: {kind} {twice!r}: the name is used twice; give one another")
+    for camera in config.camera:
+        if config.run.policy == "every" and camera.max_fps is not None:
+            raise ConfigError(
+                f"{file}: camera {camera.name!r}: max_fps leaves frames out, policy 'every' none; remove one"
+            )
     for sink, name in zip(config.sink, sinks, strict=True):
         if (sink.type == "custom") != (sink.run is not None):
             raise ConfigError(
                 f"{file}: sink {name!r}: type 'custom' and run = 'package.module:Class' go together; "
                 "write both or neither"
-            )
-
-
-def _check_rates(config: Config, file: str) -> None:
-    for camera in config.camera if config.run.policy == "every" else ():
-        if camera.max_fps is not None:
-            raise ConfigError(
-                f"{file}: camera {camera.name!r}: max_fps = {camera.max_fps:g} leaves frames out, and the "
-                "policy 'every' none; remove max_fps, or choose the policy 'newest'"
             )
 
 
