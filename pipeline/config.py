@@ -298,7 +298,7 @@ def _check_whole(config: Config, file: str) -> None:
     for camera in config.camera:
         if config.run.policy == "every" and camera.max_fps is not None:
             raise ConfigError(
-                f"{file}: camera {camera.name!r}: max_fps leaves frames out, policy 'every' none; remove one"
+                f"{file}: camera {camera.name!r}: max_fps leaves frames out, 'every' none; remove either"
             )
     for sink, name in zip(config.sink, sinks, strict=True):
         if (sink.type == "custom") != (sink.run is not None):

@@ -123,7 +123,7 @@ def test_the_smallest_configuration_has_the_demo_model_and_metrics_on_this_host(
         (GATE + GATE, "camera 'gate': the name is used twice; give one another"),
         (
             GATE + 'max_fps = 5\n[run]\npolicy = "every"',
-            "camera 'gate': max_fps leaves frames out, policy 'every' none; remove one",
+            "camera 'gate': max_fps leaves frames out, 'every' none; remove either",
         ),
         (
             '[camera]\nname = "gate"\nsource = 0',
