@@ -58,7 +58,9 @@ class Rows:
 
         frames: how many of a camera to look at, from the first.
         """
-        camera, frame_id = np.nonzero(self._cells[TIMES.index("t_result_ns"), :, :frames])
+        # a copy, since the stages go on writing and nonzero counts before it collects
+        served = self._cells[TIMES.index("t_result_ns"), :, :frames].copy()
+        camera, frame_id = np.nonzero(served)
         rows = np.empty(len(camera), ROW)
         rows["camera"], rows["frame_id"] = camera, frame_id
         for cells, name in zip(self._cells, TIMES, strict=True):
