@@ -19,7 +19,7 @@ SUITE = {  # name: arguments of the quick run
     "transport": ["--seconds", "120"],
     "throughput": ["--seconds", "90"],
     "exported": ["--pairs", "5"],
-    "latency": ["--seconds", "90"],
+    "latency": ["--seconds", "120"],
     "fairness": ["--seconds", "180"],
     "startup": ["--seconds", "90"],
 }

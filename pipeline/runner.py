@@ -77,8 +77,8 @@ class StageProcess(Process):
             end = time.monotonic() + _SHARED_TURN_S[self.policy]
             while worked and self.reader.waiting and time.monotonic() < end and self._work():
                 pass
+            self.writer.flush()  # first: somebody waits for it
             self.reader.flush()
-            self.writer.flush()
             if (now := time.monotonic()) >= idle_at:
                 idle_at = now + _CALL_IDLE_MS / 2000
                 self.stage.idle()
