@@ -8,8 +8,12 @@ waits here, at the source, in a queue of `depth`; when that is full, either the 
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from pipeline.messages import MAX_MESSAGE_BYTES
+
+_TOGETHER_BYTES = MAX_MESSAGE_BYTES // 2  # of several messages that travel as one
 Overflow = Literal["drop", "wait"]
 
 
@@ -22,6 +26,16 @@ class Parcel(NamedTuple):
     slot: int | None = None  # None: the message carries no pixels
     generation: int = 0
     retries: int = 0
+
+
+def fitting(parcels: Sequence[Parcel]) -> int:
+    """How many of them, from the first on, travel as one message: at least one."""
+    nbytes = 0
+    for n, parcel in enumerate(parcels):
+        nbytes += len(parcel.data)
+        if n and nbytes > _TOGETHER_BYTES:
+            return n
+    return len(parcels)
 
 
 class Edge:

@@ -11,24 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.codec import decode_done, encode_batch, message_front, pack_numbers
-from pipeline.delivery import Edge, Parcel
+from pipeline.delivery import Edge, Parcel, fitting
 from pipeline.errors import FrameError, Full, MessageError
 from pipeline.ledger import Ledger, holder_code
 from pipeline.memory import PoolWriter
-from pipeline.messages import (
-    MAX_MESSAGE_BYTES,
-    ArraySpec,
-    FrameInfo,
-    Message,
-    SlotRef,
-    arrays_of,
-)
+from pipeline.messages import ArraySpec, FrameInfo, Message, SlotRef, arrays_of
 from pipeline.slots import Slots
 from pipeline.transport import Context, Outbox
 from pipeline.wiring import EdgeSpec, ProcessSpec
 
 _ALIGN = 64
-_TOGETHER_BYTES = MAX_MESSAGE_BYTES // 2  # of messages that travel as one
 
 
 @dataclass
@@ -172,7 +164,7 @@ class Writer:
                 continue
             parcels = link.edge.sendable()
             while parcels:
-                first = parcels[: _fitting(parcels)]
+                first = parcels[: fitting(parcels)]
                 try:
                     link.outbox.send(encode_batch([parcel.data for parcel in first]))
                 except Full:
@@ -312,13 +304,3 @@ class Writer:
             self._ledger.drop(self._ledger.camera_index[camera], path, frame_id, reason)
         if not link.spec.paths:
             self._ledger.count(self._spec.name, f"undelivered:{link.spec.consumer}", camera)
-
-
-def _fitting(parcels: Sequence[Parcel]) -> int:
-    """How many of them, from the first on, travel as one message: at least one."""
-    nbytes = 0
-    for n, parcel in enumerate(parcels):
-        nbytes += len(parcel.data)
-        if n and nbytes > _TOGETHER_BYTES:
-            return n
-    return len(parcels)

@@ -2,7 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.delivery import Edge, Parcel
+from pipeline.codec import encode_batch
+from pipeline.delivery import Edge, Parcel, fitting
+from pipeline.messages import MAX_MESSAGE_BYTES
 
 
 def parcel(n, camera="gate", slot=None):
@@ -129,3 +131,13 @@ def test_every_parcel_ends_exactly_once(steps, resend):
             ended.append(left.frame_id)
     assert edge.idle
     assert sorted(ended) == [n for n, step in enumerate(steps) if step == "offer"]
+
+
+@given(st.lists(st.integers(0, MAX_MESSAGE_BYTES)))
+def test_what_travels_together_fits_into_a_message(sizes):
+    parcels = [parcel(n)._replace(data=bytes(size)) for n, size in enumerate(sizes)]
+    while parcels:
+        first = parcels[: fitting(parcels)]
+        assert first
+        assert len(encode_batch([one.data for one in first])) <= MAX_MESSAGE_BYTES
+        del parcels[: len(first)]
