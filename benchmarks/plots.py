@@ -164,7 +164,7 @@ def curve(document: Mapping[str, Any]) -> Any:
         )  # fmt: skip
     below.xaxis.get_major_locator().set_params(integer=True)
     above.set_title(
-        "filled: the full time; hollow: a short look while searching; green: passes, red: does not",
+        "filled: the trials that decided; hollow: the others; green: passes, red: does not",
         fontsize=9, color=SOFT, loc="left",
     )  # fmt: skip
     return figure
