@@ -46,6 +46,7 @@ class Batcher(Generic[Item]):
         self._depth = depth
         self._waiting: dict[str, deque[Item]] = {camera: deque() for camera in cameras}
         self._held: dict[str, list[tuple[str, Item]]] = {}  # worker: its batch, [] if it is free
+        self._began: dict[str, int] = {}  # worker: when its last batch began
         self._clock = count(1)  # counts services; nothing here needs seconds
         # camera: when its last service began or ended
         self._served = dict.fromkeys(self._waiting, 0)
@@ -80,12 +81,15 @@ class Batcher(Generic[Item]):
         ready = (camera for camera, mailbox in self._waiting.items() if mailbox)
         line = [camera for camera in ready if self._every or camera not in held]
         line.sort(key=self._served.__getitem__)  # stable: ties keep the order of configuration
-        room = min(self._max_batch, self._share(sum(len(self._waiting[camera]) for camera in line)))
+        ready_items = sum(len(self._waiting[camera]) for camera in line)
+        room = min(self._max_batch, self._share(worker, ready_items))
         batch = self._held[worker]
         while line and len(batch) < room:
             line = line[: room - len(batch)]
             batch += [(camera, self._waiting[camera].popleft()) for camera in line]
             line = [camera for camera in line if self._waiting[camera]]
+        if batch:
+            self._began[worker] = next(self._clock)
         self._stamp(batch)
         return list(batch)
 
@@ -97,6 +101,7 @@ class Batcher(Generic[Item]):
 
     def lost(self, worker: str) -> list[tuple[str, Item]]:
         """The worker is gone: what it held, now the caller's. Its cameras may be served again."""
+        self._began.pop(worker, None)
         return self._held.pop(worker, [])
 
     @property
@@ -114,19 +119,22 @@ class Batcher(Generic[Item]):
         """Nothing waits and nobody holds anything: a drain is complete."""
         return not self.waiting and not self.in_service
 
-    def _share(self, ready: int) -> int:
+    def _share(self, worker: str, ready: int) -> int:
         """Most items of one batch, so that every worker gets some.
 
-        A lone worker takes all. In `newest`, several workers must leave at least one camera
-        waiting: if all were in service, a worker would find its own cameras again and again, and
-        those of a slow worker or of a larger batch would fall behind. (Five cameras, two workers:
-        3 + 2 for ever gives the two up to half as much again as the three; 2 + 2 and one waiting
-        treats all alike.)
+        A lone worker takes all. In `newest`, shares of several workers are equal, and what is left
+        over waits: five cameras in threes and twos would for ever give the two up to half as much
+        again as the three; with 2 + 2 and one that waits, workers meet different cameras each time.
+        Where nothing is left over, each finds its own cameras again. That is fair while all are as
+        fast; a worker that began and finished a batch while another had one in hand is faster, so
+        it leaves a camera to the slower one, and both mix again.
         """
         total, workers = ready + self.in_service, len(self._held)
         if self._every or workers == 1:
             return -(-total // workers)
-        return max(1, (total - 1) // workers)
+        before = self._began.get(worker, 0)
+        is_faster = any(held and self._began[other] < before for other, held in self._held.items())
+        return max(1, (total - is_faster) // workers)
 
     def _stamp(self, batch: Sequence[tuple[str, Item]]) -> None:
         # When service begins and again when it ends. The end alone would let all workers take the

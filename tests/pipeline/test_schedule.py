@@ -220,6 +220,36 @@ def test_several_workers_are_fair_too_even_if_one_is_slow(n, max_batch, speeds, 
     assert jain([outcome.rate_hz(f"cam{i}") for i in range(n)]) >= wanted
 
 
+def test_workers_as_fast_as_each_other_share_the_cameras_equally():
+    batcher: Batcher[int] = Batcher("abcd", max_batch=4, policy="newest")
+    assert batcher.take("v") == batcher.take("w") == []  # both are known and free
+    sizes = []
+    for _ in range(3):
+        for worker in "vw":
+            batcher.finished(worker)
+            for camera in "abcd":
+                batcher.offer(camera, 0)
+            sizes.append(len(batcher.take(worker)))
+    assert sizes == [2] * 6
+
+
+def test_a_worker_that_laps_another_leaves_it_a_camera_of_its_own():
+    batcher: Batcher[int] = Batcher("abcd", max_batch=4, policy="newest")
+    turns = []
+
+    def turn(worker: str) -> None:
+        batcher.finished(worker)
+        for camera in "abcd":
+            batcher.offer(camera, 0)
+        turns.append("".join(camera for camera, _ in batcher.take(worker)))
+
+    batcher.take("slow")
+    batcher.take("fast")
+    for worker in ("slow", "fast", "fast", "fast", "slow"):
+        turn(worker)
+    assert turns == ["ab", "cd", "c", "d", "ca"]
+
+
 @given(shapes, st.lists(st.floats(0.2, 1.0), min_size=1, max_size=4), st.floats(0.05, 3.0))
 @settings(deadline=None, max_examples=40)
 def test_newest_keeps_the_order_of_every_camera(shape, speeds, period_s):
