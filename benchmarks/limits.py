@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.copies import Clip
 from benchmarks.rig import environment
 from pipeline.errors import EndOfStream, ManyeyesError
-from pipeline.host import ONE_THREAD
+from pipeline.host import CHILD_ENVIRONMENT
 from pipeline.runner import build
 from pipeline.wiring import Plan
 from stages.inference import Inference, InferenceConfig
@@ -102,7 +102,7 @@ def _together(tasks: list[dict[str, Any]], threads: int, seconds: float) -> floa
     workers = [
         subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**environment(), **ONE_THREAD, **count},
+            env={**environment(), **CHILD_ENVIRONMENT, **count},
         )
         for _ in tasks
     ]  # fmt: skip

@@ -33,7 +33,7 @@ from benchmarks.streams import OPENCV, Cameras, Clip, burst, make_clip, recorded
 from pipeline import config as configuration
 from pipeline.config import SinkConfig
 from pipeline.detections import Detections
-from pipeline.host import ONE_THREAD
+from pipeline.host import CHILD_ENVIRONMENT
 from stages.detector.matching import match
 
 RATE_HZ = 30
@@ -108,7 +108,7 @@ class Peer:
 
     def __init__(self, name: str, bundle: Path, python: Path) -> None:
         # as its users start it: with as many threads as its libraries choose
-        env = {key: value for key, value in os.environ.items() if key not in ONE_THREAD}
+        env = {key: value for key, value in os.environ.items() if key not in CHILD_ENVIRONMENT}
         self._process = subprocess.Popen(
             [str(python), "-m", "benchmarks.peers.cameras", name, str(bundle)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,

@@ -15,7 +15,7 @@ from pipeline.config import CameraConfig, Config, SinkConfig, StageConfig
 from pipeline.delivery import Overflow
 from pipeline.errors import ConfigError
 from pipeline.fields import check_fields
-from pipeline.host import ONE_THREAD
+from pipeline.host import CHILD_ENVIRONMENT
 from pipeline.ledger import DETECT, VIEW
 from pipeline.messages import Frame, Result
 from pipeline.runner import build
@@ -91,7 +91,7 @@ class _Draft:
             cls.check(part.config)
             fields["slot_bytes"] = cls.slot_bytes(part.config, self._frame_bytes())
             fields["counters"] = tuple(cls.counters(part.config))
-        environment = {**ONE_THREAD, **fields.pop("environment", {})}
+        environment = {**CHILD_ENVIRONMENT, **fields.pop("environment", {})}
         self.specs[name] = ProcessSpec(
             name=name, run=run, config=config, environment=environment, **fields
         )
