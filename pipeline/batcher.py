@@ -51,8 +51,9 @@ class BatcherProcess(Process):
         while True:
             self.turn(IDLE_MS)
             self._take_in()
-            self._take_back()
             self._feed()
+            if self._take_back():
+                self._feed()
             self.reader.flush()
             held = self._again or any(worker.batch for worker in self._workers.values())
             if self.draining and not held and not self.reader.waiting and self._batcher.idle:
@@ -113,7 +114,9 @@ class BatcherProcess(Process):
             if waiting:
                 self.reader.batches.append(waiting)
 
-    def _take_back(self) -> None:
+    def _take_back(self) -> bool:
+        """True: a worker is free that was not."""
+        freed = False
         for name, worker in self._workers.items():
             for data in worker.outbox.receive():
                 worker.under_way -= len(decode_done(data))
@@ -123,6 +126,8 @@ class BatcherProcess(Process):
                     self.ledger.add("processed", (self.index, self.ledger.camera_index[camera]))
                 worker.batch = []
                 self._batcher.finished(name)
+                freed = True
+        return freed
 
     def _feed(self) -> None:
         for name, worker in self._workers.items():

@@ -69,6 +69,7 @@ class CameraProcess(Process):
             os.eventfd_read(self._wake)
         with self._channels:
             self._act_on(events)
+            self.writer.exchange()
             self.writer.report()
 
     def _new_pollers(self) -> None:

@@ -105,7 +105,7 @@ class Process:
         self.ledger.put("beat_ns", (self.index, thread), time.monotonic_ns())
 
     def turn(self, timeout_ms: int) -> None:
-        """Wait for anything to do, then take in commands, messages and DONEs, and send."""
+        """Wait for anything to do, then take in messages and commands."""
         waits = not self._nothing_waits()
         if self.reader.readable or (waits and self._is_answered()):
             timeout_ms = 0
@@ -117,7 +117,6 @@ class Process:
         for descriptor, _ in events:
             if descriptor == self._control_fd:
                 self.obey()
-        self.writer.exchange()
 
     def run(self) -> None:
         """Until drained."""

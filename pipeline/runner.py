@@ -54,6 +54,8 @@ class StageProcess(Process):
 
     def run(self) -> None:
         """Until drained; then the stage is closed."""
+        # what was worked at and not accounted for: items, begin and end in monotonic seconds
+        self._worked: list[tuple[Sequence[Delivery], float, float]] = []
         self.stage = build(self.spec.run, self.spec.config)
         self.stage.runtime = StageRuntime(self)
         self.join = None
@@ -73,11 +75,15 @@ class StageProcess(Process):
             more = self.reader.waiting or self.draining
             self.turn(0 if worked and more else self._timeout_ms())
             worked = self._work()
+            if not worked:  # for want of a credit or a slot, perhaps
+                self.writer.exchange()
+                worked = self._work()
             # items that cost next to nothing share a turn, its wake-up and its DONE message
             end = time.monotonic() + _SHARED_TURN_S[self.policy]
             while worked and self.reader.waiting and time.monotonic() < end and self._work():
                 pass
-            self.writer.flush()  # first: somebody waits for it
+            self.writer.exchange()  # first: somebody waits for it
+            self._account()
             self.reader.flush()
             if (now := time.monotonic()) >= idle_at:
                 idle_at = now + _CALL_IDLE_MS / 2000
@@ -147,12 +153,18 @@ class StageProcess(Process):
         for (delivery, _), result in zip(opened, results, strict=True):
             self._finish(delivery, result)
         self.writer.cancel()
-        for delivery in deliveries:
-            self.reader.done(delivery)
-            self.ledger.observe("wait_seconds", self.index, delivery.wait_s(start))
-        self.ledger.observe("stage_seconds", self.index, time.monotonic() - start)
-        if self.spec.role == "batch":
-            self.ledger.add("batch_size", (self.index, min(len(deliveries), MAX_BATCH)))
+        self._worked.append((deliveries, start, time.monotonic()))
+
+    def _account(self) -> None:
+        """What nobody waits for: DONEs, and how long everything took."""
+        for deliveries, start, end in self._worked:
+            for delivery in deliveries:
+                self.reader.done(delivery)
+                self.ledger.observe("wait_seconds", self.index, delivery.wait_s(start))
+            self.ledger.observe("stage_seconds", self.index, end - start)
+            if self.spec.role == "batch":
+                self.ledger.add("batch_size", (self.index, min(len(deliveries), MAX_BATCH)))
+        self._worked.clear()
 
     def _open(self, delivery: Delivery) -> Message | None:
         try:
