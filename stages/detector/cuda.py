@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import mmap
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -28,7 +29,6 @@ log = logging.getLogger(__name__)
 
 # cudaHostRegisterPortable | cudaHostRegisterReadOnly, which memory needs that is mapped read-only
 _PORTABLE_READ_ONLY = 0x01 | 0x08
-_PAGE_BYTES = 4096
 _IDLE_S = 10.0  # a pool that gave no picture for so long may be one whose writer died
 _WARM_UPS = 3  # before a capture, as torch.cuda.graph asks for
 
@@ -36,18 +36,15 @@ _WARM_UPS = 3  # before a capture, as torch.cuda.graph asks for
 def memory_of(picture: Image) -> tuple[Any, int, int] | None:
     """The mapping in which a picture lies: its owner, first address and bytes.
 
-    None for any other memory, which is not worth page-locking: it has no owner but itself, or does not
-    begin at a page.
+    None for any other memory, which is not worth page-locking and may be gone soon.
     """
     owner: Any = picture
     while isinstance(owner, np.ndarray):
         owner = owner.base
-    try:
-        whole = np.frombuffer(owner, np.uint8)
-    except (TypeError, ValueError):  # None, or not a buffer
+    if not isinstance(owner, mmap.mmap):
         return None
-    address = whole.__array_interface__["data"][0]
-    return None if address % _PAGE_BYTES else (owner, address, whole.nbytes)
+    whole = np.frombuffer(owner, np.uint8)
+    return owner, whole.__array_interface__["data"][0], whole.nbytes
 
 
 class Uploads:
