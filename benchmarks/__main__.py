@@ -16,8 +16,8 @@ README = Path(__file__).with_name("README.md")
 RESULTS = ROOT / "out" / "bench"
 BEGIN, END = "<!-- results: written by python -m benchmarks -->", "<!-- end of results -->"
 SUITE = {  # name: arguments of the quick run
-    "transport": ["--seconds", "120"],
-    "throughput": ["--seconds", "90"],
+    "transport": ["--seconds", "210"],
+    "throughput": ["--seconds", "120"],
     "exported": ["--pairs", "5"],
     "latency": ["--seconds", "120"],
     "fairness": ["--seconds", "180"],

@@ -31,7 +31,7 @@ log = logging.getLogger("manyeyes")
 
 _PTS_JUMP_NS = 1_000_000_000
 _ROOM_MS = 50  # until the reading thread shows again that it lives
-_SLOW_MS = 50  # how long an answer may lie unseen while the reading thread is busy
+_SLOW_MS = 200  # how long an answer may lie unseen while the reading thread is busy
 
 
 class CameraProcess(Process):
