@@ -20,7 +20,11 @@ MAX_FUNCTION_LINES = 60  # without its docstring: contracts may be as long as th
 OWNERS = {
     "zmq": ["pipeline.transport"],
     "msgpack": ["pipeline.codec"],
-    "mmap": ["pipeline.memory", "stages.detector.archive"],  # … which reads files, not pools
+    "mmap": [
+        "pipeline.memory",
+        "stages.detector.archive",  # reads files, not pools
+        "stages.detector.cuda",  # asks whether memory is a mapping
+    ],
     "prometheus_client": ["pipeline.metrics"],
     "pydantic": ["pipeline.config", "pipeline.fields", "stages.training.settings"],
     "typer": ["pipeline.cli", "stages.training.commands"],
