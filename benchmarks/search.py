@@ -82,11 +82,12 @@ def find(
     known: dict[tuple[int, bool], Trial] = {}
 
     def passes(n: int, *, confirm: bool) -> bool:
-        for _ in range(TIMES if confirm else 1) if (n, confirm) not in known else ():
-            known[n, confirm] = trial(n, full_s if confirm else short_s)
-            trials.append(known[n, confirm])
-            if not known[n, confirm].passes(p99_ms):
-                break
+        if (n, confirm) not in known:
+            for _ in range(TIMES if confirm else 1):
+                known[n, confirm] = trial(n, full_s if confirm else short_s)
+                trials.append(known[n, confirm])
+                if not known[n, confirm].passes(p99_ms):
+                    break
         return known[n, confirm].passes(p99_ms)
 
     low, high = 0, 1
