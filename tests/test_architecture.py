@@ -29,7 +29,13 @@ OWNERS = {
     "pydantic": ["pipeline.config", "pipeline.fields", "stages.training.settings"],
     "typer": ["pipeline.cli", "stages.training.commands"],
     "rich": ["pipeline.cli", "pipeline.live", TRAINING],
-    "torch": ["stages.inference", "stages.detector.engines", "stages.detector.cuda", TRAINING],
+    "torch": [
+        "stages.inference",
+        "stages.detector.engines",
+        "stages.detector.cuda",
+        "stages.detector.group_norm",
+        TRAINING,
+    ],
     "torchvision": ["stages.detector.engines", TRAINING],
     "onnxruntime": ["stages.detector", "stages.probe", TRAINING],
     "onnx": [TRAINING],
@@ -135,9 +141,14 @@ def is_stage(module):
 
 
 def online_stages():
-    """But imaging, which may load cv2, and what torch runs on CUDA: they are only imported from
-    setup(), as the others show."""
-    offline = [TRAINING, "stages.imaging", "stages.detector.cuda"]
+    """But imaging, which may load cv2, and what torch runs: they are only imported from setup(), as
+    the others show."""
+    offline = [
+        TRAINING,
+        "stages.imaging",
+        "stages.detector.cuda",
+        "stages.detector.group_norm",
+    ]
     return [m for m in code() if inside(m.name, ["stages"]) and not inside(m.name, offline)]
 
 

@@ -202,7 +202,12 @@ class TorchScriptEngine(BaseEngine):
                 torch.jit.set_fusion_strategy([("DYNAMIC", 1)])
                 # the warm-up pays for the search, which a start with many batch sizes can't wait for
                 torch.backends.cudnn.benchmark = self._max_batch <= MAX_SEARCHED
-            return torch.jit.freeze(module)
+            module = torch.jit.freeze(module)
+            if not self._cuda:
+                from stages.detector import group_norm
+
+                group_norm.rewrite(module)
+            return module
 
     def _input(self, batch: Any) -> Any:
         """(B, 3, H, W); NHWC permuted is channels_last already: nothing is copied."""
