@@ -179,7 +179,7 @@ def told_trial(trial: Trial, p99_ms: float) -> str:
     why = trial.why(p99_ms)
     seen = "" if trial.failure else (
         f"p99 {trial.p99_ms:.0f} ms, {trial.served:.1%} served, {trial.cores:.1f} cores "
-        f"(others {trial.others:.1f}): "
+        f"(others {trial.others:.1f}; a core's work {trial.core_ms:.2f} ms): "
     )  # fmt: skip
     return f"{trial.cameras:4d} cameras, {trial.seconds:.0f} s: {seen}{why or 'passes'}"
 

@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks import plots
 from benchmarks.capacity import headline
 from benchmarks.measure import ROOT
+from benchmarks.search import SLOWER
 
 _CSS = ROOT / "stages" / "training" / "report.css"
 _MORE_CSS = """
@@ -118,6 +119,7 @@ def _trials(document: dict[str, Any]) -> str:
         "frames/s",
         "cores",
         "others",
+        "work ms",
         "answer",
     )
     head = "".join(f"<th>{name}</th>" for name in names)
@@ -126,7 +128,7 @@ def _trials(document: dict[str, Any]) -> str:
         cells = [
             row["cameras"], f"{row['seconds']:.0f} s", _ms(row["p50_ms"]), _ms(row["p99_ms"]),
             f"{row['served']:.1%}", f"{row['fps']:.1f}", f"{row['cores']:.2f}",
-            f"{row['others']:.2f}",
+            f"{row['others']:.2f}", f"{row['core_ms']:.2f}",
         ]  # fmt: skip
         answer = (
             f"<td class={'yes' if row['passed'] else 'no'}>{_safe(row['why'] or 'passes')}</td>"
@@ -135,7 +137,9 @@ def _trials(document: dict[str, Any]) -> str:
             "<tr>" + "".join(f"<td>{_safe(cell)}</td>" for cell in cells) + answer + "</tr>"
         )
     note = (
-        "<p class=sub>cores: that the run kept busy; others: that other programs did meanwhile</p>"
+        "<p class=sub>cores: that the run kept busy; others: that other programs did meanwhile; work: what "
+        "a core took for the same small piece of work meanwhile, so how fast the cores were. A trial that "
+        f"failed while they were slower than usual by more than {SLOWER - 1:.0%} was made again</p>"
     )
     return (
         f"{note}<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody>"

@@ -10,10 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from statistics import median
 from typing import Any
 
 SERVED = 0.99  # of all frames that a passing number of cameras has served
 TIMES = 2  # that an answer has to pass
+SLOWER = 1.05  # times what cores usually took: whoever fails then is tried again
+AGAIN = 2  # times at most
 OTHERS = 0.05  # of all cores: from there on it is worth a word that other programs were at work
 FULL = 0.85  # of a core or of all cores: from there on there is no reserve for what comes unevenly
 
@@ -32,6 +35,7 @@ class Trial:
     cpu_ms: dict[str, float] = field(default_factory=dict)  # per frame served, by stage
     busy: dict[str, float] = field(default_factory=dict)  # 0..1, by stage: its busiest process
     others: float = 0.0  # cores that other programs took
+    core_ms: float = 0.0  # that a core took for a fixed piece of work meanwhile; see pulse.py
     memory_bytes: int = 0  # proportional, of all processes
     failure: str = ""  # why it did not run at all
 
@@ -76,16 +80,24 @@ def find(
     p99 and share of a short window may err to both sides, so the answer of the search only says where
     to begin: from there down to a number that passes over `full_s`, then up while one more does. It has to
     pass TIMES times, each in a run of its own: at the edge one run in two passes, and whoever tries the
-    answer again wants to see it hold.
+    answer again wants to see it hold. A trial that failed while the cores were slower than they usually are
+    on this host says little about the number, and is made again.
     """
     trials: list[Trial] = []
     known: dict[tuple[int, bool], Trial] = {}
 
+    def tried(n: int, seconds: float) -> Trial:
+        for _ in range(1 + AGAIN):
+            trials.append(trial(n, seconds))
+            usual_ms = median(one.core_ms for one in trials)
+            if trials[-1].passes(p99_ms) or trials[-1].core_ms <= SLOWER * usual_ms:
+                break
+        return trials[-1]
+
     def passes(n: int, *, confirm: bool) -> bool:
         if (n, confirm) not in known:
             for _ in range(TIMES if confirm else 1):
-                known[n, confirm] = trial(n, full_s if confirm else short_s)
-                trials.append(known[n, confirm])
+                known[n, confirm] = tried(n, full_s if confirm else short_s)
                 if not known[n, confirm].passes(p99_ms):
                     break
         return known[n, confirm].passes(p99_ms)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.copies import Clip, copied, paced
+from benchmarks.pulse import Pulse
 from benchmarks.rig import Rig
 from benchmarks.search import Trial
 from benchmarks.stage_times import Look, windows
@@ -42,8 +44,10 @@ def _run(config: Config, clips: Sequence[Clip], n: int, seconds: float) -> Trial
         Rig(copied(config, clips, n, Path(folder)), edit=lambda plan: paced(plan, clips)) as rig,
     ):
         rig.window(WARM_UP_S)
-        (look,) = windows(rig, seconds, 1)
-    return trial_of(look, [clips[i % len(clips)].rate_hz for i in range(n)])
+        with Pulse() as pulse:
+            (look,) = windows(rig, seconds, 1)
+    rates_hz = [clips[i % len(clips)].rate_hz for i in range(n)]
+    return replace(trial_of(look, rates_hz), core_ms=pulse.core_ms)
 
 
 def failed(n: int, seconds: float, why: str) -> Trial:

@@ -51,6 +51,36 @@ def test_a_good_guess_needs_few_trials():
     assert [n for n, seconds in asked if seconds == 60] == [21, 21, 22]
 
 
+@given(n=st.integers(8, 70), slow=st.lists(st.booleans(), min_size=40, max_size=40))
+def test_what_fails_while_the_cores_are_slow_is_made_again(n, slow):
+    at = {i for i, it_is in enumerate(slow) if it_is and i % 3 == 0 and i > 3}  # now and then
+    asked = []
+
+    def trial(cameras, seconds):
+        is_slow = len(asked) in at
+        asked.append((cameras, seconds))
+        limit, core_ms = (n * 0.7, 1.2) if is_slow else (n, 1.0)
+        p99_ms = 50 if cameras <= limit else 500
+        return replace(FINE, cameras=cameras, core_ms=core_ms, p99_ms=p99_ms)
+
+    found = find(trial, p99_ms=100, short_s=5, full_s=60, most=256)
+    assert found.cameras == n
+    assert len(found.trials) == len(asked)
+    assert found.confirmed.passes(100)
+    assert not found.failed.passes(100)
+
+
+def test_a_host_that_stays_slow_gets_its_answer():
+    asked = []
+
+    def trial(cameras, seconds):
+        asked.append(cameras)
+        return replace(FINE, core_ms=1 + len(asked), p99_ms=500)  # slower and slower
+
+    assert find(trial, p99_ms=100, short_s=5, full_s=60, most=256).cameras == 0
+    assert asked == [1] * 6  # three short ones, three long ones
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [

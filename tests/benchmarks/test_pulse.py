@@ -1,0 +1,33 @@
+import threading
+import time
+
+from benchmarks.pulse import Pulse
+
+
+def test_the_pulse_goes_on_until_the_end_and_leaves_no_thread():
+    before = threading.active_count()
+    with Pulse() as pulse:
+        end = time.monotonic() + 10
+        while len(pulse._took_ms) < 3:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    assert threading.active_count() == before
+    assert 0.01 < pulse.core_ms < 100
+
+
+def test_waiting_for_a_core_does_not_count():
+    with Pulse() as alone:
+        pass
+    stop = threading.Event()
+
+    def spin():  # holds the interpreter, as a core can be held
+        while not stop.is_set():
+            pass
+
+    spinner = threading.Thread(target=spin)
+    spinner.start()
+    with Pulse() as beside:
+        time.sleep(0.5)
+    stop.set()
+    spinner.join()
+    assert beside.core_ms < 10 * alone.core_ms
