@@ -4,8 +4,8 @@ The sources of all cameras fill some slots in turns, preprocess takes them all, 
 then postprocess: the very classes and configurations of a plan, over the same frames, with nothing in
 between. No message, lock or wake-up is paid for: Σ of these CPU seconds is what the work itself takes.
 
-With so many frames at a time as the model takes in a batch, each stage finds the caches as the one before
-left them, as in any program that has all this to do; with many frames in a row it has them for itself.
+Each takes as many frames at a time as the model takes in a batch, and so finds the caches as the one before
+left them, as in any program that has all this to do.
 
     python -m benchmarks.alone FILE          the child: FILE holds the specs of the plan, as JSON
 """
@@ -31,7 +31,6 @@ from pipeline.runner import build
 from pipeline.wiring import Plan, ProcessSpec
 
 PARTS = ("capture", "preprocess", "inference", "postprocess")
-ROW = 24  # frames that one stage takes at most before the next one does
 
 
 class Alone:
@@ -57,12 +56,9 @@ class Alone:
             ]  # fmt: skip
             self._answers()  # all have read the file
 
-    def run(self, seconds: float, row: int = 0) -> dict[str, float]:
-        """CPU seconds a frame of every part, the mean of all copies.
-
-        row: frames that each part takes before the next one does, up to ROW; 0: a batch.
-        """
-        answers = self._ask({"seconds": seconds, "row": row})
+    def run(self, seconds: float) -> dict[str, float]:
+        """CPU seconds a frame of every part, the mean of all copies."""
+        answers = self._ask({"seconds": seconds})
         return {part: float(np.mean([a[part] for a in answers])) for part in PARTS}
 
     def found(self, frames: int) -> list[dict[str, Any]]:
@@ -109,9 +105,9 @@ class Stages:
 
     def __init__(self, specs: Sequence[ProcessSpec]) -> None:
         """specs: of all processes of a plan."""
-        self.batch = int(_of(specs, "inference").options["max_batch"])
+        self._batch = int(_of(specs, "inference").options["max_batch"])
         sources = [spec for spec in specs if spec.role == "source"]
-        self._slots = np.zeros((ROW, sources[0].slot_bytes), np.uint8)
+        self._slots = np.zeros((self._batch, sources[0].slot_bytes), np.uint8)
         parts = [build(spec.run, spec.config) for spec in sources]
         parts += [build(spec.run, spec.config) for spec in (_of(specs, part) for part in PARTS[1:])]
         for part in parts:
@@ -122,15 +118,14 @@ class Stages:
             source.open()
         self._frames = 0
 
-    def row(self, count: int) -> tuple[list[Result], dict[str, int]]:
-        """So many frames through every part; the CPU nanoseconds of each part."""
+    def batch(self) -> tuple[list[Result], dict[str, int]]:
+        """A batch of frames through every part; the CPU nanoseconds of each part."""
         times = [time.process_time_ns()]
-        frames = [self._read(slot) for slot in self._slots[:count]]
+        frames = [self._read(slot) for slot in self._slots]
         times.append(time.process_time_ns())
         tensors = [self._preprocess.process(frame) for frame in frames]
         times.append(time.process_time_ns())
-        batches = [tensors[i : i + self.batch] for i in range(0, count, self.batch)]
-        outputs = [o for batch in batches for o in self._inference.process_batch(batch)]
+        outputs = self._inference.process_batch(tensors)
         times.append(time.process_time_ns())
         results = [self._postprocess.process(output) for output in outputs]
         times.append(time.process_time_ns())
@@ -154,20 +149,20 @@ def main() -> None:
         if "frames" in question:
             results: list[Result] = []
             while len(results) < question["frames"]:
-                results += stages.row(stages.batch)[0]
+                results += stages.batch()[0]
             answer: Any = [as_dict(result) for result in results[: question["frames"]]]
         else:
-            answer = _timed(stages, question["seconds"], question["row"] or stages.batch)
+            answer = _timed(stages, question["seconds"])
         print(json.dumps(answer), flush=True)
 
 
-def _timed(stages: Stages, seconds: float, row: int) -> dict[str, float]:
-    spent, rows, end = dict.fromkeys(PARTS, 0), 0, time.monotonic() + seconds
+def _timed(stages: Stages, seconds: float) -> dict[str, float]:
+    spent, frames, end = dict.fromkeys(PARTS, 0), 0, time.monotonic() + seconds
     while time.monotonic() < end:
-        _, times = stages.row(row)
+        results, times = stages.batch()
         spent = {part: spent[part] + times[part] for part in PARTS}
-        rows += 1
-    return {part: ns / 1e9 / (rows * row) for part, ns in spent.items()}
+        frames += len(results)
+    return {part: ns / 1e9 / frames for part, ns in spent.items()}
 
 
 if __name__ == "__main__":

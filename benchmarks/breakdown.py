@@ -19,6 +19,7 @@ from rich.table import Table
 
 from benchmarks.copies import clips_of, harmless, is_live
 from benchmarks.measure import Figure, Machine, resampled_medians
+from benchmarks.pulse import Pulse
 from benchmarks.rig import Rig, Window
 from benchmarks.stage_times import Look, Spent, stage_of, windows
 from pipeline.config import Config
@@ -41,13 +42,16 @@ def measure(config: Config, seconds: float, starts: int) -> dict[str, Any]:
     machine = Machine()
     count = max(-(-MIN_WINDOWS // starts), round(seconds / starts / WINDOW_S))
     runs: list[Looks] = []
+    cores_ms: list[float] = []
     frames, total_s = 0, 0.0
     for _ in range(starts):
         with tempfile.TemporaryDirectory(prefix="manyeyes-stages-") as folder:
             with Rig(_endless(config, Path(folder))) as rig:
                 rig.window(WARM_UP_S)
                 before = _latency(rig.ledger)
-                runs.append(windows(rig, seconds / starts, count))
+                with Pulse() as pulse:
+                    runs.append(windows(rig, seconds / starts, count))
+                cores_ms.append(pulse.core_ms)
                 served, served_s = (
                     b - a for a, b in zip(before, _latency(rig.ledger), strict=True)
                 )
@@ -65,7 +69,11 @@ def measure(config: Config, seconds: float, starts: int) -> dict[str, Any]:
     return {
         "benchmark": "stages",
         "machine": machine.fingerprint(),
-        "conditions": {**_conditions(config, plan, looks), "starts": starts},
+        "conditions": {
+            **_conditions(config, plan, looks),
+            "starts": starts,
+            "core_ms": float(np.median(cores_ms)),
+        },
         "latency": {
             "mean_ms": 1e3 * total_s / frames,
             "p50_ms": 1e3 * p50_s,

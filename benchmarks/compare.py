@@ -11,7 +11,7 @@ import numpy as np
 from rich.table import Table
 
 from benchmarks.measure import resampled_medians
-from benchmarks.search import OTHERS
+from benchmarks.search import OTHERS, SLOWER
 from pipeline.errors import ConfigError
 
 # What two machines must have in common before their figures mean anything beside each other.
@@ -89,13 +89,22 @@ def changes(a: dict[str, Any], b: dict[str, Any], margin: float) -> list[Change]
 
 def notes(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
     """What makes two runs on the same machine hard to compare."""
-    took = [document.get("conditions", {}).get("others_cores", 0.0) for document in (a, b)]
-    if max(took) <= OTHERS * a["machine"]["cores"]:
-        return []
-    return [
-        f"other programs took {took[0]:.1f} cores in A and {took[1]:.1f} in B, which makes service times "
-        "longer; close what else runs"
-    ]
+    conditions = [document.get("conditions", {}) for document in (a, b)]
+    took = [its.get("others_cores", 0.0) for its in conditions]
+    found = []
+    if max(took) > OTHERS * a["machine"]["cores"]:
+        found.append(
+            f"other programs took {took[0]:.1f} cores in A and {took[1]:.1f} in B, which makes service "
+            "times longer; close what else runs"
+        )
+    work_ms = [its.get("core_ms", 0.0) for its in conditions]
+    if min(work_ms) > 0 and max(work_ms) > SLOWER * min(work_ms):
+        found.append(
+            f"the cores themselves were slower in {'AB'[int(work_ms[1] > work_ms[0])]}: the same small "
+            f"piece of work took {work_ms[0]:.2f} ms in A and {work_ms[1]:.2f} ms in B; compare runs that "
+            "were made one after the other"
+        )
+    return found
 
 
 def table(rows: list[Change]) -> Table:

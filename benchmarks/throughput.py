@@ -11,9 +11,9 @@ Alone means: without a pipeline, in a process that does the same frames of the s
 size and the one thread of the run, a batch at a time from stage to stage, so that each finds the caches as
 the one before left them; and as many such processes at the same time as there are cores. A core is slower
 while its neighbour works, by its clock, its caches and its hyper-thread, and a pipeline at full load keeps
-all of them at work; one process on an idle machine would set a limit that no program reaches. A second
-line, without a target, has a limit that none can reach: each stage takes 24 frames in a row, and has the
-caches for itself.
+all of them at work; one process on an idle machine would set a limit that no program reaches. They are
+measured before and after every window of the run, and the limit is what lies between: the speed of a host
+that others share changes within seconds.
 
 What other programs take of the cores while a window lasts (/proc/stat) is taken off them: on a machine of
 one's own that is next to nothing, and the figure is the one above.
@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.alone import PARTS, ROW, Alone, as_dict
+from benchmarks.alone import PARTS, Alone, as_dict
 from benchmarks.measure import (
     MIN_PAIRS,
     Figure,
@@ -96,7 +96,7 @@ def figures(seconds: float, video: Path | None = None, cameras: int = 4) -> list
                     {
                         "alone": lambda: alone.run(ALONE_S),
                         "run": lambda: _window(rig, gate),
-                        "row": lambda: alone.run(ALONE_S, ROW),
+                        "again": lambda: alone.run(ALONE_S),
                     },
                     progress="throughput",
                 )
@@ -105,33 +105,30 @@ def figures(seconds: float, video: Path | None = None, cameras: int = 4) -> list
             alone.close()
     windows, others = zip(*samples["run"], strict=True)
     free = [cores - other for other in others]
-    return _figures(windows, samples["alone"], samples["row"], free, batches)
+    return _figures(windows, samples["alone"], samples["again"], free, batches)
 
 
 def _figures(
     windows: Sequence[Window],
     alone: Sequence[dict[str, float]],
-    row: Sequence[dict[str, float]],
+    again: Sequence[dict[str, float]],
     cores: Sequence[float],
     batches: np.ndarray[Any, Any],
 ) -> list[Figure]:
-    """cores: those that the run had to itself, in each window."""
+    """alone, again: on both sides of each window; cores: those that the run had to itself in it."""
     fps = [window.fps for window in windows]
-    work_s = [sum(parts.values()) for parts in alone]
+    # a host that becomes slower meanwhile is half as slow in between
+    work_s = [(sum(a.values()) + sum(b.values())) / 2 for a, b in zip(alone, again, strict=True)]
     cpu_s = [sum(w.cpu_s.values()) / max(1, sum(w.served.values())) for w in windows]
     busy = [sum(w.cpu_s.values()) / w.seconds for w in windows]
-    by_part = ", ".join(f"{p} {np.median([a[p] for a in alone]) * 1e3:.2f}" for p in PARTS)
+    both = (*alone, *again)
+    by_part = ", ".join(f"{p} {np.median([a[p] for a in both]) * 1e3:.2f}" for p in PARTS)
     mean_batch = (batches * np.arange(MAX_BATCH + 1)).sum() / max(1, batches.sum())
     limits = [n / s for n, s in zip(cores, work_s, strict=True)]
-    warm = [n / sum(parts.values()) for n, parts in zip(cores, row, strict=True)]
     return [
         ratio(
             "b1", "fps / (cores ÷ Σ CPU s alone)", fps, limits, Target(sign="≥", limit=0.9),
             detail=f"{np.median(fps):.0f} : {np.median(limits):.0f} fps",
-        ),
-        ratio(
-            "b1", f"fps / (…, {ROW} frames in a row)", fps, warm,
-            detail=f"{np.median(fps):.0f} : {np.median(warm):.0f} fps",
         ),
         ratio(
             "b1", "CPU a frame, whole run / Σ alone", cpu_s, work_s,

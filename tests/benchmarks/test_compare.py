@@ -106,6 +106,13 @@ def test_other_programs_at_work_are_worth_a_word():
     assert "0.0 cores in A and 0.7 in B" in notes(quiet, busy)[0]
 
 
+def test_slower_cores_are_worth_a_word():
+    fast, alike, slow = ({**A, "conditions": {"core_ms": ms}} for ms in (0.20, 0.205, 0.25))
+    assert notes(fast, alike) == notes(A, slow) == []
+    assert "slower in B: the same small piece of work took 0.20 ms in A" in notes(fast, slow)[0]
+    assert "slower in A" in notes(slow, fast)[0]
+
+
 def test_other_benchmarks_and_other_files_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="'stages' and 'capacity'"):
         changes(A, {**A, "benchmark": "capacity"}, 0.1)
