@@ -137,9 +137,10 @@ def _trials(document: dict[str, Any]) -> str:
             "<tr>" + "".join(f"<td>{_safe(cell)}</td>" for cell in cells) + answer + "</tr>"
         )
     note = (
-        "<p class=sub>cores: that the run kept busy; others: that other programs did meanwhile; work: what "
-        "a core took for the same small piece of work meanwhile, so how fast the cores were. A trial that "
-        f"failed while they were slower than usual by more than {SLOWER - 1:.0%} was made again</p>"
+        "<p class=sub>cores: that the run kept busy; others: that other programs did meanwhile; work: "
+        "what a core took for the same small piece of work in the slowest second, so how fast the "
+        "cores were. What failed while they were slower than usual by more than "
+        f"{SLOWER - 1:.0%} was tried again</p>"
     )
     return (
         f"{note}<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody>"

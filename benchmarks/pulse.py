@@ -3,10 +3,11 @@
     with Pulse() as pulse:
         …                                   what is measured
     pulse.core_ms                           the median; a core that is slower by a fifth takes a fifth more
+    pulse.slowest_ms                        the same of the slowest second
 
-A host that other guests share has cores that are slower for minutes at a time. Waiting for a core does not
-count, only what the work takes once it has one; it is done twice each time, and the first, which finds cold
-caches, is not looked at. All of it takes a hundredth of a core.
+A host that other guests share has cores that are slower for seconds or minutes at a time. Waiting for a
+core does not count, only what the work takes once it has one; it is done twice each time, and the first,
+which finds cold caches, is not looked at. All of it takes a hundredth of a core.
 """
 
 from __future__ import annotations
@@ -47,6 +48,13 @@ class Pulse:
     def core_ms(self) -> float:
         """CPU time of the work, the median so far; there is at least one when the `with` has ended."""
         return float(np.median(self._took_ms))
+
+    @property
+    def slowest_ms(self) -> float:
+        """The largest of the medians of ten in a row, or of all if there are fewer."""
+        n = min(len(self._took_ms), round(1 / PERIOD_S))
+        rows = np.lib.stride_tricks.sliding_window_view(np.array(self._took_ms), n)
+        return float(np.median(rows, axis=1).max())
 
     def _measure(self) -> None:
         while True:

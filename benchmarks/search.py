@@ -35,7 +35,7 @@ class Trial:
     cpu_ms: dict[str, float] = field(default_factory=dict)  # per frame served, by stage
     busy: dict[str, float] = field(default_factory=dict)  # 0..1, by stage: its busiest process
     others: float = 0.0  # cores that other programs took
-    core_ms: float = 0.0  # that a core took for a fixed piece of work meanwhile; see pulse.py
+    core_ms: float = 0.0  # of a core for a fixed piece of work, in the slowest second; see pulse.py
     memory_bytes: int = 0  # proportional, of all processes
     failure: str = ""  # why it did not run at all
 
@@ -81,7 +81,8 @@ def find(
     to begin: from there down to a number that passes over `full_s`, then up while one more does. It has to
     pass TIMES times, each in a run of its own: at the edge one run in two passes, and whoever tries the
     answer again wants to see it hold. A trial that failed while the cores were slower than they usually are
-    on this host says little about the number, and is made again.
+    on this host, if only for a second, says little about the number, and is made again: one second in a
+    minute is more than the hundredth of all frames that may be late.
     """
     trials: list[Trial] = []
     known: dict[tuple[int, bool], Trial] = {}

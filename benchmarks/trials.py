@@ -47,7 +47,7 @@ def _run(config: Config, clips: Sequence[Clip], n: int, seconds: float) -> Trial
         with Pulse() as pulse:
             (look,) = windows(rig, seconds, 1)
     rates_hz = [clips[i % len(clips)].rate_hz for i in range(n)]
-    return replace(trial_of(look, rates_hz), core_ms=pulse.core_ms)
+    return replace(trial_of(look, rates_hz), core_ms=pulse.slowest_ms)
 
 
 def failed(n: int, seconds: float, why: str) -> Trial:
