@@ -210,6 +210,7 @@ def _add_camera(draft: _Draft, camera: CameraConfig, *, viewed: bool) -> None:
         role="source",
         cameras=(camera.name,),
         paths=(DETECT, VIEW) if viewed else (DETECT,),
+        works_ahead=True,
         options={"max_fps": camera.max_fps, "strict": draft.config.run.strict},
     )
 
@@ -229,7 +230,9 @@ def _insert_frames(
         if stage.path in (name, "both") and (path == DETECT or viewed)
     )
     _check_taken(stage, Frame)
-    draft.add(stage.name, stage.run, dict(stage.config), role="stage", paths=paths)
+    draft.add(
+        stage.name, stage.run, dict(stage.config), role="stage", paths=paths, works_ahead=True
+    )
     for producer in detect if DETECT in paths else view:
         draft.edge(producer, stage.name, draft.depths.frames, paths)
         draft.reads(stage.name, producer)
@@ -266,7 +269,10 @@ def _add_detector(
     names = [f"preprocess.{i}" if count > 1 else "preprocess" for i in range(count)]
     for i, name in enumerate(names):
         cameras = draft.cameras[i::count]
-        draft.add(name, PREPROCESS, {"facts": text}, role="stage", cameras=cameras, paths=(DETECT,))
+        draft.add(
+            name, PREPROCESS, {"facts": text}, role="stage", cameras=cameras, paths=(DETECT,),
+            works_ahead=True,
+        )  # fmt: skip
         for producer in detect:
             if set(draft.specs[producer].cameras) & set(cameras):
                 draft.edge(producer, name, depths.frames, (DETECT,))

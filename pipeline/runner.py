@@ -244,7 +244,6 @@ def main() -> int:
     """The child. Exit codes as in errors.py."""
     name, fd, parent = sys.argv[1:4]
     _die_with_parent(int(parent))
-    _share_cores()
     faulthandler.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the group; the supervisor decides
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -268,12 +267,12 @@ def _die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def _share_cores() -> None:
-    """Take turns on a busy core, sched(7): SCHED_BATCH, for all threads of this process.
+def _be_patient() -> None:
+    """SCHED_BATCH, sched(7), for all threads of this process that are still to come.
 
-    A frame wakes a dozen threads, and each of them would interrupt the model's process, which has to fill
-    the caches again. This way they wait for the end of its time slice (3 ms or so), all together; a core
-    that is idle takes them at once.
+    A frame wakes a dozen threads before it waits for the model, and on a busy core each of them would
+    interrupt the model's process, which has to fill its caches again. This way they wait together for the
+    end of its time slice, some milliseconds; a core that is idle takes them at once.
     """
     with contextlib.suppress(OSError):  # a sandbox may forbid it
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
@@ -285,6 +284,8 @@ def _process(control: Control) -> Process:
 
     select.select([control], [], [])
     (start, fds), *more = control.receive()
+    if start["spec"]["works_ahead"]:
+        _be_patient()
     kinds: dict[str, type[Process]] = {"source": CameraProcess, "batcher": BatcherProcess}
     process = kinds.get(start["spec"]["role"], StageProcess)(control, start, fds)
     process.obey_now(more)

@@ -54,6 +54,7 @@ class ProcessSpec:
     paths: tuple[int, ...]  # of what it takes in (a source: of what it gives)
     delivers: bool = False  # the path ends well with what this process returns
     in_order: bool = False  # several producers may give a camera's frames out of order
+    works_ahead: bool = False  # before the batcher: while the model is at work, nobody waits for it
     outputs: tuple[EdgeSpec, ...] = ()
     reads: tuple[str, ...] = ()  # the writers whose pools it maps
     slots: int = 0  # of its own pool

@@ -66,6 +66,7 @@ def plan(
             config=config,
             cameras=(name,),
             paths=(DETECT, VIEW),
+            works_ahead=True,
             slot_bytes=PIXELS,
         )
         for name in names
@@ -76,6 +77,7 @@ def plan(
             "parts:Shrink",
             [edge("batcher", (DETECT,), 6 if every else 3, 2 if every else 1)],
             paths=(DETECT,),
+            works_ahead=True,
             reads=captures,
             slot_bytes=32 * 32 * 3,
         ),
