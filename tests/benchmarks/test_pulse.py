@@ -21,21 +21,3 @@ def test_a_slow_second_is_seen_and_a_slow_moment_is_not():
     assert (pulse.core_ms, pulse.slowest_ms) == (1.0, 1.0)
     pulse._took_ms[100:110] = [1.5] * 10
     assert (pulse.core_ms, pulse.slowest_ms) == (1.0, 1.5)
-
-
-def test_waiting_for_a_core_does_not_count():
-    with Pulse() as alone:
-        pass
-    stop = threading.Event()
-
-    def spin():  # holds the interpreter, as a core can be held
-        while not stop.is_set():
-            pass
-
-    spinner = threading.Thread(target=spin)
-    spinner.start()
-    with Pulse() as beside:
-        time.sleep(0.5)
-    stop.set()
-    spinner.join()
-    assert beside.core_ms < 10 * alone.core_ms
