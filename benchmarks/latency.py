@@ -36,7 +36,8 @@ SPREAD = 0.02  # by which the rate of a camera may lie above or below the mean
 FIRST_HZ = 60.0  # of each camera, until the capacity is known
 HALF, NINETY, TWICE = 0.5, 0.9, 2.0  # loads
 HALF_S, NINETY_S, TWICE_S, SETTLE_S = 4.0, 7.0, 3.0, 1.0
-C3_S, C3_LONG_S, SLICES = 30.0, 60.0, 20
+C3_S, C3_LONG_S = 30.0, 60.0
+C1_SLICES, C3_SLICES = 4, 20  # of a window; each has its medians, and what drifts is in both sides
 MIN_BATCHES = 100  # of one size, for a p99 that is not the largest of them
 P99 = 0.99
 Array = np.ndarray[Any, Any]
@@ -112,10 +113,11 @@ def _sizes(rows: Array) -> str:
 
 
 def _c1(halves: Sequence[Part]) -> list[Figure]:
-    latency = [float(np.median(between(p.rows, "t_capture_ns", "t_result_ns"))) for p in halves]
-    stages = [{name: _median(p.rows, *ends) for name, ends in STAGES.items()} for p in halves]
+    slices = [rows for part in halves for rows in _slices(part, C1_SLICES)]
+    latency = [_median(rows, "t_capture_ns", "t_result_ns") for rows in slices]
+    stages = [{name: _median(rows, *ends) for name, ends in STAGES.items()} for rows in slices]
     hops = {
-        name: np.median([_median(p.rows, *ends) for p in halves]) for name, ends in HOPS.items()
+        name: np.median([_median(rows, *ends) for rows in slices]) for name, ends in HOPS.items()
     }
     work = [sum(times.values()) for times in stages]
     means = ", ".join(f"{n} {np.median([s[n] for s in stages]) * 1e3:.2f}" for n in STAGES)
@@ -151,14 +153,14 @@ def _c3(long: Part, parts: Sequence[Part]) -> list[Figure]:
     alpha, beta = fit(*batches([p.rows for p in parts if p.load != HALF] + [long.rows]))
     period_s = CAMERAS * long.window.seconds / sum(long.window.offered.values())
     bound = period_s + 2 * (alpha + beta * CAMERAS)
-    slices = _slices(long)
+    slices = _slices(long, C3_SLICES)
     ages = [float(np.quantile(between(rows, "t_capture_ns", "t_out_ns"), P99)) for rows in slices]
-    half = SLICES // 2
+    half = C3_SLICES // 2
     usual = [_median(rows, "t_capture_ns", "t_out_ns") for rows in slices]
     span = f"{long.window.seconds:.0f} s"
     return [
         ratio(
-            "c3", f"p99 age at the output / (T + 2S), 200 % load, {span}", ages, [bound] * SLICES,
+            "c3", f"p99 age at the output / (T + 2S), 200 % load, {span}", ages, [bound] * C3_SLICES,
             Target(sign="≤", limit=1),
             detail=f"{_ms(ages)} : {bound * 1e3:.2f} ms (T {period_s * 1e3:.2f} ms)",
         ),
@@ -220,11 +222,11 @@ def fit(sizes: Array, seconds: Array, *, q: float = P99) -> tuple[float, float]:
     return float(alpha), float(beta)
 
 
-def _slices(part: Part) -> list[Array]:
-    """Its rows cut into SLICES pieces of the same time."""
-    edges = np.linspace(part.window.begun_ns, part.window.ended_ns, SLICES + 1)
+def _slices(part: Part, n: int) -> list[Array]:
+    """Its rows cut into n pieces of the same time."""
+    edges = np.linspace(part.window.begun_ns, part.window.ended_ns, n + 1)
     piece = np.searchsorted(edges, part.rows["t_out_ns"], side="right") - 1
-    return [part.rows[piece == i] for i in range(SLICES)]
+    return [part.rows[piece == i] for i in range(n)]
 
 
 def _median(rows: Array, start: str, end: str) -> float:

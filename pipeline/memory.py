@@ -155,7 +155,7 @@ class PoolReader(_Pool):
         """
         self.check(ref)
         known, views = self._views[ref.slot]
-        if known is not specs:
+        if known is not specs and known != specs:  # those of two cameras are equal
             views = [self._view(ref.slot, spec) for spec in specs]
             self._views[ref.slot] = specs, views
         return views

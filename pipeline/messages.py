@@ -23,6 +23,7 @@ from pipeline.errors import FrameError
 
 MAX_MESSAGE_BYTES = 64 * 1024
 MAX_ARRAYS = 16  # of one message
+ALIGN_BYTES = 64  # a cache line; each array of a slot begins on one
 MAX_SIDE_PX = 1 << 15
 
 Array = npt.NDArray[Any]
@@ -158,6 +159,25 @@ class ArraySpec(NamedTuple):
     def nbytes(self) -> int:
         """Bytes of the array."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+def lay_out(arrays: Sequence[Array]) -> tuple[ArraySpec, ...]:
+    """A place in one slot for each array, one behind the other, each on cache lines of its own."""
+    specs, end = [], 0
+    for array in arrays:
+        specs.append(ArraySpec(array.dtype.str, array.shape, end))
+        end += -(-array.nbytes // ALIGN_BYTES) * ALIGN_BYTES
+    return tuple(specs)
+
+
+def copies(
+    arrays: Sequence[Array], specs: Sequence[ArraySpec], buffer: npt.NDArray[np.uint8]
+) -> tuple[Array, ...]:
+    """The arrays once more, at their specs in `buffer`."""
+    views = tuple(np.ndarray(spec.shape, spec.dtype, buffer, spec.offset) for spec in specs)
+    for view, array in zip(views, arrays, strict=True):
+        view[...] = array
+    return views
 
 
 class Envelope(NamedTuple):

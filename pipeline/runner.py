@@ -15,7 +15,6 @@ import signal
 import socket
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,6 +40,7 @@ class StageRuntime:
     def __init__(self, process: Process) -> None:
         self.cameras = process.spec.cameras
         self.empty = process.writer.empty
+        self.pack = process.writer.pack
         self.quit = process.quit_run
         self._process = process
 
@@ -121,12 +121,16 @@ class StageProcess(Process):
         if not self.reader.batches:
             return False
         batch = self.reader.batches[0]
-        per_camera = Counter(delivery.camera for delivery in batch)
-        room = all(self.writer.has_room(camera, n) for camera, n in per_camera.items())
-        if not room or self.writer.free_slots < len(batch):
+        if self.writer.free_slots < len(batch) or not self._has_room(batch):
             return False
         self._process(self.reader.batches.popleft())
         return True
+
+    def _has_room(self, batch: Sequence[Delivery]) -> bool:
+        per_camera: dict[str, int] = {}
+        for delivery in batch:
+            per_camera[delivery.camera] = per_camera.get(delivery.camera, 0) + 1
+        return all(map(self.writer.has_room, per_camera, per_camera.values()))
 
     def _may_take(self, delivery: Delivery) -> bool:
         if self.writer.free_slots < 1 or not self.writer.has_room(delivery.camera):

@@ -26,7 +26,15 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.detections import Detections
-from pipeline.messages import Frame, FrameInfo, PixelFormat, Tensor, frame_shape
+from pipeline.messages import (
+    Frame,
+    FrameInfo,
+    PixelFormat,
+    Tensor,
+    copies,
+    frame_shape,
+    lay_out,
+)
 
 Array = npt.NDArray[Any]
 
@@ -41,6 +49,12 @@ class Runtime(Protocol):
 
         Uninitialised, C-contiguous. To be filled and returned inside a message by the same call of
         `process`; afterwards it belongs to the readers. Raises FrameError if the slot is too small.
+        """
+
+    def pack(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
+        """Copies of all arrays of a result (at least one) in one shared slot, as `empty` has it for one.
+
+        Each begins on a cache line, ALIGN_BYTES, of its own. Raises FrameError if the slot is too small.
         """
 
     def count(self, name: str, camera: str, n: int = 1) -> None:
@@ -61,6 +75,12 @@ class LocalRuntime:
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         """Fresh memory."""
         return np.empty(shape, dtype)
+
+    def pack(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
+        """Copies in one piece of it."""
+        specs = lay_out(arrays)
+        buffer = self.empty((specs[-1].offset + arrays[-1].nbytes,), np.uint8)
+        return copies(arrays, specs, buffer)
 
     def count(self, name: str, camera: str, n: int = 1) -> None:
         """Kept in `counts[name, camera]`."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from operator import is_
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +16,28 @@ from pipeline.delivery import Edge, Parcel, fitting
 from pipeline.errors import FrameError, Full, MessageError
 from pipeline.ledger import Ledger, holder_code
 from pipeline.memory import PoolWriter
-from pipeline.messages import ArraySpec, FrameInfo, Message, SlotRef, arrays_of
+from pipeline.messages import (
+    ArraySpec,
+    FrameInfo,
+    Message,
+    SlotRef,
+    arrays_of,
+    copies,
+    lay_out,
+)
 from pipeline.slots import Slots
 from pipeline.transport import Context, Outbox
 from pipeline.wiring import EdgeSpec, ProcessSpec
 
-_ALIGN = 64
+
+class _Place(NamedTuple):
+    """The arrays that were made in a slot."""
+
+    arrays: tuple[npt.NDArray[Any], ...]
+    specs: tuple[ArraySpec, ...]
+
+
+_NOTHING = _Place((), ())
 
 
 @dataclass
@@ -52,8 +69,7 @@ class Writer:
         self._identity = f"{spec.name}.{incarnation}".encode()
         self._pool, self._pool_epoch = pool, pool_epoch
         self._slots = None if pool is None else Slots(pool.generations)
-        # slots that were given out and not yet published, and the array in it that `empty` made
-        self._open: dict[int, npt.NDArray[Any] | None] = {}
+        self._open: dict[int, _Place] = {}  # slots that were given out and not yet published
         self._resend = resend
         self._links = {
             edge.consumer: _Link(
@@ -86,24 +102,23 @@ class Writer:
         slot = self._slots.take()
         if slot is None:
             return None
-        self._open[slot] = None
+        self._open[slot] = _NOTHING
         return slot, self._pool.slot(slot)
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """See stage.Runtime.empty."""
         kind = np.dtype(dtype)
-        nbytes = int(np.prod(shape)) * kind.itemsize
-        taken = self.take()
-        if taken is None:
-            raise FrameError(f"{self._spec.name}: no free slot for another result of this call")
-        slot, buffer = taken
-        if nbytes > len(buffer):
-            raise FrameError(
-                f"{self._spec.name}: a result of {nbytes} bytes does not fit a slot of {len(buffer)}; "
-                "raise slot_bytes() or the camera's max_size"
-            )
-        array = self._open[slot] = buffer[:nbytes].view(kind).reshape(shape)
+        slot, buffer = self._take(int(np.prod(shape)) * kind.itemsize)
+        array = buffer.view(kind).reshape(shape)
+        self._open[slot] = _Place((array,), (ArraySpec(kind.str, array.shape, 0),))
         return array
+
+    def pack(self, arrays: Sequence[npt.NDArray[Any]]) -> tuple[npt.NDArray[Any], ...]:
+        """See stage.Runtime.pack."""
+        specs = lay_out(arrays)
+        slot, buffer = self._take(specs[-1].offset + arrays[-1].nbytes)
+        place = self._open[slot] = _Place(copies(arrays, specs, buffer), specs)
+        return place.arrays
 
     def cancel(self) -> None:
         """Give back every slot that was taken and not published."""
@@ -128,9 +143,9 @@ class Writer:
         return any(link.edge.wants(camera, now_ns) for link in self._serves[camera])
 
     def publish(self, message: Message) -> None:
-        """Offer a message to every consumer that wants it. Its arrays are copied unless `empty` made
-        them. Never waits; call `flush` afterwards."""
-        slot, *specs = self._place(arrays_of(message))
+        """Offer a message to every consumer that wants it. Its arrays are copied unless `empty` or
+        `pack` made them. Never waits; call `flush` afterwards."""
+        slot, specs = self._place(arrays_of(message))
         self.offer(message.info, slot, message_front(message, specs))
 
     def offer(self, info: FrameInfo, slot: int | None, front: bytes) -> None:
@@ -260,36 +275,38 @@ class Writer:
 
     # -- inside ------------------------------------------------------------------------------------
 
-    def _place(self, arrays: Sequence[npt.NDArray[Any]]) -> tuple[Any, ...]:
+    def _take(self, nbytes: int) -> tuple[int, npt.NDArray[np.uint8]]:
+        """A slot and its first `nbytes`. Raises FrameError."""
+        taken = self.take()
+        if taken is None:
+            raise FrameError(f"{self._spec.name}: no free slot for another result of this call")
+        slot, buffer = taken
+        if nbytes > len(buffer):
+            raise FrameError(
+                f"{self._spec.name}: a result of {nbytes} bytes does not fit a slot of {len(buffer)}; "
+                "raise slot_bytes() or the camera's max_size"
+            )
+        return slot, buffer[:nbytes]
+
+    def _place(
+        self, arrays: Sequence[npt.NDArray[Any]]
+    ) -> tuple[int | None, tuple[ArraySpec, ...]]:
         """The slot in which all arrays lie, copied there if need be, and where each lies."""
         if not arrays or self._pool is None:
-            return (None,)
-        for slot, array in self._open.items():
-            if len(arrays) == 1 and arrays[0] is array:
-                return slot, ArraySpec(array.dtype.str, array.shape, 0)
+            return None, ()
+        for slot, place in self._open.items():
+            if len(place.arrays) == len(arrays) and all(map(is_, place.arrays, arrays)):
+                return slot, place.specs
         places = [self._pool.locate(array) for array in arrays]
         slots = {place[0] for place in places if place is not None}
         if None in places or len(slots) != 1 or not all(a.flags.c_contiguous for a in arrays):
-            arrays = self._copied(arrays)
-            places = [self._pool.locate(array) for array in arrays]
-            slots = {place[0] for place in places if place is not None}
-        specs = [
+            return self._place(self.pack(arrays))
+        specs = tuple(
             ArraySpec(array.dtype.str, array.shape, place[1])
             for array, place in zip(arrays, places, strict=True)
             if place is not None
-        ]
-        return slots.pop(), *specs
-
-    def _copied(self, arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-        sizes = [-(-array.nbytes // _ALIGN) * _ALIGN for array in arrays]
-        buffer = self.empty((sum(sizes),), np.uint8)
-        copies, offset = [], 0
-        for array, size in zip(arrays, sizes, strict=True):
-            copy = buffer[offset : offset + array.nbytes].view(array.dtype).reshape(array.shape)
-            copy[...] = array
-            copies.append(copy)
-            offset += size
-        return copies
+        )
+        return slots.pop(), specs
 
     def _release(self, link: _Link, parcel: Parcel) -> None:
         if parcel.slot is not None and self._slots is not None:

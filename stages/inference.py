@@ -5,20 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from pipeline.errors import ConfigError, DeviceLost, ModelError
-from pipeline.messages import MAX_ARRAYS, Output, Tensor
+from pipeline.messages import ALIGN_BYTES, MAX_ARRAYS, Output, Tensor
 from pipeline.stage import BatchStage
 from stages.detector import archive, bundle, layouts
 from stages.detector.bundle import Facts
 
 log = logging.getLogger(__name__)
-
-ALIGN_BYTES = 64  # a cache line; each array of a slot starts on one
 
 
 @dataclass(frozen=True)
@@ -146,24 +140,13 @@ class Inference(BatchStage):
         results = self._engine.infer_pictures([item.pixels for item in items])
         return [
             Output(
-                info=item.info, fit=item.fit, model_id=self._model_id, arrays=self._packed(arrays)
+                info=item.info,
+                fit=item.fit,
+                model_id=self._model_id,
+                arrays=self.runtime.pack(arrays),
             )
             for item, arrays in zip(items, results, strict=True)
         ]
-
-    def _packed(self, arrays: Sequence[npt.NDArray[Any]]) -> tuple[npt.NDArray[Any], ...]:
-        """Copies of the arrays in one piece of memory of the runtime, each on its own cache line."""
-        starts, end = [], 0
-        for array in arrays:
-            starts.append(end)
-            end += -(-array.nbytes // ALIGN_BYTES) * ALIGN_BYTES
-        slot = self.runtime.empty((end,), np.uint8)
-        views = []
-        for start, array in zip(starts, arrays, strict=True):
-            view = slot[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-            view[...] = array
-            views.append(view)
-        return tuple(views)
 
 
 def _check_hash(config: InferenceConfig) -> None:

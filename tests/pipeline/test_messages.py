@@ -25,6 +25,7 @@ from pipeline.codec import (
 from pipeline.detections import Detections, Fit
 from pipeline.errors import FrameError, MessageError
 from pipeline.messages import (
+    ALIGN_BYTES,
     MAX_MESSAGE_BYTES,
     ArraySpec,
     Envelope,
@@ -35,6 +36,8 @@ from pipeline.messages import (
     SlotRef,
     Tensor,
     arrays_of,
+    copies,
+    lay_out,
 )
 
 FOUND = Detections(
@@ -324,3 +327,19 @@ def test_another_picture_must_have_the_size_of_the_frame():
     assert (drawn.format, drawn.image is BGR, drawn.info) == ("bgr24", True, FULL_INFO)
     with pytest.raises(FrameError, match="keep the size"):
         MESSAGES["i420"].with_image(BGR[:2])
+
+
+SHAPES = st.lists(st.integers(0, 5), min_size=1, max_size=3).map(tuple)
+
+
+@given(st.lists(st.tuples(SHAPES, st.sampled_from(["|u1", "<f4", "<i8"])), min_size=1, max_size=6))
+def test_arrays_lie_in_one_slot_on_lines_of_their_own(looks):
+    arrays = [np.full(shape, n + 1, dtype).T for n, (shape, dtype) in enumerate(looks)]
+    specs = lay_out(arrays)
+    buffer = np.zeros(specs[-1].offset + arrays[-1].nbytes, np.uint8)
+    views = copies(arrays, specs, buffer)  # all of them, before any is looked at
+    for array, view, spec in zip(arrays, views, specs, strict=True):
+        assert np.array_equal(view, array)
+        assert view.dtype == array.dtype
+        assert view.size == 0 or np.shares_memory(view, buffer)
+        assert spec.offset % ALIGN_BYTES == 0
