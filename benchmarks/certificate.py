@@ -12,10 +12,11 @@ from benchmarks.search import SLOWER
 
 _CSS = ROOT / "stages" / "training" / "report.css"
 _MORE_CSS = """
-.answer { display: flex; align-items: baseline; gap: 18px; margin: 6px 0 20px; flex-wrap: wrap; }
+.answer { display: flex; align-items: baseline; gap: 18px; margin: 6px 0 20px; }
 .answer b { font-size: 76px; line-height: 1; letter-spacing: -.04em; color: #059669; }
 .answer.none b { color: #dc2626; }
 .answer span { font-size: 19px; color: var(--soft); max-width: 44em; }
+.tiles b { white-space: nowrap; }
 .chart svg { width: 100%; height: auto; display: block; }
 section p { margin: 0 0 8px; max-width: 62em; }
 pre { background: #0f172a; color: #e2e8f0; border-radius: 8px; padding: 14px 16px; overflow-x: auto;

@@ -151,7 +151,7 @@ def curve(document: Mapping[str, Any]) -> Any:
     above.set_ylabel("p99 latency, ms", color=SOFT)
     below.set_ylabel("frames served, %", color=SOFT)
     below.set_xlabel("cameras", color=SOFT)
-    below.set_ylim(None, 101.5)
+    below.set_ylim(min(below.get_ylim()[0], 100 * served - 1.5), 101)
     most = max((row["cameras"] for row in ran), default=1)
     below.set_xlim(0, most * 1.04 + 0.5)
     best_n = document["hardware_cameras"]
@@ -173,8 +173,8 @@ def curve(document: Mapping[str, Any]) -> Any:
 def _limit(axis: Any, value: float, text: str, side: str) -> None:
     axis.axhline(value, color=INK, lw=1.3, ls=(0, (5, 3)), zorder=2)
     axis.annotate(
-        text, (1, value), xycoords=("axes fraction", "data"), ha="right", va=side, fontsize=9,
-        color=INK, xytext=(-4, 3 if side == "bottom" else -3), textcoords="offset points",
+        text, (0, value), xycoords=("axes fraction", "data"), ha="left", va=side, fontsize=9,
+        color=INK, xytext=(4, 3 if side == "bottom" else -3), textcoords="offset points",
     )  # fmt: skip
 
 
