@@ -47,12 +47,12 @@ def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=90, help="about how long c1 and c2 take")
-    parser.add_argument("--long", action="store_true", help="c3 for 60 s, and not 20")
+    parser.add_argument("--long", action="store_true", help="c3 for 60 s, and not 30")
     parser.add_argument("--json", type=Path, help="write the figures into this file, too")
     options = parser.parse_args()
     machine = Machine()
     rows = figures(options.seconds, C3_LONG_S if options.long else C3_S)
-    report("latency", rows, machine, options.json)
+    report("latency-long" if options.long else "latency", rows, machine, options.json)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
