@@ -55,13 +55,12 @@ class Rows:
             self._cells[TIMES.index(name), self._camera[info.camera], info.frame_id] = t_ns
 
     def table(self, frames: int) -> np.ndarray[Any, Any]:
-        """One ROW for each frame that has its detections, in order of t_result_ns.
+        """One ROW for each frame of which all is noted, in order of t_result_ns.
 
-        frames: how many of a camera to look at, from the first.
+        frames: how many of a camera to look at, from the first. The newest may be missing for as long as
+        a stage keeps its notes, a tenth of a second.
         """
-        # a copy, since the stages go on writing and nonzero counts before it collects
-        served = self._cells[TIMES.index("t_result_ns"), :, :frames].copy()
-        camera, frame_id = np.nonzero(served)
+        camera, frame_id = np.nonzero(self._cells[:, :, :frames].all(axis=0))
         rows = np.empty(len(camera), ROW)
         rows["camera"], rows["frame_id"] = camera, frame_id
         for cells, name in zip(self._cells, TIMES, strict=True):

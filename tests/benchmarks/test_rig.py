@@ -44,20 +44,21 @@ def test_a_window_in_which_nothing_happened_is_all_zeros():
     assert not window.latency.any()
 
 
-def test_rows_are_those_of_frames_with_a_result(tmp_path):
+def test_rows_are_those_of_frames_of_which_all_is_noted(tmp_path):
     rows = Rows(tmp_path / "rows", ["a", "b"])
     assert rows.table(10).shape == (0,)
     other = Rows(tmp_path / "rows", ["a", "b"])  # as another process has them
-    for camera, frame_id, t_ns in (("b", 3, 200), ("a", 0, 100), ("a", 1, 300)):
+    for camera, frame_id, t_ns, times in (
+        ("b", 3, 200, TIMES), ("a", 0, 100, TIMES), ("a", 1, 300, TIMES[:-1]), ("a", 2, 400, TIMES[-1:]),
+    ):  # fmt: skip
         info = FrameInfo(
             camera=camera, frame_id=frame_id, t_capture_ns=0, t_wall_ns=0, width=2, height=2
         )
-        other.note("t_in_ns", t_ns + 1, info)
-        if t_ns != 300:
-            other.note("t_result_ns", t_ns, info)
+        for place, name in enumerate(times):
+            other.note(name, t_ns + place, info)
     table = rows.table(10)
     assert table.dtype == ROW
-    assert table[["camera", "frame_id", "t_in_ns"]].tolist() == [(0, 0, 101), (1, 3, 201)]
+    assert table[["camera", "frame_id", "t_in_ns"]].tolist() == [(0, 0, 102), (1, 3, 202)]
     assert len(TIMES) == len(ROW.names) - 2
 
 
