@@ -161,7 +161,7 @@ class PoolReader(_Pool):
         return views
 
     def _view(self, slot: int, spec: ArraySpec) -> npt.NDArray[Any]:
-        if spec.offset + spec.nbytes > self.slot_bytes:
+        if spec.end > self.slot_bytes:
             raise MessageError(
                 f"array of {spec.nbytes} bytes at {spec.offset} in a slot of {self.slot_bytes}"
             )

@@ -160,6 +160,11 @@ class ArraySpec(NamedTuple):
         """Bytes of the array."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
+    @property
+    def end(self) -> int:
+        """Offset of what may lie behind it."""
+        return self.offset + self.nbytes
+
 
 def lay_out(arrays: Sequence[Array]) -> tuple[ArraySpec, ...]:
     """A place in one slot for each array, one behind the other, each on cache lines of its own."""

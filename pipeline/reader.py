@@ -60,7 +60,7 @@ class Reader:
         self._spec, self._ledger, self._code, self._to_bgr = spec, ledger, code, to_bgr
         self._index = ledger.process_index[spec.name]
         self._takes_batches = spec.role in ("batch", "batcher")
-        self._looks_inside = spec.role != "batcher"
+        self._maps_pools = bool(spec.reads)
         self._joins = spec.role == "join"
         self._inbox = Inbox(context, endpoint)
         self.descriptor = self._inbox.descriptor  # to poll; see transport.poller
@@ -95,7 +95,7 @@ class Reader:
             batch = []
             for envelope, raw in envelopes:
                 info, ref = envelope.info, envelope.ref
-                if self._looks_inside and ref is not None and ref.pool_epoch not in self._pools:
+                if self._maps_pools and ref is not None and ref.pool_epoch not in self._pools:
                     expect_pools()
                 queue = self._queues.get(info.camera)
                 if queue is None:

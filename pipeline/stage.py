@@ -79,7 +79,7 @@ class LocalRuntime:
     def pack(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
         """Copies in one piece of it."""
         specs = lay_out(arrays)
-        buffer = self.empty((specs[-1].offset + arrays[-1].nbytes,), np.uint8)
+        buffer = self.empty((specs[-1].end,), np.uint8)
         return copies(arrays, specs, buffer)
 
     def count(self, name: str, camera: str, n: int = 1) -> None:

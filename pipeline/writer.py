@@ -116,7 +116,7 @@ class Writer:
     def pack(self, arrays: Sequence[npt.NDArray[Any]]) -> tuple[npt.NDArray[Any], ...]:
         """See stage.Runtime.pack."""
         specs = lay_out(arrays)
-        slot, buffer = self._take(specs[-1].offset + arrays[-1].nbytes)
+        slot, buffer = self._take(specs[-1].end)
         place = self._open[slot] = _Place(copies(arrays, specs, buffer), specs)
         return place.arrays
 

@@ -336,7 +336,7 @@ SHAPES = st.lists(st.integers(0, 5), min_size=1, max_size=3).map(tuple)
 def test_arrays_lie_in_one_slot_on_lines_of_their_own(looks):
     arrays = [np.full(shape, n + 1, dtype).T for n, (shape, dtype) in enumerate(looks)]
     specs = lay_out(arrays)
-    buffer = np.zeros(specs[-1].offset + arrays[-1].nbytes, np.uint8)
+    buffer = np.zeros(specs[-1].end, np.uint8)
     views = copies(arrays, specs, buffer)  # all of them, before any is looked at
     for array, view, spec in zip(arrays, views, specs, strict=True):
         assert np.array_equal(view, array)
