@@ -17,8 +17,10 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -62,25 +64,56 @@ _HOLDER_BIT = 32  # of the word, on the little-endian machines that there are
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """What the ledger of a run has room for; the same in every process."""
+    """What the ledger of a run has room for, and the rows that one knows by name.
 
-    cameras: tuple[str, ...]
-    processes: tuple[str, ...]
-    counters: tuple[tuple[str, str, str], ...] = ()  # (process, name, camera), in order of cells
+    The supervisor knows them all (`of`). A process is told its own (`part`), so that its first message
+    does not grow with the cameras, classes and processes that it has nothing to do with.
+    """
+
+    room: tuple[int, int, int]  # rows for cameras, processes and counters
+    cameras: dict[str, int]  # name → row
+    processes: dict[str, int]
+    counters: dict[str, dict[str, int]]  # process → name → row, which has a cell for every camera
     has_view: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        cameras: Sequence[str],
+        processes: Sequence[str],
+        counters: Mapping[str, Sequence[str]] = MappingProxyType({}),
+        *,
+        has_view: bool = True,
+    ) -> Layout:
+        """Rows in this order; counters: the names of those of each process that has any."""
+        free = count()
+        rows = {p: {name: next(free) for name in names} for p, names in counters.items()}
+        return cls(
+            room=(len(cameras), len(processes), sum(map(len, rows.values()))),
+            cameras={name: row for row, name in enumerate(cameras)},
+            processes={name: row for row, name in enumerate(processes)},
+            counters=rows,
+            has_view=has_view,
+        )
+
+    def part(self, process: str, cameras: Sequence[str]) -> Layout:
+        """As one process of these cameras has to know it: the same memory, its own names."""
+        return replace(
+            self,
+            cameras={camera: self.cameras[camera] for camera in cameras},
+            processes={process: self.processes[process]},
+            counters={process: self.counters.get(process, {})},
+        )
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Layout:
         """Back from `dataclasses.asdict` and JSON, which knows no tuples."""
-        cameras, processes = tuple(fields["cameras"]), tuple(fields["processes"])
-        counters = tuple((process, name, camera) for process, name, camera in fields["counters"])
-        return cls(
-            cameras=cameras, processes=processes, counters=counters, has_view=fields["has_view"]
-        )
+        cameras, processes, counters = fields["room"]
+        return cls(**{**fields, "room": (cameras, processes, counters)})
 
     def fields(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
         """Name → dtype and shape of every array."""
-        c, p, cells = len(self.cameras), len(self.processes), len(EDGES_S) + 1
+        (c, p, n), cells = self.room, len(EDGES_S) + 1
         u1, u8, f8 = (np.dtype(kind) for kind in ("u1", "u8", "f8"))
         return {
             "captured": (u8, (c,)),  # by the camera's process
@@ -100,7 +133,7 @@ class Layout:
             "latency_seconds": (u8, (c, cells)),  # by postprocess
             "latency_seconds_sum": (f8, (c,)),
             "slots": (u8, (p, 2)),  # free, leased
-            "counters": (u8, (max(1, len(self.counters)),)),
+            "counters": (u8, (max(1, n), c)),  # by their process
         }
 
     @property
@@ -132,10 +165,8 @@ class Ledger:
         # single cells through memoryviews: one aligned store, and a tenth of numpy's way to a scalar
         self._cells: dict[str, Any] = {name: memoryview(a.data) for name, a in self._arrays.items()}
         self._fates: Any = memoryview(fate.view(np.uint64).data)
-        self.camera_index = {camera: i for i, camera in enumerate(layout.cameras)}
-        self.process_index = {process: i for i, process in enumerate(layout.processes)}
+        self.camera_index, self.process_index = layout.cameras, layout.processes
         self._settled_below: dict[tuple[int, int], int] = {}
-        self.counter_index = {key: i for i, key in enumerate(layout.counters)}
 
     @classmethod
     def local(cls, layout: Layout) -> Ledger:
@@ -202,7 +233,15 @@ class Ledger:
 
     def count(self, process: str, name: str, camera: str, n: int = 1) -> None:
         """Add to a counter that the layout knows."""
-        self.add("counters", self.counter_index[process, name, camera], n)
+        self.add("counters", self._counter(process, name, camera), n)
+
+    def counted(self, process: str, name: str, camera: str) -> int:
+        """What `count` has added up."""
+        n: int = self._cells["counters"][self._counter(process, name, camera)]
+        return n
+
+    def _counter(self, process: str, name: str, camera: str) -> tuple[int, int]:
+        return self.layout.counters[process][name], self.camera_index[camera]
 
     def observe(self, name: str, row: int, seconds: float) -> None:
         """Put a duration into the histogram `name` of a process or camera."""

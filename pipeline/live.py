@@ -177,14 +177,11 @@ def _reasons(totals: list[Totals]) -> str:
 
 def _truth(supervisor: Supervisor, cameras: list[str]) -> dict[str, _Hits]:
     """What was found, found for nothing, and missed, per camera; {} where no truth travelled along."""
-    index = supervisor.ledger.counter_index
-    counted = supervisor.ledger["counters"]
-    truth = {}
+    ledger, truth = supervisor.ledger, {}
+    if not set(_TRUTH) <= ledger.layout.counters.get("postprocess", {}).keys():
+        return {}
     for camera in cameras:
-        keys = [("postprocess", name, camera) for name in _TRUTH]
-        if not all(key in index for key in keys):
-            return {}
-        hits, extra, missed = (int(counted[index[key]]) for key in keys)
+        hits, extra, missed = (ledger.counted("postprocess", name, camera) for name in _TRUTH)
         truth[camera] = (hits, extra, missed)
     return truth if any(map(any, truth.values())) else {}
 

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import PackageNotFoundError, version
+from itertools import product
 from typing import Any, Protocol
 
 import numpy as np
@@ -162,7 +163,7 @@ class LedgerCollector(Collector):
             ("wait_seconds", "Time from ready at the producer to process()"),
         ):
             family = HistogramMetricFamily(f"manyeyes_{cells}", text, labels=["stage"])
-            for row, name in enumerate(ledger.layout.processes):
+            for name, row in ledger.process_index.items():
                 if ledger[cells][row].any():
                     _add(family, [name], ledger[cells][row], float(ledger[cells + "_sum"][row]))
             yield family
@@ -218,13 +219,15 @@ class LedgerCollector(Collector):
         others = CounterMetricFamily(
             "manyeyes_stage_events", "What stages count", labels=["stage", "camera", "event"]
         )
-        cells = self._run.ledger["counters"]
-        for (process, name, camera), index in self._run.ledger.counter_index.items():
-            kind, _, label = name.partition(":")
-            if kind == "detections":
-                detections.add_metric([camera, label], int(cells[index]))
-            else:
-                others.add_metric([process, camera, name], int(cells[index]))
+        ledger = self._run.ledger
+        for spec in self._run.plan.processes:
+            for name, camera in product(spec.counters, spec.cameras):
+                n = ledger.counted(spec.name, name, camera)
+                kind, _, label = name.partition(":")
+                if kind == "detections":
+                    detections.add_metric([camera, label], n)
+                else:
+                    others.add_metric([spec.name, camera, name], n)
         yield from (detections, others)
 
 

@@ -188,9 +188,10 @@ class Supervisor:
         child.allocate(self._epochs)
 
     def _start(self, child: Child) -> None:
+        layout = self.plan.layout.part(child.name, child.spec.cameras)
         first: dict[str, Any] = {
             "spec": dataclasses.asdict(child.spec),
-            "layout": dataclasses.asdict(self.plan.layout),
+            "layout": dataclasses.asdict(layout),
             "policy": self.plan.policy,
             "endpoint": self._directory.endpoint(child.name, child.incarnation + 1),
             "to_bgr": self.options.to_bgr,

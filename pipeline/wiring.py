@@ -91,15 +91,10 @@ class Plan:
     @cached_property
     def layout(self) -> Layout:
         """The ledger that this run needs."""
-        return Layout(
-            cameras=self.cameras,
-            processes=tuple(process.name for process in self.processes),
-            counters=tuple(
-                (process.name, counter, camera)
-                for process in self.processes
-                for counter in process.counters
-                for camera in process.cameras
-            ),
+        return Layout.of(
+            self.cameras,
+            tuple(process.name for process in self.processes),
+            {process.name: process.counters for process in self.processes if process.counters},
             has_view=any(VIEW in process.paths for process in self.processes),
         )
 

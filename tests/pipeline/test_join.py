@@ -54,7 +54,7 @@ def waiting(frame_id):
 
 @pytest.fixture
 def ledger():
-    return Ledger.local(Layout(cameras=("gate",), processes=("render",)))
+    return Ledger.local(Layout.of(("gate",), ("render",)))
 
 
 def side(detections):

@@ -21,7 +21,7 @@ from pipeline.ledger import (
 
 
 def ledger():
-    return Ledger.local(Layout(cameras=("gate", "yard"), processes=("capture.gate", "preprocess")))
+    return Ledger.local(Layout.of(("gate", "yard"), ("capture.gate", "preprocess")))
 
 
 def test_nothing_captured_is_a_ledger_that_closes():
@@ -118,19 +118,36 @@ def test_frames_are_released_in_order_of_their_fates():
 
 
 def test_another_process_sees_the_same_memory():
-    layout = Layout(cameras=("gate",), processes=("p",), counters=(("p", "hits", "gate"),))
+    layout = Layout.of(("gate", "yard"), ("p", "q"), {"p": ("hits",), "q": ("misses", "hits")})
     fd = os.memfd_create("ledger")
     os.ftruncate(fd, layout.nbytes)
-    ours, theirs = Ledger(fd, layout), Ledger(fd, Layout.from_json(_through_json(layout)))
+    ours, theirs = Ledger(fd, layout), Ledger(fd, _through_json(layout.part("q", ("yard",))))
     os.close(fd)
-    theirs.count("p", "hits", "gate", 3)
-    assert ours["counters"].tolist() == [3]
-    assert theirs.capture(0, holder=9) == 0
-    assert ours["captured"][0] == 1
+    yard = theirs.camera_index["yard"]
+    theirs.count("q", "hits", "yard", 3)
+    assert {
+        key: ours.counted(*key)
+        for key in (("p", "hits", "yard"), ("q", "misses", "yard"), ("q", "hits", "gate"))
+    } == {("p", "hits", "yard"): 0, ("q", "misses", "yard"): 0, ("q", "hits", "gate"): 0}
+    assert ours.counted("q", "hits", "yard") == 3
+    assert theirs.capture(yard, holder=9) == 0
+    assert ours["captured"].tolist() == [0, 1]
+    theirs.put("torn", theirs.process_index["q"], 5)
+    assert ours["torn"].tolist() == [0, 5]
+
+
+def test_what_a_camera_is_told_of_the_ledger_does_not_grow_with_the_others():
+    def told(cameras, classes):
+        names = [f"c{i}" for i in range(cameras)]
+        counters = {"postprocess": [f"detections:{i}" for i in range(classes)], "capture.c0": ["n"]}
+        layout = Layout.of(names, [*(f"capture.{c}" for c in names), "postprocess"], counters)
+        return len(json.dumps(dataclasses.asdict(layout.part("capture.c0", ("c0",)))))
+
+    assert told(200, 600) <= told(2, 2) + 20  # its numbers have more digits
 
 
 def _through_json(layout):
-    return json.loads(json.dumps(dataclasses.asdict(layout)))
+    return Layout.from_json(json.loads(json.dumps(dataclasses.asdict(layout))))
 
 
 @pytest.mark.parametrize("q", [0.5, 0.9, 0.99])

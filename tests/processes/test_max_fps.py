@@ -25,8 +25,7 @@ def test_frames_above_max_fps_are_skipped_undecoded_and_counted(tmp_path):
     )
     supervisor = Supervisor(replace(plan, processes=processes), Options(to_bgr=None))
     supervisor.run()
-    index, cells = supervisor.ledger.counter_index, supervisor.ledger["counters"]
-    decoded = {c: int(cells[index[f"capture.{c}", "decoded", c]]) for c in ("c0", "c1")}
+    decoded = {c: supervisor.ledger.counted(f"capture.{c}", "decoded", c) for c in ("c0", "c1")}
     for camera, n in decoded.items():
         totals = supervisor.totals[camera, "detect"]
         assert (totals.error, totals.captured) == (0, 200)
