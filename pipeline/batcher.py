@@ -63,7 +63,7 @@ class BatcherProcess(Process):
         """A worker is ready."""
         if consumer in self._workers:
             self.on_gone(consumer)
-        outbox = Outbox(self.context, endpoint, f"{self.spec.name}.{self.code}".encode())
+        outbox = Outbox(self.context, endpoint, self.identity)
         self._workers[consumer] = _Worker(outbox, code)
         self._new_pollers()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -34,6 +35,7 @@ class Child:
         self.restarts = Restarts()
         self.restart_at = 0.0
         self.incarnation = -1
+        self.identity = ""  # to its consumers; of this incarnation
         self.pool_epoch = 0
         self.pool_fd: int | None = None
         self.drained = False
@@ -102,6 +104,7 @@ class Child:
     def start(self, first: dict[str, Any], fds: Sequence[int]) -> None:
         """A fresh interpreter; `first` is its first command, with the memory it needs."""
         self.incarnation += 1
+        self.identity = secrets.token_hex(16)
         self._control, theirs = Control.pair()
         arguments = [self.name, str(theirs.fileno()), str(os.getpid())]
         self._process = subprocess.Popen(
@@ -115,7 +118,10 @@ class Child:
         self.state, self.failure, self.drained, self._kill_at = "starting", None, False, None
         self._started_at = time.monotonic()
         self._processed_before = self._processed()
-        self.send("start", fds, incarnation=self.incarnation, pool_epoch=self.pool_epoch, **first)
+        self.send(
+            "start", fds, incarnation=self.incarnation, identity=self.identity,
+            pool_epoch=self.pool_epoch, **first,
+        )  # fmt: skip
 
     def send(self, command: str, fds: Sequence[int] = (), **fields: Any) -> None:
         """To a process that may be dead: then it does not matter."""

@@ -3,7 +3,7 @@
 It carries small JSON messages with file descriptors (memory). Its EOF is the news that the other side
 is dead: no timer, no heartbeat.
 
-    supervisor → child   start, pool, forget, connect, gone, go, drain
+    supervisor → child   start, pool, forget, accept, connect, gone, go, drain
     child → supervisor   ready, failed, quit
 """
 

@@ -31,6 +31,7 @@ class Process:
         self.ledger = Ledger(fds[0], Layout.from_json(start["layout"]))
         self.index = self.ledger.process_index[self.spec.name]
         self.code = holder_code(self.index, start["incarnation"])
+        self.identity = str(start["identity"]).encode()
         self.draining = False
         self.going = False  # everything that has to be ready at the start of the run is
         pool = None
@@ -43,7 +44,8 @@ class Process:
             self.spec,
             self.ledger,
             context,
-            incarnation=start["incarnation"],
+            code=self.code,
+            identity=self.identity,
             pool=pool,
             pool_epoch=start["pool_epoch"],
             resend=self.policy == "every",
@@ -79,6 +81,10 @@ class Process:
     def on_forget(self, epoch: int) -> None:
         """A producer died; its pool is not needed any more once our queue is empty of it."""
         self.reader.forget(epoch)
+
+    def on_accept(self, sender: str) -> None:
+        """A producer is ready to send, by this name."""
+        self.reader.accept(sender)
 
     def on_connect(self, consumer: str, endpoint: str, code: int) -> None:
         """A consumer is ready to read."""

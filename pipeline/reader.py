@@ -63,6 +63,7 @@ class Reader:
         self._maps_pools = bool(spec.reads)
         self._joins = spec.role == "join"
         self._inbox = Inbox(context, endpoint)
+        self._accepted: set[bytes] = set()
         self.descriptor = self._inbox.descriptor  # to poll; see transport.poller
         self._pools: dict[int, PoolReader] = {}
         self._queues: dict[str, deque[Delivery]] = {camera: deque() for camera in spec.cameras}
@@ -80,13 +81,26 @@ class Reader:
         """Its writer is dead: what is still queued of it is lost; the memory goes."""
         self._pools.pop(pool_epoch, None)
 
-    def receive(self, expect_pools: Callable[[], None]) -> None:
+    def accept(self, sender: str) -> None:
+        """A producer sends by this name, which it alone was told: what comes from others is garbage.
+
+        Whoever may open our socket could else take the name of a producer that is to come, which
+        ZeroMQ would then turn away for ever.
+        """
+        self._accepted.add(sender.encode())
+
+    def receive(self, expect: Callable[[], None]) -> None:
         """Take in all messages that are here; never waits.
 
-        expect_pools: called for a descriptor of an unknown pool, whose announcement is then waiting in
-        the control channel, since it was sent before the writer could send anything.
+        expect: called for an unknown sender or pool, whose announcement is then waiting in the control
+        channel, since it was sent before the producer could send anything.
         """
         for sender, data in self._inbox.receive():
+            if sender not in self._accepted:
+                expect()
+                if sender not in self._accepted:
+                    self._ledger.add("garbage", self._index)
+                    continue
             try:
                 envelopes = decode(data)
             except MessageError:
@@ -96,7 +110,7 @@ class Reader:
             for envelope, raw in envelopes:
                 info, ref = envelope.info, envelope.ref
                 if self._maps_pools and ref is not None and ref.pool_epoch not in self._pools:
-                    expect_pools()
+                    expect()
                 queue = self._queues.get(info.camera)
                 if queue is None:
                     self._ledger.add("garbage", self._index)

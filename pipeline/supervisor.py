@@ -223,6 +223,8 @@ class Supervisor:
             )
 
     def _connect(self, producer: Child, consumer: Child) -> None:
+        # first: the consumer must know its producer before that one can send
+        consumer.send("accept", sender=producer.identity)
         endpoint = self._directory.endpoint(consumer.name, consumer.incarnation)
         producer.send("connect", consumer=consumer.name, endpoint=endpoint, code=consumer.code)
 

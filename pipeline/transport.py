@@ -122,7 +122,8 @@ class Outbox(_Channel):
     """To one consumer."""
 
     def __init__(self, context: Context, endpoint: str, identity: bytes) -> None:
-        """identity: unique for this process and its incarnation. Returns before it is connected."""
+        """identity: nobody else's, and not to be guessed; see Reader.accept. Returns before it is
+        connected."""
         super().__init__(context, zmq.DEALER)
         self.socket.setsockopt(zmq.ROUTING_ID, identity)
         self.socket.connect(endpoint)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pipeline.codec import decode_done, encode_batch, message_front, pack_numbers
 from pipeline.delivery import Edge, Parcel, fitting
 from pipeline.errors import FrameError, Full, MessageError
-from pipeline.ledger import Ledger, holder_code
+from pipeline.ledger import Ledger
 from pipeline.memory import PoolWriter
 from pipeline.messages import (
     ArraySpec,
@@ -57,16 +57,17 @@ class Writer:
         ledger: Ledger,
         context: Context,
         *,
-        incarnation: int,
+        code: int,
+        identity: bytes,
         pool: PoolWriter | None,
         pool_epoch: int,
         resend: bool,
     ) -> None:
-        """resend: give a consumer's successor again what was under way to it (policy `every`)."""
+        """code, identity: of this process in this incarnation, in the ledger and to its consumers.
+        resend: give a consumer's successor again what was under way to it (policy `every`)."""
         self._spec, self._ledger, self._context = spec, ledger, context
         self._index = ledger.process_index[spec.name]
-        self.code = holder_code(self._index, incarnation)
-        self._identity = f"{spec.name}.{incarnation}".encode()
+        self.code, self._identity = code, identity
         self._pool, self._pool_epoch = pool, pool_epoch
         self._slots = None if pool is None else Slots(pool.generations)
         self._open: dict[int, _Place] = {}  # slots that were given out and not yet published
