@@ -101,7 +101,7 @@ def _frames(path: Path, stem: str) -> Iterator[_Shot]:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise DataError(f"{path}: no video in this file")
-            rate = container.streams.video[0].average_rate or Fraction(25)
+            rate = Fraction(container.streams.video[0].average_rate or 25)
             for i, frame in enumerate(container.decode(video=0)):
                 image = frame.to_ndarray(format="bgr24").astype("uint8", copy=False)
                 yield _Shot(source=stem, index=i, name=None, image=image, rate_hz=rate)
