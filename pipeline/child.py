@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline import memory
+from pipeline import memory, signals
 from pipeline.control import Control
 from pipeline.errors import PeerGone
 from pipeline.ledger import Ledger, holder_code
@@ -107,12 +107,13 @@ class Child:
         self.identity = secrets.token_hex(16)
         self._control, theirs = Control.pair()
         arguments = [self.name, str(theirs.fileno()), str(os.getpid())]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.runner", *arguments],
-            pass_fds=[theirs.fileno()],
-            env={**os.environ, **self.spec.environment},
-            stdin=subprocess.DEVNULL,
-        )
+        with signals.held_back():
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "pipeline.runner", *arguments],
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, **self.spec.environment},
+                stdin=subprocess.DEVNULL,
+            )
         theirs.close()
         self.pidfd = os.pidfd_open(self._process.pid)
         self.state, self.failure, self.drained, self._kill_at = "starting", None, False, None

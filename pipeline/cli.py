@@ -17,6 +17,7 @@ from rich.logging import RichHandler
 
 from pipeline import config as configuration
 from pipeline import doctor as health
+from pipeline import signals
 from pipeline.errors import ConfigError, ManyeyesError, ResourceError
 from pipeline.live import LiveTable, health_table, speed_table
 from pipeline.memory import check_room
@@ -39,6 +40,16 @@ model_app = typer.Typer(
 app.add_typer(model_app, name="model")
 app.add_typer(load("stages.training.commands:app"))  # data, train, evaluate, export, predict
 app.add_typer(load("benchmarks.commands:app"), name="bench")  # capacity, stages, compare
+
+
+@app.callback()
+def _begin(context: typer.Context) -> None:
+    if context.invoked_subcommand not in (
+        "run",
+        "demo",
+    ):  # these close what they open by themselves
+        signals.raise_exceptions()
+
 
 Sources = Annotated[
     list[str],
@@ -288,7 +299,8 @@ def _run(config: configuration.Config) -> None:
 
 
 def main() -> None:
-    """The console script."""
+    """The console script, once it is loaded; see `__main__`."""
+    signals.end_at_once()
     sys.path.insert(0, os.getcwd())  # for stages of others in the current folder
     logging.basicConfig(
         level=logging.INFO,

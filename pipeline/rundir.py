@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from pipeline import signals
 from pipeline.errors import AlreadyRunning, ResourceError
 
 
@@ -43,13 +44,14 @@ class RunDirectory:
                 "name one that can be written"
             ) from error
         # Outlives a supervisor that is killed: at the end of its standard input it cleans up.
-        self._janitor = subprocess.Popen(
-            ["/bin/sh", "-c", 'read -r _; rm -rf -- "$1"', "manyeyes-janitor", str(self.sockets)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        with signals.held_back():
+            self._janitor = subprocess.Popen(
+                ["/bin/sh", "-c", 'read -r _; rm -rf -- "$1"', "manyeyes-janitor", self.sockets],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
 
     def endpoint(self, name: str, incarnation: int) -> str:
         """Where a process binds its inbox."""

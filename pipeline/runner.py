@@ -10,7 +10,6 @@ import ctypes
 import faulthandler
 import logging
 import os
-import select
 import signal
 import socket
 import sys
@@ -18,6 +17,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline import signals, transport
 from pipeline.control import Control
 from pipeline.errors import ConfigError, FrameError, ManyeyesError, PeerGone, TornFrame
 from pipeline.join import Join
@@ -249,8 +249,7 @@ def main() -> int:
     name, fd, parent = sys.argv[1:4]
     _die_with_parent(int(parent))
     faulthandler.enable()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the group; the supervisor decides
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signals.ignore()
     logging.basicConfig(level=logging.INFO, format=f"%(levelname)s {name}: %(message)s")
     control = Control(socket.socket(fileno=int(fd)))
     try:
@@ -286,7 +285,7 @@ def _process(control: Control) -> Process:
     from pipeline.batcher import BatcherProcess
     from pipeline.camera import CameraProcess
 
-    select.select([control], [], [])
+    transport.poller([control.fileno()]).poll()
     (start, fds), *more = control.receive()
     if start["spec"]["works_ahead"]:
         _be_patient()

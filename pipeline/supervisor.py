@@ -13,8 +13,8 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Set
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Set
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from pipeline.child import Child
 from pipeline.errors import ConfigError, ManyeyesError
 from pipeline.ledger import PATHS, Ledger, Tally, Totals
 from pipeline.rundir import RunDirectory
+from pipeline.signals import heard
 from pipeline.wiring import Plan
 
 log = logging.getLogger("manyeyes")
@@ -85,19 +86,20 @@ class Supervisor:
         before_start: called once, when the run directory is ours and no process started yet.
         Raises ConfigError if a process refuses to start, with its sentence; AlreadyRunning.
         """
-        self._directory = RunDirectory(self.options.directory)
-        try:
-            memory.check_room(self.plan.pool_bytes)
-            before_start()
-            for child in self.children.values():
-                self._allocate(child)
-            with self._signals() as wakeup:
+        with heard(self.stop) as wakeup, closing(RunDirectory(self.options.directory)) as directory:
+            self._directory = directory
+            try:
+                memory.check_room(self.plan.pool_bytes)
+                before_start()
                 for child in self.children.values():
-                    self._start(child)
+                    self._allocate(child)
+                for child in self.children.values():
+                    if not self._quit:
+                        self._start(child)
                 while not self._finished():
                     self._tick(self._wait(wakeup))
-        finally:
-            self._end()
+            finally:
+                self._end()
 
     def stop(self) -> None:
         """Ask for an orderly end; from a signal handler, another thread, or a tick."""
@@ -118,6 +120,9 @@ class Supervisor:
         now = time.monotonic()
         lateness_s = max(0.0, now - self._last_tick - 4 * TICK_S)
         self._last_tick = now
+        over = self.live and self.options.seconds and now - self._live_at >= self.options.seconds
+        if (self._quit or over) and self._stop_at is None:
+            self.stopping, self._stop_at = True, now + STOP_S
         for child in self.children.values():
             if not readable.isdisjoint(child.fds()):  # asking costs two system calls a child
                 for command in child.receive():
@@ -136,9 +141,6 @@ class Supervisor:
         if now >= self._count_at:
             self._count_at = now + _TOTALS_S
             self.totals = {key: tally.totals() for key, tally in self._tallies.items()}
-        over = self.live and self.options.seconds and now - self._live_at >= self.options.seconds
-        if (self._quit or over) and self._stop_at is None:
-            self.stopping, self._stop_at = True, now + STOP_S
         if all(c.state == "ended" for c in self.children.values() if c.spec.role == "source"):
             self.stopping = True
         if self.stopping:
@@ -154,32 +156,11 @@ class Supervisor:
     def _wait(self, wakeup: socket.socket) -> set[int]:
         """Until something can be read, or the next tick is due; returns the file descriptors."""
         fds = [wakeup.fileno(), *(fd for child in self.children.values() for fd in child.fds())]
-        poller = select.poll()
-        for fd in fds:
-            poller.register(fd, select.POLLIN)
         calm = all(child.state == "ready" and not child.dying for child in self.children.values())
-        readable = {fd for fd, _ in poller.poll(1000 * (_CALM_TICK_S if calm else TICK_S))}
+        readable = _readable(fds, _CALM_TICK_S if calm else TICK_S)
         if wakeup.fileno() in readable:
             wakeup.recv(64)
         return readable
-
-    @contextmanager
-    def _signals(self) -> Iterator[socket.socket]:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        theirs.setblocking(False)
-        handlers = {
-            n: signal.signal(n, lambda *_: self.stop()) for n in (signal.SIGINT, signal.SIGTERM)
-        }
-        previous = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-        try:
-            yield ours
-        finally:
-            signal.set_wakeup_fd(previous)
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-            ours.close()
-            theirs.close()
 
     # -- children ----------------------------------------------------------------------------------
 
@@ -323,7 +304,7 @@ class Supervisor:
             child.signal(signal.SIGKILL)
         for child in self.children.values():
             while child.alive and child.reap() is None:
-                select.select([child.pidfd], [], [], 1.0)
+                _readable([child.pidfd], 1.0)
             child.release()
         for (camera, path), tally in self._tallies.items():
             index = self.plan.cameras.index(camera)
@@ -331,7 +312,13 @@ class Supervisor:
                 self.ledger.drop(index, PATHS.index(path), int(frame_id), "stopped")
             self.totals[camera, path] = tally.totals()
         os.close(self._ledger_fd)
-        self._directory.close()
+
+
+def _readable(fds: Iterable[int], timeout_s: float) -> set[int]:
+    poller = select.poll()  # select() refuses descriptors from 1,024 on
+    for fd in fds:
+        poller.register(fd, select.POLLIN)
+    return {fd for fd, _ in poller.poll(1000 * timeout_s)}
 
 
 def _failure(code: int, text: str) -> ManyeyesError:

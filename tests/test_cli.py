@@ -7,87 +7,19 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
-import uuid
 import zipfile
 from pathlib import Path
 
 import pytest
 import tiny_models
 import typer
+from command import BOUND_S, MANYEYES
 
 from pipeline import cli, config
 
-MANYEYES = Path(sys.executable).with_name("manyeyes")
 CAMERA = '[[camera]]\nname = "gate"\nsource = "synthetic://?seed=1&size=320x180"\n'
 QUIET = "[metrics]\nenabled = false\n"
-BOUND_S = 60
-
-
-class Command:
-    """`manyeyes` in a folder of its own; knows what a run left behind."""
-
-    def __init__(self, folder):
-        self.folder, self.mark = folder / "work", f"MARK={uuid.uuid4()}"
-        self.temporary = folder / "tmp"
-        self.folder.mkdir()
-        self.temporary.mkdir()
-        name, value = self.mark.split("=")
-        self.environment = {
-            **{k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")},
-            "TMPDIR": str(self.temporary), "XDG_RUNTIME_DIR": str(self.temporary),
-            "COLUMNS": "80", name: value,
-        }  # fmt: skip
-
-    def start(self, *arguments, **options):
-        return subprocess.Popen(
-            [MANYEYES, *map(str, arguments)], cwd=self.folder, env=self.environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
-        )  # fmt: skip
-
-    def __call__(self, *arguments):
-        process = self.start(*arguments)
-        try:
-            out, err = process.communicate(timeout=BOUND_S)
-        finally:
-            process.kill()
-        return process.returncode, out, err
-
-    def write(self, text, name="run.toml"):
-        (self.folder / name).write_text(text)
-
-    def processes(self):
-        """Every process that was started by this one, at any depth, and lives."""
-        found = []
-        for path in Path("/proc").glob("[0-9]*/environ"):
-            try:
-                if self.mark.encode() in path.read_bytes().split(b"\0"):
-                    found.append(path.parent.name)
-            except (FileNotFoundError, ProcessLookupError, PermissionError):
-                continue
-        return found
-
-    def files(self):
-        return {path.relative_to(self.folder) for path in self.folder.rglob("*")}
-
-    def assert_nothing_left(self):
-        end = time.monotonic() + 10
-        while (
-            self.processes() and time.monotonic() < end
-        ):  # the kernel ends them after their parent
-            time.sleep(0.01)
-        assert self.processes() == []
-        assert list(self.temporary.iterdir()) == []
-
-
-@pytest.fixture
-def manyeyes(tmp_path):
-    command = Command(tmp_path)
-    yield command
-    for pid in command.processes():
-        os.kill(int(pid), signal.SIGKILL)
 
 
 def assert_refused(manyeyes, arguments, *words):
