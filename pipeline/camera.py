@@ -22,7 +22,7 @@ from pipeline.control import Control
 from pipeline.errors import ConfigError, EndOfStream, FrameError, ManyeyesError, SourceError
 from pipeline.ledger import DETECT, VIEW
 from pipeline.memory import Bytes
-from pipeline.messages import ArraySpec, FrameInfo
+from pipeline.messages import MAX_SIDE_PX, ArraySpec, FrameInfo
 from pipeline.process import IDLE_MS, Process
 from pipeline.runner import StageRuntime, build
 from pipeline.stage import Picture, Source
@@ -49,7 +49,7 @@ class CameraProcess(Process):
         self._failure: ManyeyesError | None = None
         self._epoch = int(self.ledger["stream_epoch"][self._camera])
         self._looks: tuple[Any, ...] = ()  # of this stream; (): it has not begun
-        self._pts_ns: int | None = None  # of its last picture
+        self._behind_ns: int | None = None  # its clock behind ours, at its last picture
         self._front: bytes | None = None  # of the descriptors of this stream
         max_fps = self.spec.options.get("max_fps")
         self._period_ns = int(1e9 / max_fps) if max_fps else 0
@@ -229,13 +229,16 @@ class CameraProcess(Process):
         now_ns = time.monotonic_ns()
         if self._period_ns:
             self._due_ns = max(self._due_ns + self._period_ns, now_ns - self._period_ns)
-        if self._is_new_stream(picture):
+        if self._is_new_stream(picture, now_ns):
             self._epoch += 1
             self._front = None
+        width, height = picture.source_size or (picture.width, picture.height)
+        if max(width, height) > MAX_SIDE_PX:  # more than a message can say
+            width, height = picture.width, picture.height
         return FrameInfo(
             self._name, self.ledger.capture(self._camera, self.code), now_ns, time.time_ns(),
-            picture.width, picture.height, self._epoch, picture.pts_ns, picture.corrupt,
-            picture.keyframe, picture.name, picture.truth,
+            width, height, self._epoch, picture.pts_ns, picture.corrupt,
+            picture.keyframe, picture.name, picture.truth, picture.recorded,
         )  # fmt: skip
 
     def _front_of(self, picture: Picture, info: FrameInfo) -> bytes:
@@ -248,15 +251,21 @@ class CameraProcess(Process):
             self._front = front if plain else None
         return front
 
-    def _is_new_stream(self, picture: Picture) -> bool:
-        before, last_ns, now_ns = self._looks, self._pts_ns, picture.pts_ns
-        colours = (picture.format, picture.matrix, picture.full_range)
-        self._looks, self._pts_ns = (picture.width, picture.height, *colours), now_ns
+    def _is_new_stream(self, picture: Picture, now_ns: int) -> bool:
+        before, before_ns = self._looks, self._behind_ns
+        self._looks = (
+            picture.width, picture.height, picture.source_size, picture.format, picture.matrix,
+            picture.full_range,
+        )  # fmt: skip
+        self._behind_ns = None
+        if picture.pts_ns is not None and not picture.recorded:
+            self._behind_ns = now_ns - picture.pts_ns
         if self._looks != before:
             return before != ()
-        return (
-            now_ns is not None and last_ns is not None and not 0 <= now_ns - last_ns <= _PTS_JUMP_NS
-        )
+        # against the clock here: a camera that sends one picture in ten seconds jumps over nothing
+        if before_ns is None or self._behind_ns is None:
+            return False
+        return abs(self._behind_ns - before_ns) > _PTS_JUMP_NS
 
 
 def _next_delay(delay_s: float, lost_for_s: float) -> float:

@@ -37,7 +37,6 @@ from pipeline.messages import (
     Result,
     SlotRef,
     Tensor,
-    frame_shape,
 )
 
 VERSION = 1
@@ -175,7 +174,7 @@ def _envelope(data: bytes) -> Envelope:
     info = FrameInfo(
         camera, frame_id, t_capture_ns, t_wall_ns, width, height, stream_epoch,
         pts_ns if flags & _HAS_PTS else None, flags & _CORRUPT != 0, flags & _KEYFRAME != 0,
-        name, truth,
+        name, truth, flags & _RECORDED != 0,
     )  # fmt: skip
     ref = SlotRef(*slot) if flags & _HAS_SLOT else None
     if specs and ref is None:
@@ -187,7 +186,7 @@ def _envelope(data: bytes) -> Envelope:
 
 # frame_id, t_capture_ns, t_wall_ns, t_offered_ns, pts_ns, flags; pool epoch, slot, generation
 _NUMBERS = struct.Struct("<QQQQqBQHQ")
-_CORRUPT, _KEYFRAME, _HAS_PTS, _HAS_SLOT = 1, 2, 4, 8
+_CORRUPT, _KEYFRAME, _HAS_PTS, _HAS_SLOT, _RECORDED = 1, 2, 4, 8, 16
 _SLOT = struct.Struct("<QHQ")
 _NOWHERE = SlotRef(0, 0, 0)
 
@@ -199,6 +198,7 @@ def pack_numbers(info: FrameInfo, ref: SlotRef | None, t_offered_ns: int) -> byt
         + info.keyframe * _KEYFRAME
         + (info.pts_ns is not None) * _HAS_PTS
         + (ref is not None) * _HAS_SLOT
+        + info.recorded * _RECORDED
     )
     return _NUMBERS.pack(
         info.frame_id, info.t_capture_ns, info.t_wall_ns, t_offered_ns, info.pts_ns or 0, flags,
@@ -261,7 +261,7 @@ def _read(front: bytes) -> _Front:
         raise ValueError("no numbers")
     if kind is Frame:
         facts = dict(zip(("format", "matrix", "full_range"), extra, strict=True))
-        _check_frame(width, height, facts, specs[0])
+        _check_frame(facts, specs[0])
     elif kind is Tensor:
         facts = {"fit": _fit(extra[0])}
     elif kind is Output:
@@ -277,12 +277,15 @@ def _read(front: bytes) -> _Front:
 _read_known = lru_cache(maxsize=_KNOWN_FRONTS)(_read)
 
 
-def _check_frame(width: int, height: int, facts: dict[str, Any], spec: ArraySpec) -> None:
-    odd = width % 2 or height % 2
-    if facts["format"] not in ("bgr24", "i420") or (facts["format"] == "i420" and odd):
-        raise ValueError(f"pixel format {facts['format']!r} of {width}x{height}")
-    if spec.dtype != "|u1" or spec.shape != frame_shape(facts["format"], width, height):
-        raise ValueError(f"{facts['format']} {width}x{height} in {spec.dtype} {spec.shape}")
+def _check_frame(facts: dict[str, Any], spec: ArraySpec) -> None:
+    rows, columns, *depth = spec.shape
+    pixel_format = facts["format"]
+    if pixel_format == "i420":
+        good = not depth and rows > 0 and rows % 3 == columns % 2 == 0
+    else:
+        good = pixel_format == "bgr24" and depth == [3] and rows > 0
+    if not good or not columns or spec.dtype != "|u1":
+        raise ValueError(f"pixel format {pixel_format!r} in {spec.dtype} {spec.shape}")
     if facts["matrix"] not in ("bt601", "bt709") or type(facts["full_range"]) is not bool:
         raise ValueError(f"matrix {facts['matrix']!r}, full range {facts['full_range']!r}")
 

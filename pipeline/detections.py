@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,11 @@ class Detections:
         tracks = None if self.track_ids is None else self.track_ids[index]
         return Detections(self.xyxy[index], self.scores[index], self.labels[index], tracks)
 
+    def scaled(self, x: float, y: float) -> Detections:
+        """The same detections in a picture that is x times as wide and y times as high."""
+        xyxy = self.xyxy * np.array([x, y, x, y], np.float32)
+        return Detections(xyxy, self.scores, self.labels, self.track_ids)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
@@ -87,6 +92,16 @@ class Fit:
         limit = np.array([*size_wh_px, *size_wh_px], np.float32)  # (4,)
         source: Floats = np.clip((xyxy - offset) / scale, 0, limit).astype(np.float32, copy=False)
         return source
+
+    def after(self, x: float, y: float) -> Fit:
+        """Of a source that was made x times as wide and y times as high before it came here.
+
+        >>> Fit(scale_x=0.5, scale_y=0.5, offset_y_px=8).after(0.25, 0.25)
+        Fit(scale_x=0.125, scale_y=0.125, offset_x_px=0.0, offset_y_px=8)
+        """
+        if x == y == 1:
+            return self
+        return replace(self, scale_x=self.scale_x * x, scale_y=self.scale_y * y)
 
     def to_input(self, xyxy: Floats) -> Floats:
         """Boxes of the source picture as boxes of the model's input; float32 (N, 4), new memory."""

@@ -46,14 +46,15 @@ class FrameInfo(NamedTuple):
     frame_id: int  # counts every frame that the source delivered, from 0, over restarts
     t_capture_ns: int
     t_wall_ns: int
-    width: int  # px, of the source frame
+    width: int  # px, as the source has it; a frame that was scaled down has fewer pixels
     height: int
     stream_epoch: int = 0  # another one after a reconnect, a change of size or format, a clock jump
-    pts_ns: int | None = None
+    pts_ns: int | None = None  # of the source's own clock
     corrupt: bool = False
     keyframe: bool = False
     name: str | None = None  # file name of a picture
     truth: Detections | None = None
+    recorded: bool = False  # pts_ns counts from the beginning of a recording
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,6 +68,17 @@ class Frame:
     full_range: bool = False
     to_bgr: Callable[[Frame], Image] | None = field(default=None, repr=False, compare=False)
     _bgr: Image | None = field(init=False, default=None, repr=False, compare=False)
+
+    @property
+    def width(self) -> int:
+        """Of the pixels here; `info.width` is that of the source."""
+        return int(self.pixels.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Of the pixels here; `info.height` is that of the source."""
+        rows = int(self.pixels.shape[0])
+        return rows if self.format == "bgr24" else rows * 2 // 3
 
     @property
     def image(self) -> Image:
@@ -90,7 +102,7 @@ class Frame:
             raise FrameError(
                 f"Frame.planes: wanted an i420 frame, got {self.format}; use frame.image"
             )
-        height, width = self.info.height, self.info.width
+        height, width = self.height, self.width
         flat = self.pixels.reshape(-1)
         luma, chroma = height * width, (height // 2) * (width // 2)
         return (
@@ -101,9 +113,9 @@ class Frame:
 
     def with_image(self, image: Image) -> Frame:
         """The same frame with other pixels: uint8 (H, W, 3) BGR of the same size."""
-        if image.dtype != np.uint8 or image.shape != (self.info.height, self.info.width, 3):
+        if image.dtype != np.uint8 or image.shape != (self.height, self.width, 3):
             raise FrameError(
-                f"Frame.with_image: wanted uint8 {(self.info.height, self.info.width, 3)}, "
+                f"Frame.with_image: wanted uint8 {(self.height, self.width, 3)}, "
                 f"got {image.dtype} {image.shape}; keep the size of the frame"
             )
         return replace(self, format="bgr24", pixels=image)

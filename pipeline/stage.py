@@ -131,7 +131,7 @@ class _Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """What a source wrote into the buffer it was given.
+    """What a source wrote into the buffer it was given, upright and with square pixels.
 
     bgr24: uint8 (height, width, 3); i420: uint8 (height * 3 // 2, width), planes Y, U, V in a row,
     width and height even. Both start at the first byte of the buffer, without padding.
@@ -142,7 +142,9 @@ class Picture:
     format: PixelFormat
     matrix: str = "bt601"  # bt601 | bt709: how YUV was made of RGB
     full_range: bool = False  # luma 0..255 and not 16..235
+    source_size: tuple[int, int] | None = None  # (width, height) in px before it was scaled down
     pts_ns: int | None = None  # the source's own clock
+    recorded: bool = False  # pts_ns counts from the beginning of a recording
     corrupt: bool = False  # the decoder concealed damage
     keyframe: bool = False
     truth: Detections | None = None  # known boxes of a rendered scene
@@ -157,13 +159,14 @@ class Picture:
         self, buffer: npt.NDArray[np.uint8], *, camera: str = "test", frame_id: int = 0
     ) -> Frame:
         """The frame that the buffer holds now, a view of it; for who reads a source without a run."""
+        width, height = self.source_size or (self.width, self.height)
         info = FrameInfo(
             camera=camera,
             frame_id=frame_id,
             t_capture_ns=time.monotonic_ns(),
             t_wall_ns=0,
-            width=self.width,
-            height=self.height,
+            width=width,
+            height=height,
         )
         return Frame(
             info=info,

@@ -62,13 +62,14 @@ class Preprocess(Stage):
         shows to the model.
         """
         size, resize, info = self._facts.input, self._facts.resize, frame.info
+        shrunk_x, shrunk_y = frame.width / info.width, frame.height / info.height
         out = self.runtime.empty((size.height, size.width, 3), np.uint8)
         if frame.format == "bgr24":
             pixels, fit = self._letterbox.prepare(frame.pixels, size, resize, out)
-        elif max(info.width / size.width, info.height / size.height) < MAX_EXACT:
+        elif max(frame.width / size.width, frame.height / size.height) < MAX_EXACT:
             pixels, fit = self._letterbox.prepare(self._to_bgr(frame), size, resize, out)
         else:
             pixels, fit = self._letterbox.prepare_i420(
                 frame.planes, frame.matrix, frame.full_range, size, resize, out
             )
-        return Tensor(info=info, fit=fit, pixels=pixels)
+        return Tensor(info=info, fit=fit.after(shrunk_x, shrunk_y), pixels=pixels)

@@ -53,13 +53,13 @@ class Render(JoinStage):
     ) -> Frame:
         """The same frame as bgr24 with everything drawn on it."""
         info, config = frame.info, self.config
-        image = self.runtime.empty((info.height, info.width, 3), "uint8")
+        image = self.runtime.empty((frame.height, frame.width, 3), "uint8")
         self._to_bgr(frame, image)
         fps = self._fps(info.camera, info.t_capture_ns)
         clock = datetime.fromtimestamp(info.t_wall_ns / 1e9).strftime("%Y-%m-%d %H:%M:%S")
         self._draw(
             image,
-            detections,
+            _inside(frame, detections),
             config.classes,
             title=info.camera if config.show_title else "",
             clock=clock if config.show_clock else "",
@@ -76,3 +76,11 @@ class Render(JoinStage):
         while len(times) > 2 and t_capture_ns - times[0] > FPS_WINDOW_NS:
             times.popleft()
         return (len(times) - 1) * 1e9 / (t_capture_ns - times[0]) if len(times) > 1 else None
+
+
+def _inside(frame: Frame, detections: Detections | None) -> Detections | None:
+    """Detections in pixels of the source as detections in pixels of the frame."""
+    source_wh, size_wh = (frame.info.width, frame.info.height), (frame.width, frame.height)
+    if detections is None or size_wh == source_wh:
+        return detections
+    return detections.scaled(size_wh[0] / source_wh[0], size_wh[1] / source_wh[1])

@@ -25,6 +25,7 @@ def write_clip(
     matrix: int | None = None,  # AVColorSpace; 1: bt709, 5: bt601
     full_range: bool = False,
     options: dict[str, str] | None = None,  # of libx264, in place of these
+    pixel_aspect: tuple[int, int] | None = None,  # width of a pixel, height
 ) -> Path:
     """Encode `images`: uint8 (H, W, 3) BGR, or what `source_format` says. ffv1 keeps every bit."""
     with av.open(str(path), "w") as container:
@@ -36,6 +37,8 @@ def write_clip(
                 stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, pix_fmt
                 if codec == "libx264":
                     stream.options = options or {"preset": "ultrafast", "g": "10", "crf": "10"}
+                if pixel_aspect is not None:
+                    stream.codec_context.sample_aspect_ratio = Fraction(*pixel_aspect)
                 if matrix is not None:
                     stream.codec_context.colorspace = matrix
                 if full_range:

@@ -22,7 +22,9 @@ from pipeline.errors import ConfigError, EndOfStream, FrameError, SourceError
 from pipeline.stage import Picture, Source
 from stages.capture.clock import RecordingClock
 from stages.capture.credentials import Credentials, load, refuse_secrets, shown
-from stages.capture.sizes import check_max_size, fit_size
+from stages.capture.planes import place
+from stages.capture.sizes import check_max_size
+from stages.capture.tracks import film_of
 
 # What FFmpeg may open, by scheme: a playlist or a redirect can't leave this list (CVE-2016-1897).
 PROTOCOLS = {
@@ -32,7 +34,6 @@ PROTOCOLS = {
     "https": "https,tcp,tls",
     "file": "file",
 }
-PLANAR = ("yuv420p", "yuvj420p")
 DECODED = {"all": "DEFAULT", "reference": "NONREF", "keyframes": "NONKEY"}  # AVDiscard
 FIRST_PICTURE_S = 12.0  # a camera may send its next keyframe as late as this
 MAX_LAG_S = (
@@ -41,10 +42,6 @@ MAX_LAG_S = (
 MAX_WAIT_S = 2.0  # a jump of the file's own clock by more than this is not waited for
 # Of one decoded picture: a forged header asks for more memory than a host has.
 LIMITS = {"max_pixels": str(1 << 26)}
-
-# AVColorSpace (ITU-T H.273): how YUV was made of RGB. 2 is "not said": then everybody takes bt601.
-BT709, BT601 = (1,), (2, 5, 6)
-FULL_RANGE = 2  # AVColorRange
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,16 +131,16 @@ class AvSource(Source):
         frame = self._next_frame()
         if frame is None:
             return None
-        planar = self._planar(frame, buffer.size)
-        width, height = planar.width // 2 * 2, planar.height // 2 * 2
-        _copy_planes(planar, width, height, buffer)
-        full = planar.format.name == "yuvj420p" or planar.color_range == FULL_RANGE
+        placed = place(frame, self._stream_aspect(), buffer)
+        if placed.scaled:
+            self.runtime.count("scaled", self.runtime.cameras[0])
         return Picture(
-            width=width,
-            height=height,
+            width=placed.width,
+            height=placed.height,
+            source_size=placed.source_size,
             format="i420",
-            matrix="bt709" if planar.colorspace in BT709 else "bt601",
-            full_range=full,
+            matrix=placed.matrix,
+            full_range=placed.full_range,
             pts_ns=self._pts_ns,
             corrupt=bool(frame.is_corrupt),
             keyframe=bool(frame.key_frame),
@@ -173,13 +170,13 @@ class AvSource(Source):
             self.close()
             # Raised here, where no local and no __context__ holds the whole URL.
             raise SourceError(f"source {self._name}: can't be opened: {problem}")
-        self._stream = self._container.streams.video[0]
+        self._stream = film_of(self._container)
         codec = self._stream.codec_context
         codec.thread_type, codec.thread_count = "SLICE", 1  # frame threads: a frame of delay each
         codec.options = LIMITS  # those of av.open go no further than probing
         codec.skip_frame = DECODED[self.config.decode]
         self._alone = codec.codec.intra_only  # no picture needs another one
-        self._packets = self._container.demux()
+        self._packets = self._container.demux(self._stream)
         rate_hz = self._stream.average_rate
         self._clock.start_lap(step_ns=round(1e9 / rate_hz) if rate_hz else 40_000_000)
         self._pictures = 0
@@ -204,7 +201,7 @@ class AvSource(Source):
             late = time.monotonic() - begun_s >= limit_s
             reason = f"no answer in {limit_s:g} s" if late else _reason(error)
             return secrets.scrub(reason) if secrets else reason
-        return "" if self._container.streams.video else "has no video; wanted a video stream"
+        return "" if film_of(self._container) else "has no video; wanted a video stream"
 
     def _options(self, scheme: str) -> dict[str, str]:
         # As up to FFmpeg 8: a camera's certificate is one that it made itself, for no name.
@@ -260,7 +257,7 @@ class AvSource(Source):
         begun_s, limit_s = time.monotonic(), self.config.read_timeout_s
         try:
             packet = next(self._packets)
-        except StopIteration:
+        except (StopIteration, IndexError):  # PyAV 14 to 18: a track appeared after the opening
             self._at_end()
             return
         except (av.FFmpegError, OSError) as error:
@@ -268,8 +265,6 @@ class AvSource(Source):
             late = time.monotonic() - begun_s >= limit_s
             reason = f"sent nothing for {limit_s:g} s" if late else _reason(error)
             raise SourceError(f"source {self._name}: lost: {reason}") from None
-        if packet.stream is not self._stream:
-            return
         if self._alone and not wanted and packet.size:  # the last one, empty, flushes the decoder
             self._decoded.append(packet)
             return
@@ -292,24 +287,9 @@ class AvSource(Source):
         self.close()
         self._connect()
 
-    def _planar(self, frame: Any, room_bytes: int) -> Any:
-        """`frame` as yuv420p, bt601 or bt709, small enough; the same object if it is all that."""
-        width, height = fit_size(frame.width, frame.height, room_bytes * 2 // 3, even=True)
-        fits = (width, height) == (frame.width // 2 * 2, frame.height // 2 * 2)
-        if not fits:
-            self.runtime.count("scaled", self.runtime.cameras[0])
-        if fits and frame.format.name in PLANAR and frame.colorspace in (*BT601, *BT709):
-            return frame
-        # bt2020 and smpte240m, which no message knows, are nearer to bt709 than to bt601.
-        wide = frame.colorspace in (*BT709, 7, 9, 10)
-        return frame.reformat(
-            width=frame.width if fits else width,
-            height=frame.height if fits else height,
-            format="yuv420p",
-            dst_colorspace="ITU709" if wide else "ITU601",
-            dst_color_range="MPEG",
-            interpolation="AREA",
-        )
+    def _stream_aspect(self) -> Any:
+        """Of a pixel; what the container says goes before what the stream says."""
+        return self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio
 
 
 def _scheme(url: str) -> str:
@@ -320,16 +300,3 @@ def _scheme(url: str) -> str:
 def _reason(error: Exception) -> str:
     """FFmpeg's own words for an error, without the URL that PyAV appends to them."""
     return str(getattr(error, "strerror", None) or type(error).__name__)
-
-
-def _copy_planes(frame: Any, width: int, height: int, buffer: npt.NDArray[np.uint8]) -> None:
-    """Planes Y, U, V of a yuv420p frame, less their padding, to the start of `buffer`."""
-    start = 0
-    for plane, shrink in zip(frame.planes, (1, 2, 2), strict=True):
-        rows, columns, stride = height // shrink, width // shrink, plane.line_size
-        if stride < columns:
-            raise FrameError(f"a decoded plane with lines of {stride} bytes, wanted {columns}")
-        lines = np.frombuffer(plane, np.uint8)[: rows * stride].reshape(rows, stride)
-        target = buffer[start : start + rows * columns].reshape(rows, columns)
-        np.copyto(target, lines[:, :columns])
-        start += rows * columns

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pipeline.errors import ConfigError, EndOfStream, FrameError, SourceError
 from pipeline.stage import Picture, Source
 from stages.capture.clock import RecordingClock
+from stages.capture.planes import Turn, looks_of
 from stages.capture.sizes import check_max_size, fit_size
 
 
@@ -45,6 +46,7 @@ class OpenCvSource(Source):
         self._capture: Any = None
         self._clock = RecordingClock()
         self._size: tuple[int, int] = (0, 0)  # px, of the picture before
+        self._turn, self._pixel_aspect = Turn(), 1.0
         self._pictures = 0
 
     @classmethod
@@ -88,16 +90,20 @@ class OpenCvSource(Source):
             return None
         width, height = self._size
         place = buffer[: width * height * 3]
-        # A picture that does not fit gets memory of its own from OpenCV.
-        view = place.reshape(height, width, 3) if place.size == width * height * 3 else None
+        as_it_is = self._turn == Turn() and self._pixel_aspect == 1
+        # A picture that does not fit, or is to be turned, gets memory of its own from OpenCV.
+        fits = as_it_is and place.size == width * height * 3
+        view = place.reshape(height, width, 3) if fits else None
         ok, image = self._capture.retrieve() if view is None else self._capture.retrieve(view)
         if not ok:
             raise FrameError(f"source {self.config.device}: a picture can't be decoded")
+        source_size = self._size
         if image is not view:
-            image = self._move(image, buffer)
+            image, source_size = self._move(image, buffer)
         return Picture(
             width=image.shape[1],
             height=image.shape[0],
+            source_size=source_size,
             format="bgr24",
             pts_ns=None if self._live else self._clock.pts_ns,
         )
@@ -129,6 +135,9 @@ class OpenCvSource(Source):
             capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the newest picture, not the oldest of four
         else:
             capture = cv2.VideoCapture(str(device))
+            # OpenCV turns by quarters, but takes a mirrored video for one that is turned.
+            capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
+            self._turn, self._pixel_aspect = looks_of(str(device))
         if not capture.isOpened():
             capture.release()
             wanted = "a webcam that no other program uses" if self._live else "a video file"
@@ -165,8 +174,10 @@ class OpenCvSource(Source):
             raise EndOfStream(f"source {self.config.device}: end of the file")
         self._start()
 
-    def _move(self, image: npt.NDArray[np.uint8], buffer: npt.NDArray[np.uint8]) -> Any:
-        """A picture of another size than announced, or too large: into the slot by copy."""
+    def _move(
+        self, image: npt.NDArray[np.uint8], buffer: npt.NDArray[np.uint8]
+    ) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
+        """A picture that is not to be taken as it is: into the slot by copy; and its true size."""
         import cv2
 
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
@@ -176,15 +187,20 @@ class OpenCvSource(Source):
             )
         height, width = image.shape[:2]
         self._size = (width, height)
-        out_w, out_h = fit_size(width, height, buffer.size // 3)
+        image = self._turn.upright(image)
+        sides = round(width * self._pixel_aspect), height
+        true_size = sides[::-1] if self._turn.transpose else sides
+        out_w, out_h = fit_size(*true_size, buffer.size // 3)
         target = buffer[: out_w * out_h * 3].reshape(out_h, out_w, 3)
-        if (out_w, out_h) == (width, height):
+        if (out_w, out_h) == image.shape[1::-1]:
             self.runtime.count("copied", self.runtime.cameras[0])
             np.copyto(target, image)
         else:
-            self.runtime.count("scaled", self.runtime.cameras[0])
-            cv2.resize(image, (out_w, out_h), dst=target, interpolation=cv2.INTER_AREA)
-        return target
+            if (out_w, out_h) != true_size:
+                self.runtime.count("scaled", self.runtime.cameras[0])
+            source = np.ascontiguousarray(image)
+            cv2.resize(source, (out_w, out_h), dst=target, interpolation=cv2.INTER_AREA)
+        return target, true_size
 
 
 def is_webcam(device: int | str) -> bool:

@@ -104,6 +104,7 @@ class PicturesSource(Source):
         return Picture(
             width=out_w,
             height=out_h,
+            source_size=(width, height),
             format="bgr24",
             pts_ns=self._clock.pts_ns,
             keyframe=True,

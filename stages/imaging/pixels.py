@@ -56,7 +56,7 @@ def to_bgr(frame: Frame, out: Image | None = None) -> Image:
     With `out`, uint8 (H, W, 3), the picture is written there, in one pass or conversion, and `out` is
     returned. Raises FrameError for an unknown matrix or an `out` of another shape.
     """
-    height, width = frame.info.height, frame.info.width
+    height, width = frame.height, frame.width
     if out is not None and (out.dtype != np.uint8 or out.shape != (height, width, 3)):
         raise FrameError(f"out: wanted uint8 {(height, width, 3)}, got {out.dtype} {out.shape}")
     if frame.format == "bgr24":

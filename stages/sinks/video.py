@@ -76,7 +76,7 @@ class Video(Sink):
     def process(self, frame: Frame) -> None:
         """Append a frame to its camera's file. Odd sizes lose their last row or column."""
         camera = frame.info.camera
-        size_wh_px = frame.info.width & ~1, frame.info.height & ~1
+        size_wh_px = frame.width & ~1, frame.height & ~1
         if not all(size_wh_px):
             raise FrameError(f"sink video: wanted 2x2 px or more, got {size_wh_px}")
         file = self._files.get(camera)

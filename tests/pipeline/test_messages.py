@@ -48,7 +48,13 @@ FOUND = Detections(
 )
 INFO = FrameInfo(camera="gate", frame_id=120, t_capture_ns=5, t_wall_ns=6, width=6, height=4)
 FULL_INFO = INFO._replace(
-    stream_epoch=2, pts_ns=-3, corrupt=True, keyframe=True, name="a.jpg", truth=FOUND
+    stream_epoch=2,
+    pts_ns=-3,
+    corrupt=True,
+    keyframe=True,
+    name="a.jpg",
+    truth=FOUND,
+    recorded=True,
 )
 FIT = Fit(scale_x=0.5, scale_y=0.25, offset_x_px=1.0, offset_y_px=2.0)
 REF = SlotRef(pool_epoch=3, slot=1, generation=8)
@@ -178,13 +184,14 @@ CAMERA, WIDTH, HEIGHT, EPOCH, LAYOUT, FACTS, NAME, TRUTH, RESULT, NUMBERS = rang
         ("bgr24", (WIDTH,), 0),
         ("bgr24", (WIDTH,), True),
         ("bgr24", (HEIGHT,), 1 << 20),
-        ("bgr24", (HEIGHT,), 5),
+        ("bgr24", (LAYOUT, 0), spec(0, 4, 6)),
+        ("bgr24", (LAYOUT, 0), spec(0, 4, 6, 4)),
+        ("bgr24", (LAYOUT, 0), spec(0, 0, 6, 3)),
         ("bgr24", (EPOCH,), -1),
         ("bgr24", (LAYOUT,), []),
         ("bgr24", (LAYOUT, 0), ["|u1"]),
         ("bgr24", (LAYOUT, 0), spec(9, 4, 6, 3)),
         ("bgr24", (LAYOUT, 0), spec(1, 4, 6, 3)),
-        ("bgr24", (LAYOUT, 0), spec(0, 4, 6, 4)),
         ("bgr24", (LAYOUT, 0), spec(0, 4, 6, 3)[:-1]),
         ("bgr24", (LAYOUT, 0), spec(0, 4, 6, 3, offset=1 << 50)),
         ("bgr24", (FACTS, 0), "rgb24"),
@@ -194,7 +201,9 @@ CAMERA, WIDTH, HEIGHT, EPOCH, LAYOUT, FACTS, NAME, TRUTH, RESULT, NUMBERS = rang
         ("bgr24", (NUMBERS,), b"short"),
         ("bgr24", (NUMBERS,), bytes(64)),  # no slot
         ("bgr24", (NAME,), 3),
-        ("i420", (HEIGHT,), 5),
+        ("i420", (LAYOUT, 0), spec(0, 5, 6)),
+        ("i420", (LAYOUT, 0), spec(0, 6, 5)),
+        ("i420", (LAYOUT, 0), spec(0, 6, 6, 3)),
         ("i420", (TRUTH, 0), b"123"),
         ("tensor", (FACTS, 0), struct.pack("<4d", 0, 1, 0, 0)),
         ("tensor", (FACTS, 0), struct.pack("<4d", np.nan, 1, 0, 0)),

@@ -279,3 +279,24 @@ def test_class_filter_and_thresholds(preprocess, inference):
 def test_options_that_cannot_work(config, says):
     with pytest.raises(ConfigError, match=says):
         Postprocess.check(PostprocessConfig(facts=FACTS.to_json(), **config))
+
+
+@pytest.mark.parametrize("pixel_format", ["bgr24", "i420"])
+@pytest.mark.parametrize("size_wh_px", [(320, 180), (640, 360)])
+def test_boxes_come_in_pixels_of_the_source_however_small_the_frame_is(pixel_format, size_wh_px):
+    small = frame(pixel_format, box=BOX, size_wh_px=size_wh_px)
+    info = small.info._replace(width=small.width * 3, height=small.height * 2)
+    large = dataclasses.replace(small, info=info)
+    preprocess, inference = (
+        ready(Preprocess(PreprocessConfig(FACTS.to_json()))),
+        ready(Inference(STUB)),
+    )
+    postprocess = ready(Postprocess(PostprocessConfig(FACTS.to_json())))
+
+    def found(picture: Frame) -> Detections:
+        (output,) = inference.process_batch([preprocess.process(picture)])
+        return postprocess.process(output).detections
+
+    wanted = found(small).xyxy * np.float32([3, 2, 3, 2])
+    np.testing.assert_allclose(found(large).xyxy, wanted, rtol=1e-6)
+    assert wanted[0, 2] > 200

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -85,3 +87,13 @@ def test_frames_per_second_are_counted_per_camera_from_capture_times():
 def test_a_slot_holds_the_picture_of_either_format():
     config = RenderConfig()
     assert Render.slot_bytes(config, 320 * 180 * 3 // 2) >= 320 * 180 * 3
+
+
+def test_boxes_of_a_large_source_lie_right_in_its_small_frame():
+    small = frame()
+    large = dataclasses.replace(small, info=small.info._replace(width=960, height=360))
+    wide = Detections(CAR.xyxy * np.float32([3, 2, 3, 2]), CAR.scores, CAR.labels)
+    np.testing.assert_array_equal(
+        stage(show_clock=False).process(large, wide).image,
+        stage(show_clock=False).process(small, CAR).image,
+    )
