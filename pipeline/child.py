@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import logging
 import os
 import secrets
 import signal
@@ -15,10 +17,12 @@ from typing import Any, Literal
 
 from pipeline import memory, signals
 from pipeline.control import Control
-from pipeline.errors import PeerGone
+from pipeline.errors import ManyeyesError, PeerGone
 from pipeline.ledger import Ledger, holder_code
 from pipeline.restart import Restarts
 from pipeline.wiring import ProcessSpec
+
+log = logging.getLogger("manyeyes")
 
 State = Literal["waiting", "starting", "ready", "ended"]
 _START_S = 120.0  # torch, a large model and its warm-up on a busy machine
@@ -125,10 +129,34 @@ class Child:
         )  # fmt: skip
 
     def send(self, command: str, fds: Sequence[int] = (), **fields: Any) -> None:
-        """To a process that may be dead: then it does not matter."""
-        if self._control is not None:
+        """Tell the process, in order, at once or as soon as it reads (`flush`).
+
+        One that is dead by now is told nothing. One that lives and can't be told is killed with a word
+        to the log: nobody can say what it would do without.
+        """
+        if self._control is None:
+            return
+        try:
+            self._control.send(command, fds, **fields)
+        except PeerGone:
+            pass  # its pidfd tells the same
+        except (ManyeyesError, OSError) as error:
+            nbytes = len(json.dumps(fields))
+            text = f"process {self.name!r} can't be told {command!r} ({nbytes} bytes): {error}"
+            log.error("%s; killed", text)
+            self.failure = ManyeyesError.exit_code, text
+            self.signal(signal.SIGKILL)
+
+    def flush(self) -> None:
+        """Send what it had no room for until now."""
+        if self.behind and self._control is not None:
             with contextlib.suppress(PeerGone):
-                self._control.send(command, fds, **fields)
+                self._control.flush()
+
+    @property
+    def behind(self) -> bool:
+        """It was told something that it can't read yet."""
+        return self._control is not None and self._control.behind
 
     def fds(self) -> list[int]:
         """What to poll: the control channel, and the process itself."""

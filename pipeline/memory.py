@@ -87,6 +87,17 @@ def seal(fd: int) -> None:
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
 
 
+def sealed(name: str, data: bytes) -> int:
+    """A new memfd that holds `data` and can't be changed by anybody; the caller closes it.
+
+    Raises ResourceError if the memory is not to be had.
+    """
+    fd = create(name, len(data))
+    os.pwrite(fd, data, 0)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | _SEALS)
+    return fd
+
+
 def shared(fd: int, nbytes: int) -> Bytes:
     """The first `nbytes` of the memory, for reading and writing: uint8 (nbytes,).
 

@@ -74,9 +74,10 @@ class Process:
             for fd in fds:
                 os.close(fd)
 
-    def on_pool(self, fd: int, epoch: int, slots: int, slot_bytes: int) -> None:
-        """A producer is ready to write."""
-        self.reader.attach(epoch, fd, slots, slot_bytes)
+    def on_pools(self, *fds: int, pools: list[list[int]]) -> None:
+        """Producers are ready to write; of each its memory, (epoch, slots, slot_bytes)."""
+        for fd, (epoch, slots, slot_bytes) in zip(fds, pools, strict=True):
+            self.reader.attach(epoch, fd, slots, slot_bytes)
 
     def on_forget(self, epoch: int) -> None:
         """A producer died; its pool is not needed any more once our queue is empty of it."""

@@ -21,6 +21,7 @@ from typing import Any
 
 from pipeline import memory
 from pipeline.child import Child
+from pipeline.control import MAX_FDS
 from pipeline.errors import ConfigError, ManyeyesError
 from pipeline.ledger import PATHS, Ledger, Tally, Totals
 from pipeline.rundir import RunDirectory
@@ -74,6 +75,7 @@ class Supervisor:
         self._live_at = 0.0
         self._epochs = 0
         self._graves: list[tuple[float, int]] = []  # (when to bury, holder code)
+        self._unconnected: dict[tuple[str, str], None] = {}  # producer and consumer, in order
         self._old_pools: dict[str, list[int]] = {}  # of dead incarnations, not yet forgotten
         self._last_tick = time.monotonic()
         self._count_at = 0.0
@@ -129,6 +131,7 @@ class Supervisor:
                     self._heard(child, command)
                 if (status := child.reap()) is not None:
                     self._died(child, status, now)
+            child.flush()
             if (why := child.overdue(now, lateness_s)) is not None:
                 log.warning("stage %r hangs (%s): killed", child.name, why)
                 child.abort(now)
@@ -137,6 +140,7 @@ class Supervisor:
                 child.restarts.worked()
             if child.state == "waiting" and now >= child.restart_at and not self._stop_at:
                 self._restart(child, now)
+        self._connect()
         self._bury(now)
         if now >= self._count_at:
             self._count_at = now + _TOTALS_S
@@ -156,7 +160,10 @@ class Supervisor:
     def _wait(self, wakeup: socket.socket) -> set[int]:
         """Until something can be read, or the next tick is due; returns the file descriptors."""
         fds = [wakeup.fileno(), *(fd for child in self.children.values() for fd in child.fds())]
-        calm = all(child.state == "ready" and not child.dying for child in self.children.values())
+        calm = not self._unconnected and all(
+            child.state == "ready" and not child.dying and not child.behind
+            for child in self.children.values()
+        )
         readable = _readable(fds, _CALM_TICK_S if calm else TICK_S)
         if wakeup.fileno() in readable:
             wakeup.recv(64)
@@ -178,10 +185,7 @@ class Supervisor:
             "to_bgr": self.options.to_bgr,
         }
         fds = [self._ledger_fd] if child.pool_fd is None else [self._ledger_fd, child.pool_fd]
-        child.start(first, fds)
-        for writer in child.spec.reads:
-            if self.children[writer].state == "ready":
-                self._attach(self.children[writer], child)
+        child.start(first, fds)  # it is told the rest when it is ready, and reads
 
     def _restart(self, child: Child, now: float) -> None:
         try:
@@ -192,26 +196,43 @@ class Supervisor:
             return
         self._start(child)
 
-    def _attach(self, writer: Child, reader: Child) -> None:
-        if writer.pool_fd is not None:
-            spec = writer.spec
-            reader.send(
-                "pool",
-                [writer.pool_fd],
-                epoch=writer.pool_epoch,
-                slots=spec.slots,
-                slot_bytes=spec.slot_bytes,
-            )
+    def _attach(self, reader: Child, *writers: str) -> None:
+        pools = [
+            (child.pool_fd, (child.pool_epoch, child.spec.slots, child.spec.slot_bytes))
+            for child in map(self.children.__getitem__, writers)
+            if child.state == "ready" and child.pool_fd is not None
+        ]
+        for some in (pools[i : i + MAX_FDS] for i in range(0, len(pools), MAX_FDS)):
+            reader.send("pools", [fd for fd, _ in some], pools=[pool for _, pool in some])
 
-    def _connect(self, producer: Child, consumer: Child) -> None:
-        # first: the consumer must know its producer before that one can send
-        consumer.send("accept", sender=producer.identity)
-        endpoint = self._directory.endpoint(consumer.name, consumer.incarnation)
-        producer.send("connect", consumer=consumer.name, endpoint=endpoint, code=consumer.code)
+    def _readers(self, writer: Child) -> list[Child]:
+        readers = map(self.children.__getitem__, self.plan.readers(writer.name))
+        return [child for child in readers if child.state == "ready"]
+
+    def _introduce(self, producer: Child, consumer: Child) -> None:
+        if producer.state == consumer.state == "ready":
+            consumer.send("accept", sender=producer.identity)
+            self._unconnected[producer.name, consumer.name] = None
+
+    def _connect(self) -> None:
+        """Let producers send to consumers, once these know them and every reader knows their pools.
+
+        A process that is busy is told later than another, and what it does not know it can't take.
+        """
+        for pair in list(self._unconnected):
+            producer, consumer = map(self.children.__getitem__, pair)
+            if producer.state == consumer.state == "ready":
+                if any(child.behind for child in (consumer, *self._readers(producer))):
+                    continue
+                endpoint = self._directory.endpoint(consumer.name, consumer.incarnation)
+                producer.send(
+                    "connect", consumer=consumer.name, endpoint=endpoint, code=consumer.code
+                )
+            del self._unconnected[pair]  # or one of them died: both hear when it is back
 
     def _forget(self, writer: Child, *pool_epochs: int) -> None:
-        for reader in self.children.values():
-            for epoch in pool_epochs if writer.name in reader.spec.reads else ():
+        for reader in self._readers(writer):
+            for epoch in pool_epochs:
                 reader.send("forget", epoch=epoch)
 
     def _heard(self, child: Child, command: dict[str, Any]) -> None:
@@ -226,16 +247,14 @@ class Supervisor:
         child.ready(turn_s)
         # readers had until now to finish what they held of the dead incarnation
         self._forget(child, *self._old_pools.pop(child.name, ()))
-        # the pool first: a reader must know it before the writer can send the first descriptor
-        for reader in self.children.values():
-            if child.name in reader.spec.reads and reader.alive:
-                self._attach(child, reader)
+        self._attach(child, *child.spec.reads)
+        for reader in self._readers(child):
+            self._attach(reader, child.name)
         for name in self.plan.producers(child.name):
-            if self.children[name].state == "ready":
-                self._connect(self.children[name], child)
+            self._introduce(self.children[name], child)
         for edge in child.spec.outputs:
-            if self.children[edge.consumer].state == "ready":
-                self._connect(child, self.children[edge.consumer])
+            self._introduce(child, self.children[edge.consumer])
+        self._connect()
         if self.live:
             child.send("go")
         elif all(c.state == "ready" for c in self.children.values()):
@@ -246,7 +265,8 @@ class Supervisor:
     def _died(self, child: Child, status: int, now: float) -> None:
         was = child.state
         for name in self.plan.producers(child.name):
-            self.children[name].send("gone", consumer=child.name)
+            if self.children[name].state == "ready":
+                self.children[name].send("gone", consumer=child.name)
         child.release()
         child.state = "ended"
         if status == 0 and (child.drained or child.spec.role == "source"):

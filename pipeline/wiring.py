@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import typing
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
@@ -74,6 +75,13 @@ def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
 
 
+def _by_second(pairs: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, list[str]] = {}
+    for first, second in pairs:
+        found.setdefault(second, []).append(first)
+    return {second: tuple(firsts) for second, firsts in found.items()}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """A whole run. `check()` it before use."""
@@ -105,7 +113,19 @@ class Plan:
 
     def producers(self, name: str) -> tuple[str, ...]:
         """Who feeds a process."""
-        return tuple(p.name for p in self.processes if any(e.consumer == name for e in p.outputs))
+        return self._producers.get(name, ())
+
+    def readers(self, name: str) -> tuple[str, ...]:
+        """Who maps the pool of a process."""
+        return self._readers.get(name, ())
+
+    @cached_property
+    def _producers(self) -> dict[str, tuple[str, ...]]:
+        return _by_second((p.name, edge.consumer) for p in self.processes for edge in p.outputs)
+
+    @cached_property
+    def _readers(self) -> dict[str, tuple[str, ...]]:
+        return _by_second((p.name, writer) for p in self.processes for writer in p.reads)
 
     def order(self) -> list[str]:
         """All process names, every producer before its consumers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 
@@ -84,6 +85,21 @@ class Shrink(Stage):
         out = self.runtime.empty((32, 32, 3), np.uint8)
         out[:] = value_of(frame.image)
         return Tensor(info=frame.info, fit=Fit(scale_x=0.5, scale_y=0.5), pixels=out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LateConfig:
+    wanted: str  # a file
+
+
+class Late(Shrink):
+    """Is ready once a file is there."""
+
+    Config = LateConfig
+
+    def setup(self):
+        while not os.path.exists(self.config.wanted):
+            time.sleep(0.01)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,74 @@
+"""Many cameras, many classes: what a run is told grows with it, and nothing of it is lost."""
+
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import patterns
+import pytest
+
+from pipeline import control
+from pipeline.control import Control
+from pipeline.errors import ManyeyesError
+from pipeline.supervisor import Options, Supervisor
+
+
+@pytest.fixture(autouse=True)
+def _parts_on_path(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(patterns.__file__).parent))
+
+
+def until_all_delivered(supervisor):
+    if all(totals.delivered for totals in supervisor.totals.values()) and supervisor.totals:
+        supervisor.stop()
+
+
+def with_many_classes(plan, classes, text):
+    """Counters as postprocess has them, and what a model says of itself."""
+    names = tuple(f"detections:{'class' * 10}{n}" for n in range(classes))
+    many = {"counters": (*plan.by_name["postprocess"].counters, *names)}
+    options = {"postprocess": many, "batcher": {"options": {**plan.by_name["batcher"].options}}}
+    options["batcher"]["options"]["facts"] = text
+    processes = tuple(replace(spec, **options.get(spec.name, {})) for spec in plan.processes)
+    return replace(plan, processes=processes)
+
+
+def test_a_model_of_600_classes_runs(tmp_path):
+    plan = with_many_classes(patterns.plan(tmp_path, cameras=5), 600, "x" * 900_000)
+    supervisor = Supervisor(plan, Options(to_bgr=None), until_all_delivered)
+    supervisor.run()
+    for totals in supervisor.totals.values():
+        assert totals.delivered
+        assert totals.error == 0
+        assert totals.dropped["error"] == 0
+
+
+def test_a_child_that_reads_slowly_misses_nothing(tmp_path, monkeypatch):
+    def narrow():
+        ours, theirs = pair()
+        ours._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # room for two messages
+        return ours, theirs
+
+    def tick(supervisor):
+        waiting = [child.name for child in supervisor.children.values() if child.state != "ready"]
+        if waiting == ["preprocess"]:
+            (tmp_path / "go").touch()
+        until_all_delivered(supervisor)
+
+    pair = Control.pair
+    monkeypatch.setattr(Control, "pair", narrow)
+    plan = patterns.plan(tmp_path, cameras=6)
+    late = {"run": "parts:Late", "config": {"wanted": str(tmp_path / "go")}}
+    processes = tuple(replace(p, **late) if p.name == "preprocess" else p for p in plan.processes)
+    supervisor = Supervisor(replace(plan, processes=processes), Options(to_bgr=None), tick)
+    supervisor.run()
+    for totals in supervisor.totals.values():
+        assert totals.delivered
+        assert totals.dropped["error"] == 0  # a frame of a pool that its reader does not know
+
+
+def test_who_can_not_be_told_is_named_with_the_message_and_its_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(control, "_MAX_WAITING", 0)
+    supervisor = Supervisor(patterns.plan(tmp_path, cameras=1), Options(to_bgr=None))
+    with pytest.raises(ManyeyesError, match=r"'capture.c0' can't be told 'start' \(\d+ bytes\)"):
+        supervisor.run()
