@@ -110,6 +110,17 @@ class Fit:
         return xyxy * scale + offset
 
 
+def iou_matrix(a: Floats, b: Floats) -> Floats:
+    """Intersection over union of boxes (N, 4) with boxes (M, 4), xyxy: (N, M); 0 without any area."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])  # (N, M, 2)
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    inter = np.prod(np.maximum(high - low, 0), axis=2)
+    area_a, area_b = (np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (a, b))
+    union = area_a[:, None] + area_b[None] - inter
+    iou: Floats = np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+    return iou
+
+
 def _check(
     name: str, array: npt.NDArray[Any], dtype: np.dtype[Any], shape: tuple[int, ...]
 ) -> None:

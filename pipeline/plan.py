@@ -43,7 +43,7 @@ class _Depths:
     """How many messages of a camera an edge keeps, by policy."""
 
     frames: tuple[int, int] = (1, 1)  # credits, waiting
-    view: tuple[int, int] = (1, 1)
+    view: tuple[int, int] = (3, 1)  # a frame waits in render for its result: two periods or more
     tensors: tuple[int, int] = (3, 1)  # in service, in the mailbox, and the one that replaces it
     outputs: tuple[int, int] = (2, 2)
     results: tuple[int, int] = (8, 32)
@@ -344,7 +344,7 @@ def _add_render(
         role="join",
         paths=(VIEW,),
         delivers=True,
-        options={"max_age_ms": render.max_age_ms},
+        options={"max_age_ms": render.max_age_ms, "max_waiting": draft.depths.view[0]},
     )
     for producer in view:
         draft.edge(producer, "render", draft.depths.view, (VIEW,), max_hz=max_hz)

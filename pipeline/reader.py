@@ -189,6 +189,10 @@ class Reader:
         queued = sum(map(len, self._queues.values())) + sum(map(len, self.batches))
         return queued + len(self.results)
 
+    def queued(self, camera: str) -> int:
+        """How many items of a camera wait."""
+        return len(self._queues[camera])
+
     def _pool(self, ref: SlotRef) -> PoolReader:
         pool = self._pools.get(ref.pool_epoch)
         if pool is None:

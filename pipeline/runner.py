@@ -60,7 +60,10 @@ class StageProcess(Process):
         self.stage.runtime = StageRuntime(self)
         self.join = None
         if self.spec.role == "join":
-            self.join = Join(self.policy, self.spec.options["max_age_ms"], self.ledger)
+            options = self.spec.options
+            self.join = Join(
+                self.policy, options["max_age_ms"], options["max_waiting"], self.ledger
+            )
         self.stage.setup()
         self.ready(self.stage.turn_s)
         try:
@@ -94,7 +97,8 @@ class StageProcess(Process):
 
     def _timeout_ms(self) -> int:
         # what waits for an earlier frame's fate is not announced by a message
-        if self.reader.waiting and (self.spec.in_order or self.join is not None):
+        joins = self.join is not None and (self.reader.waiting or self.join.waiting)
+        if joins or (self.spec.in_order and self.reader.waiting):
             return 5
         has_idle = type(self.stage).idle not in (Stage.idle, BatchStage.idle)
         return _CALL_IDLE_MS if has_idle else IDLE_MS
@@ -135,7 +139,9 @@ class StageProcess(Process):
     def _may_take(self, delivery: Delivery) -> bool:
         if self.writer.free_slots < 1 or not self.writer.has_room(delivery.camera):
             return False
-        return self.join is None or self.join.is_complete(delivery)
+        if self.join is None:
+            return True
+        return self.join.is_complete(delivery, self.reader.queued(delivery.camera))
 
     # -- items -------------------------------------------------------------------------------------
 

@@ -218,10 +218,14 @@ class Stage(_Part):
 
 
 class JoinStage(Stage):
-    """Pictures and what was found in them. `detections` is None where nothing is known (yet)."""
+    """Pictures and what was found in them."""
 
     def process(self, frame: Frame, detections: Detections | None) -> Frame | None:  # type: ignore[override]
-        """Called once per frame of the view path, in order within a camera."""
+        """Called once per frame of the view path, in order within a camera.
+
+        detections: of this very frame, or (`newest`, where it has no result) those of other frames moved
+        on to its time. None: nothing is known.
+        """
         raise NotImplementedError
 
 

@@ -19,13 +19,21 @@ PIXELS = 64 * 64 * 3
 
 
 def plan(
-    folder: Path, *, policy="newest", cameras=2, frames=0, rate_hz=50.0, alpha_ms=1.0, workers=1
+    folder: Path,
+    *,
+    policy="newest",
+    cameras=2,
+    frames=0,
+    rate_hz=50.0,
+    alpha_ms=1.0,
+    workers=1,
+    view_hz=None,
 ):
     names = tuple(f"c{i}" for i in range(cameras))
     every = policy == "every"
     overflow = "wait" if every else "drop"
 
-    def edge(consumer, paths, credits, depth, overflow=overflow, cameras=names):
+    def edge(consumer, paths, credits, depth, overflow=overflow, cameras=names, max_hz=None):
         return EdgeSpec(
             consumer=consumer,
             cameras=cameras,
@@ -33,6 +41,7 @@ def plan(
             credits=credits,
             depth=depth,
             overflow=overflow,
+            max_hz=max_hz,
         )
 
     def process(name, run, outputs=(), **fields):
@@ -60,7 +69,7 @@ def plan(
                 edge(
                     "preprocess", (DETECT,), 2 if every else 1, 2 if every else 1, cameras=(name,)
                 ),
-                edge("render", (VIEW,), 24 if every else 1, 1, cameras=(name,)),
+                edge("render", (VIEW,), 24 if every else 3, 1, cameras=(name,), max_hz=view_hz),
             ],
             role="source",
             config=config,
@@ -120,7 +129,7 @@ def plan(
             delivers=True,
             reads=captures,
             slot_bytes=PIXELS,
-            options={"max_age_ms": 500},
+            options={"max_age_ms": 500, "max_waiting": 24 if every else 3},
         ),
         process("sink.results", "parts:WriteResults", role="sink", config=_file(folder, "results")),
         process(

@@ -5,18 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.detections import Detections, Floats
-
-
-def iou_matrix(a: Floats, b: Floats) -> Floats:
-    """Intersection over union of boxes (N, 4) with boxes (M, 4), xyxy: (N, M); 0 without any area."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])  # (N, M, 2)
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    inter = np.prod(np.maximum(high - low, 0), axis=2)
-    area_a, area_b = (np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (a, b))
-    union = area_a[:, None] + area_b[None] - inter
-    iou: Floats = np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
-    return iou
+from pipeline.detections import Detections, iou_matrix
 
 
 def match(found: Detections, truth: Detections, iou_threshold: float) -> list[tuple[int, int]]:

@@ -100,6 +100,24 @@ def test_newest_drops_only_what_a_newer_frame_replaced_and_serves_all_alike(tmp_
         assert all(value == frame_id % 251 for _, frame_id, value, _ in mine)
 
 
+def test_every_goes_on_where_few_pictures_are_wanted(tmp_path):
+    deadline = time.monotonic() + 120
+
+    def on_tick(supervisor):
+        assert time.monotonic() < deadline, supervisor.totals
+
+    supervisor = run(
+        tmp_path, on_tick, policy="every", cameras=2, frames=300, rate_hz=0, view_hz=2.0
+    )
+    for camera in ("c0", "c1"):
+        mine = [row[1] for row in patterns.rows(tmp_path, "results") if row[0] == camera]
+        assert mine == list(range(300))
+        view = supervisor.totals[camera, "view"]
+        assert view.delivered + view.dropped["unwanted"] == 300
+        assert view.delivered
+        assert view.dropped["unwanted"]
+
+
 class Chaos:
     """Kills one process after the other, each when all cameras have recovered from the last kill."""
 
