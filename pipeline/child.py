@@ -19,6 +19,7 @@ from pipeline import memory, signals
 from pipeline.control import Control
 from pipeline.errors import ManyeyesError, PeerGone
 from pipeline.ledger import Ledger, holder_code
+from pipeline.refusal import refused
 from pipeline.restart import Restarts
 from pipeline.wiring import ProcessSpec
 
@@ -46,7 +47,7 @@ class Child:
         self.failure: tuple[int, str] | None = None
         self.pidfd = -1
         self._ledger = ledger
-        self._index = ledger.process_index[spec.name]
+        self.index = ledger.process_index[spec.name]
         self._control: Control | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
@@ -62,7 +63,7 @@ class Child:
     @property
     def code(self) -> int:
         """What this incarnation writes into the ledger's `holder`."""
-        return holder_code(self._index, self.incarnation)
+        return holder_code(self.index, self.incarnation)
 
     @property
     def alive(self) -> bool:
@@ -89,7 +90,7 @@ class Child:
         return now - self._started_at
 
     def _processed(self) -> int:
-        return int(self._ledger["processed"][self._index].sum())
+        return int(self._ledger["processed"][self.index].sum())
 
     def allocate(self, pool_epoch: int) -> None:
         """A new pool for the next incarnation. Raises ResourceError."""
@@ -106,20 +107,14 @@ class Child:
             self.pool_fd = None
 
     def start(self, first: dict[str, Any], fds: Sequence[int]) -> None:
-        """A fresh interpreter; `first` is its first command, with the memory it needs."""
+        """A fresh interpreter; `first` is its first command, with the memory it needs.
+
+        Raises ResourceError, and nothing is left of it, if the host refuses one more.
+        """
         self.incarnation += 1
         self.identity = secrets.token_hex(16)
-        self._control, theirs = Control.pair()
-        arguments = [self.name, str(theirs.fileno()), str(os.getpid())]
-        with signals.held_back():
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "pipeline.runner", *arguments],
-                pass_fds=[theirs.fileno()],
-                env={**os.environ, **self.spec.environment},
-                stdin=subprocess.DEVNULL,
-            )
-        theirs.close()
-        self.pidfd = os.pidfd_open(self._process.pid)
+        with refused(f"stage {self.name!r}: one more process"):
+            self._control, self._process, self.pidfd = self._born()
         self.state, self.failure, self.drained, self._kill_at = "starting", None, False, None
         self._started_at = time.monotonic()
         self._processed_before = self._processed()
@@ -127,6 +122,29 @@ class Child:
             "start", fds, incarnation=self.incarnation, identity=self.identity,
             pool_epoch=self.pool_epoch, **first,
         )  # fmt: skip
+
+    def _born(self) -> tuple[Control, subprocess.Popen[bytes], int]:
+        control, theirs = Control.pair()
+        try:
+            arguments = [self.name, str(theirs.fileno()), str(os.getpid())]
+            with signals.held_back():
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "pipeline.runner", *arguments],
+                    pass_fds=[theirs.fileno()],
+                    env={**os.environ, **self.spec.environment},
+                    stdin=subprocess.DEVNULL,
+                )
+            try:
+                return control, process, os.pidfd_open(process.pid)
+            except OSError:
+                process.kill()
+                process.wait()
+                raise
+        except OSError:
+            control.close()
+            raise
+        finally:
+            theirs.close()
 
     def send(self, command: str, fds: Sequence[int] = (), **fields: Any) -> None:
         """Tell the process, in order, at once or as soon as it reads (`flush`).
@@ -198,7 +216,7 @@ class Child:
             late = now - self._started_at > _START_S + lateness_s
             return f"not ready after {_START_S:.0f} s" if late else None
         beats = self._ledger["beat_ns"]
-        turned, read = beats.item(self._index, 0) / 1e9, beats.item(self._index, 1) / 1e9
+        turned, read = beats.item(self.index, 0) / 1e9, beats.item(self.index, 1) / 1e9
         if now - turned > self._turn_s + lateness_s:
             return f"no turn for {now - turned:.1f} s, wanted one each {self._turn_s:.1f} s"
         if self.spec.role == "source" and now - read > _READ_S + lateness_s:

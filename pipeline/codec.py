@@ -185,7 +185,7 @@ def _envelope(data: bytes) -> Envelope:
 # -- numbers: their types are their check -----------------------------------------------------------
 
 # frame_id, t_capture_ns, t_wall_ns, t_offered_ns, pts_ns, flags; pool epoch, slot, generation
-_NUMBERS = struct.Struct("<QQQQqBQHQ")
+_NUMBERS = struct.Struct("<QQqQqBQHQ")
 _CORRUPT, _KEYFRAME, _HAS_PTS, _HAS_SLOT, _RECORDED = 1, 2, 4, 8, 16
 _SLOT = struct.Struct("<QHQ")
 _NOWHERE = SlotRef(0, 0, 0)

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from pipeline.errors import MessageError, ResourceError, TornFrame
 from pipeline.messages import ArraySpec, SlotRef
+from pipeline.refusal import refused
 
 _PAGE = mmap.PAGESIZE
 _CGROUP = Path("/sys/fs/cgroup")
@@ -70,7 +71,8 @@ def create(name: str, nbytes: int) -> int:
 
     Raises ResourceError, instead of a SIGBUS later, if the memory is not to be had.
     """
-    fd = os.memfd_create(f"manyeyes-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with refused(f"shared memory for {name}"):
+        fd = os.memfd_create(f"manyeyes-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.posix_fallocate(fd, 0, nbytes)
     except OSError as error:
@@ -101,9 +103,11 @@ def sealed(name: str, data: bytes) -> int:
 def shared(fd: int, nbytes: int) -> Bytes:
     """The first `nbytes` of the memory, for reading and writing: uint8 (nbytes,).
 
-    It stays mapped as long as the array or a view of it lives; the descriptor may be closed.
+    It stays mapped as long as the array or a view of it lives; the descriptor may be closed. Raises
+    ResourceError if the process may not map so much.
     """
-    return np.frombuffer(mmap.mmap(fd, nbytes), np.uint8)
+    with refused(f"shared memory of {nbytes / 2**20:.0f} MiB"):
+        return np.frombuffer(mmap.mmap(fd, nbytes), np.uint8)
 
 
 def pool_bytes(slots: int, slot_bytes: int) -> int:

@@ -22,8 +22,9 @@ from typing import Any
 from pipeline import memory
 from pipeline.child import Child
 from pipeline.control import MAX_FDS
-from pipeline.errors import ConfigError, ManyeyesError
+from pipeline.errors import ConfigError, ManyeyesError, ResourceError
 from pipeline.ledger import PATHS, Ledger, Tally, Totals
+from pipeline.refusal import refused
 from pipeline.rundir import RunDirectory
 from pipeline.signals import heard
 from pipeline.wiring import Plan
@@ -91,7 +92,8 @@ class Supervisor:
         with heard(self.stop) as wakeup, closing(RunDirectory(self.options.directory)) as directory:
             self._directory = directory
             try:
-                memory.check_room(self.plan.pool_bytes)
+                with refused("memory of the run"):
+                    memory.check_room(self.plan.pool_bytes)
                 before_start()
                 for child in self.children.values():
                     self._allocate(child)
@@ -181,7 +183,7 @@ class Supervisor:
             "spec": dataclasses.asdict(child.spec),
             "layout": dataclasses.asdict(layout),
             "policy": self.plan.policy,
-            "endpoint": self._directory.endpoint(child.name, child.incarnation + 1),
+            "endpoint": self._directory.endpoint(child.index, child.incarnation + 1),
             "to_bgr": self.options.to_bgr,
         }
         fds = [self._ledger_fd] if child.pool_fd is None else [self._ledger_fd, child.pool_fd]
@@ -190,11 +192,11 @@ class Supervisor:
     def _restart(self, child: Child, now: float) -> None:
         try:
             self._allocate(child)
-        except ManyeyesError as error:
-            log.warning("stage %r can't be restarted: %s", child.name, error)
-            child.restart_at = now + child.restarts.delay_s(now, worked=False)
-            return
-        self._start(child)
+            self._start(child)
+        except ResourceError as error:
+            delay_s = child.restarts.delay_s(now, worked=False)
+            child.restart_at = now + delay_s
+            log.warning("no restart: %s; trying again in %.2f s", error, delay_s)
 
     def _attach(self, reader: Child, *writers: str) -> None:
         pools = [
@@ -224,7 +226,7 @@ class Supervisor:
             if producer.state == consumer.state == "ready":
                 if any(child.behind for child in (consumer, *self._readers(producer))):
                     continue
-                endpoint = self._directory.endpoint(consumer.name, consumer.incarnation)
+                endpoint = self._directory.endpoint(consumer.index, consumer.incarnation)
                 producer.send(
                     "connect", consumer=consumer.name, endpoint=endpoint, code=consumer.code
                 )

@@ -66,6 +66,9 @@ MESSAGES = {
     "tensor": Tensor(info=FULL_INFO, fit=FIT, pixels=BGR),
     "output": Output(info=INFO, fit=FIT, model_id="m", arrays=BOXES),
     "output of nothing": Output(info=INFO, fit=FIT, model_id="", arrays=()),
+    "frame of a clock before 1970": Frame(
+        info=INFO._replace(t_wall_ns=-86_400_000_000_000), format="bgr24", pixels=BGR
+    ),
     "result": Result(info=FULL_INFO, detections=FOUND, model_id="m"),
     "empty result": Result(info=INFO, detections=Detections.empty()),
 }

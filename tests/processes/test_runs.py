@@ -1,9 +1,11 @@
 """Whole runs of pattern cameras, in real processes over real sockets and memory."""
 
+import contextlib
 import gc
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -222,3 +224,47 @@ def test_a_second_run_on_the_same_directory_exits_75(tmp_path, started):
     started("newest", 1, 0, 0, 50, tmp_path, tmp_path / "run")
     second, _ = started("newest", 1, 0, 0, 50, tmp_path, tmp_path / "run", ready=False)
     assert second.wait(timeout=30) == 75
+
+
+class NoDescriptors:
+    """Kills a camera while no file descriptor is to be had; frees them when the others went on."""
+
+    def __init__(self):
+        self.before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.held, self.served, self.step = [], {}, 0
+
+    def free(self):
+        while self.held:
+            os.close(self.held.pop())
+        resource.setrlimit(resource.RLIMIT_NOFILE, self.before)
+
+    def __call__(self, supervisor):
+        totals = (
+            {c: supervisor.totals[c, "detect"] for c in ("c0", "c1")} if supervisor.live else {}
+        )
+        served = {camera: one.delivered for camera, one in totals.items()}
+        child = supervisor.children["capture.c0"]
+        if self.step == 0 and served and min(served.values()) > 5:
+            soft = max(map(int, os.listdir("/proc/self/fd"))) + 1
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, self.before[1]))
+            with contextlib.suppress(OSError):
+                while True:
+                    self.held.append(os.open(os.devnull, os.O_RDONLY))
+            os.kill(child.pid, signal.SIGKILL)
+            self.served, self.step = served, 1
+        elif self.step == 1 and child.restarts.count >= 3:  # its death, and two refusals
+            if served["c1"] > self.served["c1"] + 20:
+                self.free()
+                self.step = 2
+        elif self.step == 2 and served["c0"] > self.served["c0"] + 20:
+            supervisor.stop()
+
+
+def test_a_restart_that_the_host_refuses_is_tried_again(tmp_path, caplog):
+    story = NoDescriptors()
+    try:
+        supervisor = run(tmp_path, story, cameras=2, rate_hz=50)
+    finally:
+        story.free()
+    assert "no restart: stage 'capture.c0': one more process: Too many open files" in caplog.text
+    assert all(totals.error == 0 for totals in supervisor.totals.values())
