@@ -34,7 +34,7 @@ def draw(
 
     Args:
         image_bgr: uint8 (H, W, 3) BGR, writable; any size: lines and letters grow with its shorter side.
-        detections: in pixels of this picture; what lies outside is cut off. None: nothing is known.
+        detections: in pixels of this picture; what lies outside is left out. None: nothing is known.
         class_names: name of each label; a label beyond them is shown as its number.
         title, clock: top left and top right; fps: beside the clock. Empty or None: left out. In a narrow
             picture the clock gives way to the rest.
@@ -43,31 +43,41 @@ def draw(
     """
     height, width = image_bgr.shape[:2]
     text_px = _text_px(image_bgr)
-    line = max(1, round(min(height, width) / 280))
+    line = 2 * max(1, round(min(height, width) / 500))
     taken: list[Rect] = []
     if title or clock or fps is not None:
         taken.append(_status(image_bgr, text_px, title, clock, fps))
-    if detections is None or not len(detections):
-        return image_bgr
-    limit = np.array([width - 1, height - 1] * 2)
-    corners = np.clip(np.rint(detections.xyxy), 0, limit).astype(int)  # (N, 4)
-    tracks = detections.track_ids
-    keys = detections.labels if tracks is None else tracks
-    order = np.argsort(detections.scores, kind="stable")  # the surest on top
-    for i in order:
-        x1, y1, x2, y2 = (int(v) for v in corners[i])
-        rim = line // 2 + 1  # outside, so that nothing of a small object is painted over
-        cv2.rectangle(image_bgr, (x1 - rim, y1 - rim), (x2 + rim, y2 + rim), (0, 0, 0), 1)
-        cv2.rectangle(image_bgr, (x1, y1), (x2, y2), color_of(int(keys[i])), line)
-    for i in order[::-1]:
-        label = int(detections.labels[i])
-        name = class_names[label] if 0 <= label < len(class_names) else str(label)
-        text = f"{name} {detections.scores[i]:.2f}"
-        if tracks is not None:
-            text = f"{name} #{int(tracks[i])} {detections.scores[i]:.2f}"
-        color = color_of(int(keys[i]))
-        taken.append(_label(image_bgr, text, corners[i].tolist(), color, text_px, taken))
+    if detections is not None:
+        low, high = detections.xyxy[:, :2], detections.xyxy[:, 2:]
+        seen = np.all((high > 0) & (low < (width, height)), axis=1)  # (N,)
+        _objects(image_bgr, detections[np.flatnonzero(seen)], class_names, line, text_px, taken)
     return image_bgr
+
+
+def _objects(
+    image: Image,
+    found: Detections,
+    class_names: Sequence[str],
+    line: int,
+    text_px: int,
+    taken: list[Rect],
+) -> None:
+    """All boxes, and over them all labels, each where little is `taken` yet."""
+    height, width = image.shape[:2]
+    corners = np.clip(np.rint(found.xyxy), 0, [width - 1, height - 1] * 2).astype(int)  # (N, 4)
+    tracks = found.track_ids
+    keys = found.labels if tracks is None else tracks
+    order = np.argsort(found.scores, kind="stable")  # the surest on top
+    for i in order:
+        _box(image, corners[i].tolist(), color_of(int(keys[i])), line)
+    for i in order[::-1]:
+        label = int(found.labels[i])
+        name = class_names[label] if 0 <= label < len(class_names) else str(label)
+        track = "" if tracks is None else f"#{int(tracks[i])} "
+        text = f"{name} {track}{found.scores[i]:.2f}"
+        taken.append(
+            _label(image, text, corners[i].tolist(), color_of(int(keys[i])), text_px, taken)
+        )
 
 
 def color_of(key: int) -> Color:
@@ -117,23 +127,44 @@ def _status(image: Image, text_px: int, title: str, clock: str, fps: float | Non
     return strip
 
 
+def _box(image: Image, box: list[int], color: Color, line: int) -> None:
+    """The sides of a box, `line` px (even) thick, with a thin black rim.
+
+    Each side begins at an even pixel: in a video four pixels share one colour (4:2:0), and a side that
+    shares it with what is beside it would lose its own.
+    """
+    x1, y1, x2, y2 = ((edge - line // 2 + 1) & ~1 for edge in box)  # where each side begins
+    right, bottom = x2 + line - 1, y2 + line - 1  # the last pixels
+    cv2.rectangle(image, (x1 - 1, y1 - 1), (right + 1, bottom + 1), (0, 0, 0), 1)
+    cv2.rectangle(image, (x1, y1), (x1 + line - 1, bottom), color, cv2.FILLED)
+    cv2.rectangle(image, (x2, y1), (right, bottom), color, cv2.FILLED)
+    cv2.rectangle(image, (x1, y1), (right, y1 + line - 1), color, cv2.FILLED)
+    cv2.rectangle(image, (x1, y2), (right, bottom), color, cv2.FILLED)
+
+
 def _label(
     image: Image, text: str, box: list[int], color: Color, text_px: int, taken: list[Rect]
 ) -> Rect:
-    """A label at its box (xyxy), inside the picture and, where there is room, on no other label."""
+    """A label at its box (xyxy), inside the picture, where it covers least of other labels."""
     height, width = image.shape[:2]
     w, h = _measure(text, text_px)[1] + text_px, round(1.7 * text_px)
-    x = max(0, min(box[0], width - w))
-    tries = [max(0, min(y, height - h)) for y in (box[1] - h, box[1], box[3], box[3] - h)]
-    y = next((y for y in tries if not _meets((x, y, x + w, y + h), taken)), tries[0])
-    rect = (x, y, x + w, y + h)
+    x1, y1, x2, y2 = box
+    tries: list[Rect] = []
+    for left, top in ((x, y) for x in (x1, x2 - w) for y in (y1 - h, y1, y2, y2 - h)):
+        x, y = max(0, min(left, width - w)), max(0, min(top, height - h))
+        tries.append((x, y, x + w, y + h))
+    rect = min(tries, key=lambda rect: _covered(rect, taken))  # of several the first
+    x, y = rect[:2]
     cv2.rectangle(image, (x, y), (x + w - 1, y + h - 1), color, cv2.FILLED)
     bright = 0.114 * color[0] + 0.587 * color[1] + 0.299 * color[2] > 110
     _write(image, text, rect, text_px, (0, 0, 0) if bright else (255, 255, 255))
     return rect
 
 
-def _meets(rect: Rect, others: Sequence[Rect]) -> bool:
-    return any(
-        rect[0] < o[2] and o[0] < rect[2] and rect[1] < o[3] and o[1] < rect[3] for o in others
+def _covered(rect: Rect, others: Sequence[Rect]) -> int:
+    """Pixels of others that a rectangle covers."""
+    return sum(
+        max(0, min(rect[2], o[2]) - max(rect[0], o[0]))
+        * max(0, min(rect[3], o[3]) - max(rect[1], o[1]))
+        for o in others
     )

@@ -46,6 +46,25 @@ def test_boxes_are_where_they_were_found(width, height):
     assert (image[: height // 3] == 60).all()  # and nowhere else
 
 
+@pytest.mark.parametrize(("width", "height"), SIZES[:3])
+def test_a_side_begins_at_an_even_pixel_and_is_two_wide_or_more(width, height):
+    for x, y in ((20, 40), (21, 41)):
+        image = np.full((height, width, 3), 60, np.uint8)
+        draw(image, found([x, y, x + 61, y + 121]), NAMES)
+        colored = (image == PALETTE[0]).all(axis=2)
+        for line in (colored[100], colored[100:, x + 30]):  # below the label
+            changes = np.flatnonzero(np.diff(line.astype(int))) + 1  # one side, or two
+            assert len(changes) in (2, 4)
+            assert (changes % 2 == 0).all()
+
+
+def test_what_lies_outside_the_picture_is_left_out():
+    image = np.full((180, 320, 3), 60, np.uint8)
+    outside = [[-60, 50, -1, 90], [320, 50, 380, 90], [50, -40, 90, 0], [50, 180, 90, 200]]
+    draw(image, found(*outside), NAMES)
+    assert (image == 60).all()
+
+
 @pytest.mark.parametrize("detections", [None, Detections.empty()])
 def test_nothing_found_changes_nothing_but_the_status_line(detections):
     image = np.full((180, 320, 3), 60, np.uint8)
@@ -83,6 +102,14 @@ def test_labels_keep_clear_of_each_other_and_stay_inside():
     draw(image, found(box, [598, 2, 638, 33], labels=[0, 1]), NAMES)
     areas = [(image == color_of(label)).all(axis=2).sum() for label in (0, 1)]
     assert min(areas) > 400  # px of background: neither label hides the other
+
+
+def test_where_there_is_no_room_a_label_covers_as_little_as_it_can():
+    image = np.zeros((60, 400, 3), np.uint8)
+    boxes = found(*[[20 * n, 0, 20 * n + 120, 59] for n in range(10)], labels=range(10))
+    draw(image, boxes, NAMES)
+    areas = [(image == color_of(label)).all(axis=2).sum() for label in range(10)]
+    assert min(areas) > 150
 
 
 def test_a_label_without_a_name_is_shown_as_its_number():

@@ -8,7 +8,11 @@ import pytest
 from sink_frames import bar, frame
 from sink_killed import run_and_kill
 
+from pipeline.detections import Detections
 from pipeline.errors import ConfigError, FrameError, ResourceError
+from pipeline.messages import Frame
+from stages.imaging.drawing import color_of, draw
+from stages.imaging.scenes import Scene
 from stages.sinks.video import Video, VideoConfig
 
 
@@ -39,6 +43,27 @@ def test_every_frame_is_there_in_order_at_its_time(tmp_path):
     assert [bar(image) for image in images] == [n % 16 for n in range(60)]
     np.testing.assert_allclose(times, [n / 25 for n in range(60)], atol=1e-4)
     assert abs(images[0].astype(int) - frame(0).image).mean() < 4
+
+
+@pytest.mark.parametrize("size_wh", [(640, 360), (1280, 720)])
+def test_a_drawn_side_keeps_its_colour(tmp_path, size_wh):
+    corners = [(21 + 150 * (k % 4) + k, 41 + 100 * (k // 4) + k) for k in range(12)]  # odd and even
+    boxes = Detections(
+        np.float32([[x, y, x + 91, y + 61] for x, y in corners]),
+        np.ones(12, np.float32),
+        np.arange(12, dtype=np.int32),
+    )
+    pictures = []
+    for n in range(4):
+        image, _ = Scene(3, size_wh, objects=0).render(n / 25)
+        draw(image, boxes, ())
+        info = frame(n, size_wh=size_wh).info
+        pictures.append(Frame(info=info, format="bgr24", pixels=image))
+    write(tmp_path, pictures)
+    image = decode(tmp_path / "gate.mp4")[0][-1].astype(int)
+    for label, (x, y) in enumerate(corners):
+        for side in (image[y + 30 : y + 55, x], image[y + 30 : y + 55, x + 91]):
+            assert np.abs(np.median(side, axis=0) - color_of(label)).max() < 30
 
 
 def test_gaps_in_the_stream_are_gaps_in_the_file(tmp_path):
