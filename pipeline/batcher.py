@@ -67,7 +67,7 @@ class BatcherProcess(Process):
         self._workers[consumer] = _Worker(outbox, code)
         self._new_pollers()
 
-    def on_gone(self, consumer: str) -> None:
+    def on_gone(self, consumer: str, outlived: bool = False) -> None:
         """A worker died. Its frames are lost (newest) or go to another worker, once (every)."""
         worker = self._workers.pop(consumer, None)
         if worker is None:

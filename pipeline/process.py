@@ -59,6 +59,9 @@ class Process:
             to_bgr=load(start["to_bgr"]) if start.get("to_bgr") else None,
         )
         self.context = context
+        self._settling: dict[
+            str, list[Any]
+        ] = {}  # dead producers of which we hold something, and who
         self._new_pollers()
 
     # -- the supervisor's commands -----------------------------------------------------------------
@@ -92,10 +95,19 @@ class Process:
         self.writer.connect(consumer, endpoint, code)
         self._new_pollers()
 
-    def on_gone(self, consumer: str) -> None:
-        """A consumer died."""
-        self.writer.consumer_died(consumer)
+    def on_gone(self, consumer: str, outlived: bool) -> None:
+        """A consumer died; outlived: by others that read the slots which it passed on."""
+        self.writer.consumer_died(consumer, outlived=outlived)
         self._new_pollers()
+
+    def on_settle(self, dead: list[Any], sender: str) -> None:
+        """A producer died that passed on the slots of others; see settling.py."""
+        self.reader.refuse(sender)
+        self._settling[sender] = dead
+
+    def on_settled(self, code: int) -> None:
+        """Nobody holds a slot any more that this dead consumer had passed on."""
+        self.writer.settled(code)
 
     def on_go(self) -> None:
         """The whole run is ready; a source may start to read."""
@@ -116,6 +128,8 @@ class Process:
         waits = not self._nothing_waits()
         if self.reader.readable or (waits and self._is_answered()):
             timeout_ms = 0
+        if self._settling:
+            self._say_settled()
         self._act_on((self._answers if waits else self._quiet).poll(timeout_ms))
 
     def _act_on(self, events: list[tuple[int, int]]) -> None:
@@ -124,6 +138,12 @@ class Process:
         for descriptor, _ in events:
             if descriptor == self._control_fd:
                 self.obey()
+
+    def _say_settled(self) -> None:
+        for sender, dead in list(self._settling.items()):
+            if not self.reader.holds(sender):
+                del self._settling[sender]
+                self.control.send("settled", dead=dead)
 
     def run(self) -> None:
         """Until drained."""

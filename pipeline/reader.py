@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -64,6 +64,7 @@ class Reader:
         self._joins = spec.role == "join"
         self._inbox = Inbox(context, endpoint)
         self._accepted: set[bytes] = set()
+        self._held: Counter[bytes] = Counter()  # messages that are not DONE, by sender
         self.descriptor = self._inbox.descriptor  # to poll; see transport.poller
         self._pools: dict[int, PoolReader] = {}
         self._queues: dict[str, deque[Delivery]] = {camera: deque() for camera in spec.cameras}
@@ -88,6 +89,14 @@ class Reader:
         ZeroMQ would then turn away for ever.
         """
         self._accepted.add(sender.encode())
+
+    def refuse(self, sender: str) -> None:
+        """A producer died, and what comes of it from now on is too late."""
+        self._accepted.discard(sender.encode())
+
+    def holds(self, sender: str) -> bool:
+        """Whether a message of this producer is not DONE."""
+        return self._held[sender.encode()] > 0
 
     def receive(self, expect: Callable[[], None]) -> None:
         """Take in all messages that are here; never waits.
@@ -116,6 +125,7 @@ class Reader:
                     self._ledger.add("garbage", self._index)
                     continue
                 delivery = Delivery(sender, envelope, raw)
+                self._held[sender] += 1
                 if self._joins and envelope.kind is Result:
                     self.results.append(delivery)
                     continue
@@ -173,7 +183,8 @@ class Reader:
             self._pool(ref).check(ref)
 
     def done(self, delivery: Delivery) -> None:
-        """Its slot and credit go back with the next `flush`."""
+        """Its slot and credit go back with the next `flush`. Once for each."""
+        self._held[delivery.sender] -= 1
         self._done.setdefault(delivery.sender, []).append(delivery)
 
     def flush(self) -> None:

@@ -64,6 +64,15 @@ class Slots:
             self._holders[slot] = holders
             return generation
 
+    def share(self, slot: int, generation: int, holder: Hashable) -> bool:
+        """One holder more for a slot that is READY. False: it holds something else by now."""
+        with self._lock:
+            held = self._holders.get(slot)
+            if held is None or self._generations[slot] != generation:
+                return False
+            held.add(holder)
+            return True
+
     def release(self, slot: int, generation: int, holder: Hashable) -> bool:
         """A holder is through with it; the last one frees it. False: a lease that is not (any more)."""
         with self._lock:

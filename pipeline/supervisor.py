@@ -26,6 +26,7 @@ from pipeline.errors import ConfigError, ManyeyesError, ResourceError
 from pipeline.ledger import PATHS, Ledger, Tally, Totals
 from pipeline.refusal import refused
 from pipeline.rundir import RunDirectory
+from pipeline.settling import Settling
 from pipeline.signals import heard
 from pipeline.wiring import Plan
 
@@ -75,6 +76,7 @@ class Supervisor:
         self._quit = False
         self._live_at = 0.0
         self._epochs = 0
+        self._settling: Settling[tuple[str, int]] = Settling()  # name and code of the dead
         self._graves: list[tuple[float, int]] = []  # (when to bury, holder code)
         self._unconnected: dict[tuple[str, str], None] = {}  # producer and consumer, in order
         self._old_pools: dict[str, list[int]] = {}  # of dead incarnations, not yet forgotten
@@ -208,8 +210,7 @@ class Supervisor:
             reader.send("pools", [fd for fd, _ in some], pools=[pool for _, pool in some])
 
     def _readers(self, writer: Child) -> list[Child]:
-        readers = map(self.children.__getitem__, self.plan.readers(writer.name))
-        return [child for child in readers if child.state == "ready"]
+        return self._ready_ones(self.plan.readers(writer.name))
 
     def _introduce(self, producer: Child, consumer: Child) -> None:
         if producer.state == consumer.state == "ready":
@@ -242,6 +243,9 @@ class Supervisor:
             self.stop()
         elif command["command"] == "failed":
             child.failure = command["exit_code"], command["text"]
+        elif command["command"] == "settled":
+            name, code = command["dead"]
+            self._tell_settled(self._settling.said(child.name, (name, code)))
         elif command["command"] == "ready":
             self._ready(child, command["turn_s"])
 
@@ -266,9 +270,15 @@ class Supervisor:
 
     def _died(self, child: Child, status: int, now: float) -> None:
         was = child.state
-        for name in self.plan.producers(child.name):
-            if self.children[name].state == "ready":
-                self.children[name].send("gone", consumer=child.name)
+        self._tell_settled(self._settling.died(child.name))
+        # one that is not ready was never fed by it
+        readers = self._ready_ones(self.plan.readers_behind(child.name))
+        for producer in self._ready_ones(self.plan.producers(child.name)):
+            producer.send("gone", consumer=child.name, outlived=bool(readers))
+        if readers:
+            self._settling.begin((child.name, child.code), [reader.name for reader in readers])
+        for reader in readers:
+            reader.send("settle", dead=[child.name, child.code], sender=child.identity)
         child.release()
         child.state = "ended"
         if status == 0 and (child.drained or child.spec.role == "source"):
@@ -294,6 +304,15 @@ class Supervisor:
         why = f" ({child.failure[1]})" if child.failure else ""
         log.warning("stage %r died: %s%s; restart in %.2f s", child.name, how, why, delay_s)
         child.state, child.restart_at = "waiting", now + delay_s
+
+    def _tell_settled(self, dead: list[tuple[str, int]]) -> None:
+        for name, code in dead:
+            for producer in self._ready_ones(self.plan.producers(name)):
+                producer.send("settled", code=code)
+
+    def _ready_ones(self, names: Iterable[str]) -> list[Child]:
+        children = map(self.children.__getitem__, names)
+        return [child for child in children if child.state == "ready"]
 
     # -- the end -----------------------------------------------------------------------------------
 

@@ -127,6 +127,15 @@ class Plan:
     def _readers(self) -> dict[str, tuple[str, ...]]:
         return _by_second((p.name, writer) for p in self.processes for writer in p.reads)
 
+    def readers_behind(self, name: str) -> tuple[str, ...]:
+        """Who reads slots that a process passed on without a pool of its own, as the batcher does."""
+        producers = self.producers(name)
+        return tuple(
+            edge.consumer
+            for edge in self.by_name[name].outputs
+            if not set(self.by_name[edge.consumer].reads).isdisjoint(producers)
+        )
+
     def order(self) -> list[str]:
         """All process names, every producer before its consumers."""
         return list(TopologicalSorter({n: self.producers(n) for n in self.by_name}).static_order())

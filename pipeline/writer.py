@@ -71,6 +71,7 @@ class Writer:
         self._pool, self._pool_epoch = pool, pool_epoch
         self._slots = None if pool is None else Slots(pool.generations)
         self._open: dict[int, _Place] = {}  # slots that were given out and not yet published
+        self._orphans: dict[int, list[Parcel]] = {}  # by consumer's code; see consumer_died
         self._resend = resend
         self._links = {
             edge.consumer: _Link(
@@ -229,20 +230,33 @@ class Writer:
         link.outbox = Outbox(self._context, endpoint, self._identity)
         link.consumer_code = code
 
-    def consumer_died(self, consumer: str) -> None:
-        """Its leases end, its credits are back. What it had is lost, or waits for its successor."""
+    def consumer_died(self, consumer: str, *, outlived: bool = False) -> None:
+        """Its credits are back. What it had is lost, or waits for its successor. Its leases end, unless
+        it was `outlived` by who reads the slots that it passed on: then they end when that is `settled`.
+        """
         link = self._links[consumer]
         if link.outbox is None:
             return
         link.outbox.close()
         link.outbox = None
         lost, again = link.edge.consumer_died(resend=self._resend or not link.spec.paths)
+        if outlived and self._slots is not None:
+            orphans = self._orphans[link.consumer_code] = [*lost, *again]
+            for parcel in orphans:
+                if parcel.slot is not None:
+                    self._slots.share(parcel.slot, parcel.generation, link.consumer_code)
         for parcel in lost:
             # not marked as dropped: its result may be on the way already. The supervisor buries it.
             self._hand_over(link, parcel, link.consumer_code)
             self._release(link, parcel)
         for parcel in again:
             self._hand_over(link, parcel, self.code)
+
+    def settled(self, code: int) -> None:
+        """Nobody looks any more at what this consumer had passed on when it died."""
+        for parcel in self._orphans.pop(code, ()):
+            if parcel.slot is not None and self._slots is not None:
+                self._slots.release(parcel.slot, parcel.generation, code)
 
     def _hand_over(self, link: _Link, parcel: Parcel, code: int) -> None:
         for path in link.spec.paths:

@@ -51,6 +51,16 @@ class SlotProtocol(RuleBasedStateMachine):
         frame = self.memory[slot]
         return multiple(*((slot, generation, holder, frame) for holder in sorted(holders)))
 
+    @rule(target=leases, lease=consumes(leases), heir=st.sampled_from("def"))
+    def share(self, lease, heir):
+        slot, generation, _holder, frame = lease
+        if heir in self.held[slot, generation]:
+            return multiple(lease)
+        assert self.slots.share(slot, generation, heir)
+        assert not self.slots.share(slot, generation - 2, heir)
+        self.held[slot, generation].add(heir)
+        return multiple(lease, (slot, generation, heir, frame))
+
     @rule()
     def cancel(self):
         if self.writing:

@@ -4,7 +4,6 @@ import contextlib
 import gc
 import json
 import os
-import random
 import resource
 import signal
 import subprocess
@@ -123,10 +122,10 @@ def test_every_goes_on_where_few_pictures_are_wanted(tmp_path):
 class Chaos:
     """Kills one process after the other, each when all cameras have recovered from the last kill."""
 
-    def __init__(self, folder, kills, how=signal.SIGKILL, seed=7):
-        self.folder, self.how = folder, how
+    def __init__(self, folder, kills, how=signal.SIGKILL, only=None):
+        """only: the name of the one process that is killed; None: each in its turn."""
+        self.folder, self.how, self.only = folder, how, only
         self.left = kills
-        self.order = random.Random(seed)
         self.captured = None
         self.killed = []
         self.deadline = time.monotonic() + 60
@@ -141,7 +140,7 @@ class Chaos:
             supervisor.stop()
             return
         self.left -= 1
-        names = sorted(supervisor.children)
+        names = [self.only] if self.only else sorted(supervisor.children)
         child = supervisor.children[names[len(self.killed) % len(names)]]
         if child.pid is None:
             self.left += 1
@@ -180,6 +179,18 @@ def test_kill_9_of_every_stage_loses_only_counted_frames(tmp_path, policy):
     del supervisor, totals
     gc.collect()  # the ledger's mapping holds a descriptor
     assert set(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize(("policy", "workers"), [("newest", 1), ("newest", 2), ("every", 2)])
+def test_kill_9_of_the_batcher_tears_nothing_that_a_slow_model_reads(tmp_path, policy, workers):
+    chaos = Chaos(tmp_path, kills=6, only="batcher")
+    supervisor = run(
+        tmp_path, chaos, policy=policy, cameras=3, rate_hz=50, alpha_ms=60, workers=workers
+    )
+    assert len(chaos.killed) == 6
+    assert int(supervisor.ledger["torn"].sum()) == 0
+    for totals in supervisor.totals.values():
+        assert (totals.error, totals.in_flight) == (0, 0)
 
 
 def test_a_hung_stage_is_noticed_and_replaced(tmp_path):
