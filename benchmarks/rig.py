@@ -41,7 +41,7 @@ from pipeline.errors import ConfigError, ModelError, ResourceError
 from pipeline.ledger import DETECT, RING, Ledger, Tally
 from pipeline.plan import make
 from pipeline.supervisor import Options, Supervisor
-from pipeline.wiring import Plan, ProcessSpec
+from pipeline.wiring import Plan, ProcessSpec, search_current_folder
 from stages.capture import synthetic
 
 SUPERVISOR = "supervisor"
@@ -272,9 +272,8 @@ class Rig:
 
 
 def environment() -> dict[str, str]:
-    """Ours, and stages of others in the current folder are found, but hide no package of ours."""
-    folders = (str(ROOT), os.getcwd(), os.environ.get("PYTHONPATH", ""))
-    path = os.pathsep.join(filter(None, folders))
+    """Ours, with our packages before all others; the current folder is searched by who wants it."""
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
     return {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
 
 
@@ -347,6 +346,7 @@ _ALL_WELL = "all is well"
 
 def main() -> None:
     """The run itself: prints its pids when it is live, ends when stdin does."""
+    search_current_folder()
     fields = json.loads((Path(sys.argv[1]) / "plan.json").read_text())
     processes = tuple(ProcessSpec.from_json(spec) for spec in fields["processes"])
     plan = Plan(cameras=tuple(fields["cameras"]), policy=fields["policy"], processes=processes)

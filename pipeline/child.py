@@ -18,6 +18,7 @@ from typing import Any, Literal
 from pipeline import memory, signals
 from pipeline.control import Control
 from pipeline.errors import ManyeyesError, PeerGone
+from pipeline.host import child_environment
 from pipeline.ledger import Ledger, holder_code
 from pipeline.refusal import refused
 from pipeline.restart import Restarts
@@ -129,9 +130,9 @@ class Child:
             arguments = [self.name, str(theirs.fileno()), str(os.getpid())]
             with signals.held_back():
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "pipeline.runner", *arguments],
+                    [sys.executable, "-P", "-m", "pipeline.runner", *arguments],
                     pass_fds=[theirs.fileno()],
-                    env={**os.environ, **self.spec.environment},
+                    env=child_environment(self.spec.environment),
                     stdin=subprocess.DEVNULL,
                 )
             try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -25,7 +24,7 @@ from pipeline.metrics import MetricsServer
 from pipeline.plan import make
 from pipeline.speed import recall
 from pipeline.supervisor import Options, Supervisor
-from pipeline.wiring import load
+from pipeline.wiring import load, search_current_folder
 
 app = typer.Typer(
     name="manyeyes",
@@ -301,7 +300,7 @@ def _run(config: configuration.Config) -> None:
 def main() -> None:
     """The console script, once it is loaded; see `__main__`."""
     signals.end_at_once()
-    sys.path.insert(0, os.getcwd())  # for stages of others in the current folder
+    search_current_folder()
     logging.basicConfig(
         level=logging.INFO,
         format="%(message)s",

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from pipeline import config as configuration
 from pipeline import memory, timing
 from pipeline.errors import ConfigError, ResourceError
-from pipeline.host import quota_cores, visible_cores
+from pipeline.host import child_environment, quota_cores, visible_cores
 from pipeline.plan import make
 from pipeline.sizing import cameras_at
 from pipeline.speed import Speed, Timing, remember
@@ -208,8 +208,8 @@ def _cores() -> Row:
 
 def _libraries(folder: Path) -> list[Row]:
     child = subprocess.run(
-        [sys.executable, "-m", PROBE, str(folder)],
-        capture_output=True, text=True, check=False, timeout=_PROBE_S,
+        [sys.executable, "-P", "-m", PROBE, str(folder)],
+        env=child_environment({}), capture_output=True, text=True, check=False, timeout=_PROBE_S,
     )  # fmt: skip
     try:
         said = json.loads(child.stdout.splitlines()[-1])

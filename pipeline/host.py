@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 
 CHILD_ENVIRONMENT = {
@@ -21,6 +22,16 @@ CHILD_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
 }
 """For every process of a run: how its libraries use the host. Others may be set beside them."""
+
+
+def child_environment(own: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process that is started from this one: `own` over what there is here."""
+    inherited = dict(os.environ)
+    if "PYTHONPATH" in inherited:  # an empty part of it is the current folder, before all libraries
+        folders = inherited["PYTHONPATH"].split(os.pathsep)
+        inherited["PYTHONPATH"] = os.pathsep.join(filter(None, folders))
+    return {**inherited, **own}
+
 
 _CGROUP = Path("/sys/fs/cgroup")
 

@@ -1,6 +1,6 @@
 """A stage in a process of its own: setup → loop → drain.
 
-python -m pipeline.runner NAME CONTROL_FD PARENT_PID      started by the supervisor alone
+python -P -m pipeline.runner NAME CONTROL_FD PARENT_PID      started by the supervisor alone
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pipeline.messages import Message
 from pipeline.process import IDLE_MS, Process
 from pipeline.reader import Delivery
 from pipeline.stage import BatchStage, Stage
-from pipeline.wiring import load
+from pipeline.wiring import load, search_current_folder
 
 log = logging.getLogger("manyeyes")
 
@@ -257,6 +257,7 @@ def main() -> int:
     faulthandler.enable()
     signals.ignore()
     logging.basicConfig(level=logging.INFO, format=f"%(levelname)s {name}: %(message)s")
+    search_current_folder()
     control = Control(socket.socket(fileno=int(fd)))
     try:
         _process(control).run()

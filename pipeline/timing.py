@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import ConfigError, EndOfStream, SourceError
-from pipeline.host import cores, has_bfloat16
+from pipeline.host import child_environment, cores, has_bfloat16
 from pipeline.messages import Frame, Tensor
 from pipeline.runner import build
 from pipeline.speed import Speed, Timing, fit, timing_of
@@ -74,8 +74,8 @@ def _measured(plan: Plan, threads: int, precision: str = "auto") -> Timing:
         file = Path(folder) / "specs.json"
         file.write_text(json.dumps(specs))
         child = subprocess.run(
-            [sys.executable, "-m", "pipeline.timing", str(file)],
-            env={**os.environ, **specs[2]["environment"], **number},
+            [sys.executable, "-P", "-m", "pipeline.timing", str(file)],
+            env=child_environment({**specs[2]["environment"], **number}),
             capture_output=True, text=True, check=False,
         )  # fmt: skip
     if child.returncode:

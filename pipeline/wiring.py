@@ -8,7 +8,10 @@ A Plan is plain data, checked before any process starts; nothing runs that is no
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
+import sys
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -192,6 +195,16 @@ class Plan:
                     f"(credits {edge.credits}, waiting {edge.depth}, full: {full}{limit})"
                 )
         return "\n".join([*lines, *(("", *self.notes) if self.notes else ())])
+
+
+def search_current_folder() -> None:
+    """From now on `load` finds the stages of others in the current folder, after all that is installed.
+
+    Never before: a `queue.py` or `stages.py` that lies there is nobody's business. A process that is to
+    call this starts with `python -P`, or as the console script.
+    """
+    with contextlib.suppress(OSError):  # a folder that was removed has nothing to offer
+        sys.path.append(os.getcwd())
 
 
 def load(name: str) -> Any:

@@ -141,6 +141,8 @@ def _try_display() -> None:
     """Open a window in another process first: without a display OpenCV's Qt aborts, uncatchably."""
     code = "import cv2; cv2.namedWindow('manyeyes'); cv2.destroyAllWindows()"
     try:
-        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=30)
+        subprocess.run(
+            [sys.executable, "-P", "-c", code], check=True, capture_output=True, timeout=30
+        )
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         raise ConfigError(_NO_DISPLAY) from error
