@@ -38,9 +38,10 @@ from benchmarks.replay import Pace, Replay, ReplayConfig, render_stills
 from pipeline import config as configuration
 from pipeline.config import Config
 from pipeline.errors import ConfigError, ModelError, ResourceError
-from pipeline.ledger import DETECT, RING, Ledger, Tally
+from pipeline.ledger import DETECT, RING, Ledger
 from pipeline.plan import make
 from pipeline.supervisor import Options, Supervisor
+from pipeline.tally import Tally
 from pipeline.wiring import Plan, ProcessSpec, search_current_folder
 from stages.capture import synthetic
 

@@ -7,6 +7,7 @@ it acts when a frame arrives or a worker is free.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 from pipeline.codec import decode_done, encode_batch
@@ -34,6 +35,7 @@ class BatcherProcess(Process):
 
     def __init__(self, control: Control, start: dict[str, Any], fds: list[int]) -> None:
         self._workers: dict[str, _Worker] = {}
+        self._abandoned: set[str] = set()
         super().__init__(control, start, fds)
         options = self.spec.options
         self._batcher: Batcher[Delivery] = Batcher(
@@ -51,10 +53,13 @@ class BatcherProcess(Process):
         while True:
             self.turn(IDLE_MS)
             self._take_in()
+            if self._abandoned.issuperset(edge.consumer for edge in self.spec.outputs):
+                self._give_up()
             self._feed()
             if self._take_back():
                 self._feed()
             self.reader.flush()
+            self.tell_held()
             held = self._again or any(worker.batch for worker in self._workers.values())
             if self.draining and not held and not self.reader.waiting and self._batcher.idle:
                 return
@@ -87,6 +92,28 @@ class BatcherProcess(Process):
                 self.reader.done(delivery)
         if again:
             self._again.append(again)
+
+    def on_abandon(self, consumer: str) -> None:
+        """A worker will not come back before the run ends."""
+        self.on_gone(consumer)
+        self._abandoned.add(consumer)
+
+    def held(self, camera: str) -> Iterable[int | None]:
+        """As Process.held; and what waits for a worker or is at one."""
+        batches = [*self._again, *(worker.batch for worker in self._workers.values())]
+        yield from super().held(camera)
+        yield from (d.frame_id for batch in batches for name, d in batch if name == camera)
+        yield from (delivery.frame_id for delivery in self._batcher.waiting_of(camera))
+
+    def _give_up(self) -> None:
+        """No worker will come back: what waits is lost."""
+        waiting = [d for camera in self.spec.cameras for d in self._batcher.clear(camera)]
+        waiting += [delivery for batch in self._again for _, delivery in batch]
+        self._again.clear()
+        for delivery in waiting:
+            camera = self.ledger.camera_index[delivery.camera]
+            self.ledger.drop(camera, DETECT, delivery.frame_id, "stage_died")
+            self.reader.done(delivery)
 
     def answer_descriptors(self) -> list[int]:
         """Of the workers' channels."""

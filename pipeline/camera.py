@@ -71,6 +71,7 @@ class CameraProcess(Process):
             self._act_on(events)
             self.writer.exchange()
             self.writer.report()
+            self.tell_held()
 
     def _new_pollers(self) -> None:
         answers = self.writer.descriptors()
@@ -145,6 +146,9 @@ class CameraProcess(Process):
 
     def _read_one(self) -> bool:
         """True: a frame came."""
+        if not self.ledger.has_place(self._camera):
+            self._stop.wait(_ROOM_MS / 1000)  # the supervisor adds up several times a second
+            return False
         taken = self._slot()
         if taken is None:
             return self.policy == "newest" and self._skip()

@@ -295,6 +295,12 @@ def _run(config: configuration.Config) -> None:
         with table.shown():
             supervisor.run(serve_metrics)
     table.print_end(supervisor)
+    for sink, accounts in supervisor.of_sinks().items():
+        if lost := sum(one.lost for one in accounts):
+            offered = sum(one.captured for one in accounts)
+            raise ManyeyesError(
+                f"sink {sink!r}: {lost} of {offered} results were lost; see above why"
+            )
 
 
 def main() -> None:

@@ -123,6 +123,18 @@ class Edge:
             sent.clear()
         return lost, again
 
+    def clear(self) -> list[Parcel]:
+        """Take out everything that waits."""
+        parcels = [parcel for queue in self._waiting.values() for parcel in queue]
+        self._waiting.clear()
+        self._full.clear()
+        return parcels
+
+    def oldest(self, camera: str) -> int | None:
+        """The smallest frame id of a camera that waits or is under way; None: there is none."""
+        mine = (*self._waiting.get(camera, ()), *self._sent.get(camera, ()))
+        return min((parcel.frame_id for parcel in mine), default=None)
+
     @property
     def waiting(self) -> bool:
         """Something waits for a credit."""

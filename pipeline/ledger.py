@@ -1,16 +1,20 @@
 """The counters of a run, in memory that survives every stage. One writer a cell, no locks.
 
-For each camera and path (detect, view) the ledger knows the fate of every frame:
+For each camera the ledger knows the fate of every frame on each of its ways: on the paths (detect, view),
+and from the end of a path to every sink behind it:
 
-    captured = delivered + Σ dropped{reason} + in flight        at any time, across kill -9
+    captured = delivered + Σ dropped{reason} + in flight      of a path
+    offered  = taken + Σ lost{reason} + waiting               of a sink
 
-`captured` is one number a camera. Who ends a frame marks it in a ring of the last frames, at
-frame_id mod RING: delivered in one array, the reason of a drop in another. So marking twice changes
-nothing, and a delivery overrides a verdict that the frame was lost with a dead process. What is in
-flight is counted (no mark yet), never computed as a remainder. Only the supervisor adds up (`Tally`).
+A frame is delivered when every sink that was to have it has it. Who ends a frame on its way marks it in a
+ring of the last frames, at frame_id mod RING: delivered (to the path's end, or taken by the sink) in one
+array, the reason of a drop in another. Marking the same fate twice changes nothing, and a delivery
+overrides the verdict that the frame was lost with a dead process; any other second fate is counted as a
+contradiction. What is in flight is counted (no mark yet), never computed as a remainder. `tally.py` adds
+up, `audit.py` finds what is in flight in nobody's hands; both are the supervisor's.
 
 `holder` says which process had the frame last (its incarnation, too), so that the supervisor can tell
-what a dead process took with it.
+what a dead process took with it; `holds_from`, which frames a process has for sure no more.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import count
 from types import MappingProxyType
 from typing import Any
@@ -28,9 +32,9 @@ import numpy.typing as npt
 
 from pipeline.memory import shared
 
-RING = 4096  # frames a camera and path; far more than can be in flight
+RING = 4096  # frames of a camera; far more than can be in flight
 PATHS = ("detect", "view")
-DETECT, VIEW = 0, 1
+DETECT, VIEW = 0, 1  # as places in the ledger; each sink that keeps an account has one behind them
 
 REASONS = (
     "none",
@@ -42,8 +46,13 @@ REASONS = (
     "torn",  # its slot was written while it was read (must stay 0)
     "stage_died",  # it was lost with a process
     "stopped",  # the run ended first
+    "overflow",  # results waited for a slow consumer, and the oldest had to go
+    "sink",  # it reached the end of its path, and a sink that was to have it lost it
+    "forgotten",  # nobody has it and nobody said why: an error of the program
 )
 REASON = {name: code for code, name in enumerate(REASONS)}
+_STAGE_DIED = REASON["stage_died"]
+_OPEN = (0, _STAGE_DIED)  # what a frame may be before it is delivered, or ended by who has it
 
 # Upper limits of histogram cells, in seconds: 0.1 ms to 100 s, 12 a decade (ratio 1.21)
 EDGES_S = np.logspace(-4, 2, 73)
@@ -53,9 +62,14 @@ MAX_BATCH = 256
 # Of a frame on a path: one word, so that a frame begins with one store, and a reader finds all in one line.
 _FATE = np.dtype(
     {
-        "names": ["delivered", "dropped", "holder"],  # by who delivers it, ends it, has it
-        "formats": ["u1", "u1", "u4"],
-        "offsets": [0, 1, 4],
+        "names": [
+            "delivered",
+            "dropped",
+            "offered",
+            "holder",
+        ],  # by who delivers, ends, offers, has it
+        "formats": ["u1", "u1", "u1", "u4"],
+        "offsets": [0, 1, 2, 4],
         "itemsize": 8,
     }
 )
@@ -75,6 +89,7 @@ class Layout:
     processes: dict[str, int]
     counters: dict[str, dict[str, int]]  # process → name → row, which has a cell for every camera
     has_view: bool = True
+    sinks: tuple[tuple[str, int], ...] = ()  # those with an account: process, the path that it ends
 
     @classmethod
     def of(
@@ -84,6 +99,7 @@ class Layout:
         counters: Mapping[str, Sequence[str]] = MappingProxyType({}),
         *,
         has_view: bool = True,
+        sinks: tuple[tuple[str, int], ...] = (),
     ) -> Layout:
         """Rows in this order; counters: the names of those of each process that has any."""
         free = count()
@@ -94,6 +110,7 @@ class Layout:
             processes={name: row for row, name in enumerate(processes)},
             counters=rows,
             has_view=has_view,
+            sinks=sinks,
         )
 
     def part(self, process: str, cameras: Sequence[str]) -> Layout:
@@ -109,7 +126,13 @@ class Layout:
     def from_json(cls, fields: dict[str, Any]) -> Layout:
         """Back from `dataclasses.asdict` and JSON, which knows no tuples."""
         cameras, processes, counters = fields["room"]
-        return cls(**{**fields, "room": (cameras, processes, counters)})
+        sinks = tuple((process, path) for process, path in fields["sinks"])
+        return cls(**{**fields, "room": (cameras, processes, counters), "sinks": sinks})
+
+    @property
+    def ways(self) -> int:
+        """Fates of a frame that are kept apart: of two paths, and of each sink."""
+        return len(PATHS) + len(self.sinks)
 
     def fields(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
         """Name → dtype and shape of every array."""
@@ -120,7 +143,11 @@ class Layout:
             "camera_up": (u1, (c,)),
             "stream_epoch": (u8, (c,)),
             "last_frame_ns": (u8, (c,)),
-            "fate": (_FATE, (c, RING, 2)),
+            "fate": (_FATE, (c, RING, self.ways)),
+            "contradicted": (u8, (c, self.ways)),  # by who sees it: a lost increment leaves it > 0
+            "counted_below": (u8, (c,)),  # by the supervisor: frames that are added up for good
+            "holds_from": (u8, (p, c)),  # the process has no frame of the camera with a smaller id
+            "holds_told": (u8, (p,)),  # how often it has said so
             "beat_ns": (u8, (p, 2)),  # last turn of the main loop, of the camera's reader thread
             "processed": (u8, (p, c)),
             "torn": (u8, (p,)),
@@ -161,11 +188,12 @@ class Ledger:
             offset += _padded(dtype, shape)
         fate = self._arrays.pop("fate")
         for name in _FATE.names or ():
-            self._arrays[name] = fate[name].swapaxes(1, 2)  # (cameras, 2, RING)
+            self._arrays[name] = fate[name].swapaxes(1, 2)  # (cameras, ways, RING)
         # single cells through memoryviews: one aligned store, and a tenth of numpy's way to a scalar
         self._cells: dict[str, Any] = {name: memoryview(a.data) for name, a in self._arrays.items()}
         self._fates: Any = memoryview(fate.view(np.uint64).data)
         self.camera_index, self.process_index = layout.cameras, layout.processes
+        self._sink_ways = range(len(PATHS), layout.ways)
         self._settled_below: dict[tuple[int, int], int] = {}
 
     @classmethod
@@ -195,18 +223,45 @@ class Ledger:
         self._fates[camera, place, DETECT] = self._fates[camera, place, VIEW] = (
             holder << _HOLDER_BIT
         )
+        for way in self._sink_ways:
+            self._fates[camera, place, way] = 0
         self._cells["captured"][camera] = frame_id + 1
         return frame_id
 
+    def has_place(self, camera: int) -> bool:
+        """Whether one more frame can be captured without overwriting one that was not added up yet.
+
+        False only for a source of thousands of frames a second, or where the supervisor stands still.
+        """
+        captured: int = self._cells["captured"][camera]
+        return captured - self._cells["counted_below"][camera] < RING  # type: ignore[no-any-return]
+
+    def offer(self, camera: int, way: int, frame_id: int, holder: int) -> None:
+        """The frame came to the end of its path, in the hands of `holder`; a sink is to have it."""
+        place = camera, way, frame_id % RING
+        if self._recent(camera, frame_id) and not self._cells["offered"][place]:
+            self._cells["holder"][place] = holder
+            self._cells["offered"][place] = 1
+
     def deliver(self, camera: int, path: int, frame_id: int) -> None:
-        """The frame reached the end of its path."""
+        """The frame reached the end of its path, or its sink has it."""
         if self._recent(camera, frame_id):
-            self._cells["delivered"][camera, path, frame_id % RING] = 1
+            place = camera, path, frame_id % RING
+            if self._cells["dropped"][place] not in _OPEN:
+                self._cells["contradicted"][camera, path] += 1
+            self._cells["delivered"][place] = 1
 
     def drop(self, camera: int, path: int, frame_id: int, reason: str) -> None:
-        """The frame ended before the end of its path."""
-        if self._recent(camera, frame_id):
-            self._cells["dropped"][camera, path, frame_id % RING] = REASON[reason]
+        """The frame ended before the end of its way. Whoever is late with `stage_died` says nothing new."""
+        if not self._recent(camera, frame_id):
+            return
+        place, code = (camera, path, frame_id % RING), REASON[reason]
+        before = self._cells["dropped"][place]
+        if self._cells["delivered"][place] or before not in (*_OPEN, code):
+            if code == _STAGE_DIED:
+                return
+            self._cells["contradicted"][camera, path] += 1
+        self._cells["dropped"][place] = code
 
     def hold(self, camera: int, path: int, frame_id: int, holder: int) -> None:
         """This process (`holder_code`) has the frame now."""
@@ -230,6 +285,12 @@ class Ledger:
             low += 1
         self._settled_below[camera, path] = low
         return low
+
+    def tell_held(self, process: int, oldest: Mapping[int, int]) -> None:
+        """This process has no frames of a camera (its row) below this id."""
+        for camera, frame_id in oldest.items():
+            self._cells["holds_from"][process, camera] = frame_id
+        self._cells["holds_told"][process] += 1
 
     def count(self, process: str, name: str, camera: str, n: int = 1) -> None:
         """Add to a counter that the layout knows."""
@@ -257,88 +318,6 @@ class Ledger:
 def holder_code(process: int, incarnation: int) -> int:
     """What a process writes into `holder`; another one after each restart."""
     return (process + 1) << 16 | incarnation & 0xFFFF
-
-
-@dataclass
-class Tally:
-    """The totals of one camera and path. Only the supervisor adds up.
-
-    Frames older than half a ring are final; the rest is counted anew each time.
-    """
-
-    ledger: Ledger
-    camera: int
-    path: int
-    final_below: int = 0  # frame ids below are in `final`
-    final: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(REASONS), np.int64))
-    final_delivered: int = 0
-
-    def totals(self) -> Totals:
-        """The sum as of now; never waits."""
-        captured = int(self.ledger["captured"][self.camera])
-        keep_from = max(self.final_below, captured - RING // 2)
-        reasons, delivered, lost = self._count(self.final_below, keep_from)
-        self.final += reasons
-        self.final[REASON["none"]] += lost  # in flight for half a ring: nobody has it, a bug
-        self.final_delivered += delivered
-        self.final_below = keep_from
-        reasons, delivered, in_flight = self._count(keep_from, captured)
-        dropped = self.final + reasons
-        return Totals(
-            captured=captured,
-            delivered=self.final_delivered + delivered,
-            dropped={name: int(dropped[code]) for name, code in REASON.items() if code},
-            in_flight=in_flight,
-        )
-
-    def unsettled(self) -> npt.NDArray[np.int64]:
-        """The ids of the frames that are in flight now."""
-        ids = np.arange(self.final_below, int(self.ledger["captured"][self.camera]))
-        place = ids % RING
-        rows = (
-            self.ledger["delivered"][self.camera, self.path],
-            self.ledger["dropped"][self.camera, self.path],
-        )
-        in_flight: npt.NDArray[np.int64] = ids[(rows[0][place] | rows[1][place]) == 0]
-        return in_flight
-
-    def bury(self, holders: Sequence[int], reason: str = "stage_died") -> int:
-        """Drop what is in flight in the hands of these dead processes; returns how many frames."""
-        ids = self.unsettled()
-        held = self.ledger["holder"][self.camera, self.path, ids % RING]
-        lost = ids[np.isin(held, holders)]
-        for frame_id in lost:
-            self.ledger.drop(self.camera, self.path, int(frame_id), reason)
-        return len(lost)
-
-    def _count(self, low: int, high: int) -> tuple[npt.NDArray[np.int64], int, int]:
-        delivered = _stretch(self.ledger["delivered"][self.camera, self.path], low, high) != 0
-        dropped = _stretch(self.ledger["dropped"][self.camera, self.path], low, high)
-        counts = np.bincount(dropped[~delivered], minlength=len(REASONS)).astype(np.int64)
-        in_flight = int(counts[0])
-        counts[0] = 0
-        return counts, int(delivered.sum()), in_flight
-
-
-def _stretch(ring: npt.NDArray[Any], low: int, high: int) -> npt.NDArray[Any]:
-    """The cells of the frames low..high-1. Slices, which cost a tenth of what an index array does."""
-    first, end = low % RING, low % RING + high - low
-    return (ring if end <= RING else np.concatenate([ring] * -(-end // RING)))[first:end]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Totals:
-    """One line of the ledger."""
-
-    captured: int
-    delivered: int
-    dropped: dict[str, int]
-    in_flight: int
-
-    @property
-    def error(self) -> int:
-        """captured − (delivered + dropped + in flight): 0, or frames are lost without a reason."""
-        return self.captured - self.delivered - sum(self.dropped.values()) - self.in_flight
 
 
 def quantile_s(cells: npt.NDArray[Any], q: float) -> float | None:

@@ -15,10 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.doctor import Row
-from pipeline.ledger import Totals, quantile_s
+from pipeline.ledger import quantile_s
 from pipeline.metrics import Rates
 from pipeline.speed import Speed
 from pipeline.supervisor import Supervisor
+from pipeline.tally import Totals
 
 _REFRESH_S = 0.5
 _TRUTH = ("true_positive", "false_positive", "false_negative")
@@ -71,6 +72,8 @@ class LiveTable:
             fps[camera] = supervisor.totals[camera, "detect"].delivered / self._lived_s
         self._console.print(cameras_table(supervisor, fps))
         self._console.print(ledger_table(supervisor))
+        if supervisor.sink_totals:
+            self._console.print(sinks_table(supervisor))
 
     def _status(self, supervisor: Supervisor) -> Text:
         if supervisor.stopping:
@@ -113,7 +116,9 @@ def _stderr_above(console: Console) -> Iterator[None]:
         thread.join(1.0)  # it ends when the last child has ended
 
 
-def _table(title: str, left: tuple[str, ...], right: tuple[str, ...]) -> Table:
+def _table(
+    title: str, left: tuple[str, ...], right: tuple[str, ...], *, first: str = "camera"
+) -> Table:
     """An empty table that fits into 80 columns: first the camera, then `left` and `right`."""
     table = Table(
         title=title,
@@ -123,7 +128,7 @@ def _table(title: str, left: tuple[str, ...], right: tuple[str, ...]) -> Table:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    table.add_column("camera", no_wrap=True, overflow="ellipsis", max_width=_NAME_CHARS)
+    table.add_column(first, no_wrap=True, overflow="ellipsis", max_width=_NAME_CHARS)
     for name in left:
         table.add_column(name, no_wrap=True)
     for name in right:
@@ -196,6 +201,24 @@ def ledger_table(supervisor: Supervisor) -> Table:
             camera, path, str(totals.captured), str(totals.delivered), str(totals.in_flight),
             error, _reasons([totals]),
         )  # fmt: skip
+    return table
+
+
+def sinks_table(supervisor: Supervisor) -> Table:
+    """offered = taken + Σ lost{reason} + waiting, for every sink, of all cameras together."""
+    columns = ("offered", "taken", "waiting", "error")
+    table = _table("sinks", (), columns, first="sink")
+    table.add_column("not taken")
+    for sink, accounts in supervisor.of_sinks().items():
+        error = sum(one.error for one in accounts)
+        table.add_row(
+            sink,
+            str(sum(one.captured for one in accounts)),
+            str(sum(one.delivered for one in accounts)),
+            str(sum(one.in_flight for one in accounts)),
+            Text(str(error), style="bold red" if error else "green"),
+            _reasons(accounts),
+        )
     return table
 
 

@@ -30,7 +30,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from pipeline.errors import ResourceError
-from pipeline.ledger import EDGES_S, MAX_BATCH, Ledger, Totals
+from pipeline.ledger import EDGES_S, MAX_BATCH, Ledger
+from pipeline.tally import Totals
 from pipeline.wiring import Plan
 
 _RATE_WINDOW_S = 5.0
@@ -44,6 +45,7 @@ class Run(Protocol):
     plan: Plan
     ledger: Ledger
     totals: dict[tuple[str, str], Totals]
+    sink_totals: dict[tuple[str, str], Totals]
     live: bool
 
     @property
@@ -104,6 +106,7 @@ class LedgerCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """All families; called by the registry."""
         yield from self._frames()
+        yield from self._sinks()
         yield from self._stages()
         yield from self._cameras()
         yield from self._counters()
@@ -124,7 +127,8 @@ class LedgerCollector(Collector):
             "manyeyes_dropped", "Frames dropped, by reason", labels=["camera", "path", "reason"]
         )
         wrong = GaugeMetricFamily(
-            "manyeyes_ledger_error", "captured - delivered - dropped - in_flight; 0, or it is a bug"
+            "manyeyes_ledger_error",
+            "Frames that nobody has and nobody ended, or that two ended; 0, or a bug",
         )
         for (camera, path), totals in self._run.totals.items():
             outcomes = {
@@ -137,8 +141,32 @@ class LedgerCollector(Collector):
             flying.add_metric([camera, path], totals.in_flight)
             for reason, n in totals.dropped.items():
                 dropped.add_metric([camera, path, reason], self._risen(n, camera, path, "", reason))
-        wrong.add_metric([], sum(abs(totals.error) for totals in self._run.totals.values()))
+        accounts = (*self._run.totals.values(), *self._run.sink_totals.values())
+        wrong.add_metric([], sum(totals.error for totals in accounts))
         yield from (frames, flying, dropped, wrong)
+
+    def _sinks(self) -> Iterator[Metric]:
+        items = CounterMetricFamily(
+            "manyeyes_sink_items",
+            "What sinks were offered and have taken; offered = taken + lost + waiting",
+            labels=["camera", "sink", "outcome"],
+        )
+        lost = CounterMetricFamily(
+            "manyeyes_sink_lost",
+            "What a sink has not taken, by reason",
+            labels=["camera", "sink", "reason"],
+        )
+        waiting = GaugeMetricFamily(
+            "manyeyes_sink_waiting", "On the way to a sink", labels=["camera", "sink"]
+        )
+        for (camera, process), totals in self._run.sink_totals.items():
+            sink = process.removeprefix("sink.")
+            for outcome, n in (("offered", totals.captured), ("taken", totals.delivered)):
+                items.add_metric([camera, sink, outcome], self._risen(n, camera, process, outcome))
+            for reason, n in totals.dropped.items():
+                lost.add_metric([camera, sink, reason], self._risen(n, camera, process, "", reason))
+            waiting.add_metric([camera, sink], totals.in_flight)
+        yield from (items, lost, waiting)
 
     def _risen(self, n: int, *key: str) -> int:
         # A frame that was given up with a dead process may still be delivered, which takes one drop

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.config import CameraConfig, Config, SinkConfig, StageConfig
-from pipeline.delivery import Overflow
+from pipeline.draft import Draft, PlannedSink, depths_of
 from pipeline.errors import ConfigError
 from pipeline.fields import check_fields
-from pipeline.host import CHILD_ENVIRONMENT
-from pipeline.ledger import DETECT, VIEW
+from pipeline.ledger import DETECT, PATHS, VIEW
 from pipeline.messages import Frame, Result
 from pipeline.runner import build
 from pipeline.sizing import largest_batch, workers_for
 from pipeline.speed import recall
-from pipeline.wiring import EdgeSpec, Plan, ProcessSpec, load, signature
+from pipeline.wiring import Plan, load, signature
 
 SOURCE_FOR = "stages.capture.choose:source_for"
 READ_FACTS = "stages.detector.bundle:read_facts"
@@ -38,109 +36,6 @@ SINKS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Depths:
-    """How many messages of a camera an edge keeps, by policy."""
-
-    frames: tuple[int, int] = (1, 1)  # credits, waiting
-    view: tuple[int, int] = (3, 1)  # a frame waits in render for its result: two periods or more
-    tensors: tuple[int, int] = (3, 1)  # in service, in the mailbox, and the one that replaces it
-    outputs: tuple[int, int] = (2, 2)
-    results: tuple[int, int] = (8, 32)
-    pictures: tuple[int, int] = (1, 2)  # drawn ones, to the sinks
-    overflow: Overflow = "drop"
-
-
-def _depths(policy: str, max_batch: int) -> _Depths:
-    if policy == "newest":
-        return _Depths()
-    # many credits: messages that travel together share their wake-ups
-    frames, tensors, outputs = (6, 6), (2 + max_batch, 4), (2, max_batch)
-    in_flight = sum(frames + tensors + outputs) + 2
-    return _Depths(
-        frames=frames,
-        view=(in_flight, 1),  # the join waits for results, so it must hold what the model holds
-        tensors=tensors,
-        outputs=outputs,
-        results=(in_flight, 8),
-        pictures=(2, 2),
-        overflow="wait",
-    )
-
-
-@dataclass(kw_only=True)
-class _Draft:
-    """The processes as they are added, from the sources on."""
-
-    config: Config
-    depths: _Depths
-    specs: dict[str, ProcessSpec] = field(default_factory=dict)
-
-    @property
-    def cameras(self) -> tuple[str, ...]:
-        return tuple(camera.name for camera in self.config.camera)
-
-    def add(self, name: str, run: str, config: dict[str, Any], **fields: Any) -> None:
-        """A process without outputs yet. Raises ConfigError for what its class refuses."""
-        if name in self.specs:
-            raise ConfigError(f"wiring: two processes have the name {name!r}; rename one")
-        fields.setdefault("cameras", self.cameras)
-        if run:
-            cls = load(run)
-            part = build(run, config)
-            cls.check(part.config)
-            fields["slot_bytes"] = cls.slot_bytes(part.config, self._frame_bytes())
-            fields["counters"] = tuple(cls.counters(part.config))
-        environment = {**CHILD_ENVIRONMENT, **fields.pop("environment", {})}
-        self.specs[name] = ProcessSpec(
-            name=name, run=run, config=config, environment=environment, **fields
-        )
-
-    def edge(
-        self,
-        producer: str,
-        consumer: str,
-        depth: tuple[int, int],
-        paths: tuple[int, ...],
-        *,
-        overflow: Overflow | None = None,
-        max_hz: float | None = None,
-    ) -> None:
-        """From a process to another, for the cameras of both."""
-        spec, reader = self.specs[producer], self.specs[consumer]
-        edge = EdgeSpec(
-            consumer=consumer,
-            cameras=tuple(c for c in spec.cameras if c in reader.cameras),
-            paths=paths,
-            credits=depth[0],
-            depth=depth[1],
-            overflow=overflow or self.depths.overflow,
-            max_hz=max_hz,
-        )
-        counters = spec.counters if paths else (*spec.counters, f"undelivered:{consumer}")
-        self.specs[producer] = replace(spec, outputs=(*spec.outputs, edge), counters=counters)
-
-    def reads(self, reader: str, *writers: str) -> None:
-        """The reader maps the pools of these writers."""
-        spec = self.specs[reader]
-        self.specs[reader] = replace(spec, reads=tuple(dict.fromkeys((*spec.reads, *writers))))
-
-    def sized(self) -> tuple[ProcessSpec, ...]:
-        """All processes, with as many slots as their edges can keep and their calls can fill."""
-        sized = []
-        for spec in self.specs.values():
-            slots = 0
-            if spec.slot_bytes and spec.outputs:
-                extra = max(3, 2 * int(spec.options.get("max_batch", 1)))
-                slots = extra + sum(edge.slots for edge in spec.outputs)
-            sized.append(replace(spec, slots=slots))
-        return tuple(sized)
-
-    def _frame_bytes(self) -> int:
-        sources = [spec.slot_bytes for spec in self.specs.values() if spec.role == "source"]
-        return max(sources, default=0)
-
-
 def make(config: Config) -> Plan:
     """The plan of a run. Starts nothing, loads no model. Raises ConfigError."""
     facts = load(READ_FACTS)(config.model.path)
@@ -148,9 +43,14 @@ def make(config: Config) -> Plan:
     measured = speed.of(str(config.model.path), config.model.precision) if speed else ()
     workers, threads, note = workers_for(config, measured)
     max_batch = config.model.max_batch or largest_batch(config, facts)
-    draft = _Draft(config=config, depths=_depths(config.run.policy, max_batch))
-    sinks = [_sink(sink, tuple(facts.classes)) for sink in config.sink]
-    view_hz = _view_hz(sinks)
+    # without any the results still have to end somewhere
+    sinks = config.sink or (SinkConfig(type="null"),)
+    draft = Draft(
+        config=config,
+        depths=depths_of(config.run.policy, max_batch),
+        sinks=tuple(_sink(sink, tuple(facts.classes), n) for n, sink in enumerate(sinks)),
+    )
+    view_hz = _view_hz(draft.sinks)
 
     for camera in config.camera:
         with _at(f"camera {camera.name!r}"):
@@ -165,10 +65,8 @@ def make(config: Config) -> Plan:
         last = _insert_results(draft, stage, last)
     if view_hz is not None:
         _add_render(draft, view, last, tuple(facts.classes), view_hz or None)
-    for name, run, fields in sinks:
-        _add_sink(draft, name, run, fields, last)
-    if not sinks:  # the results still have to end somewhere
-        _add_sink(draft, "sink.null", SINKS["null"], {}, last)
+    for sink in draft.sinks:
+        _add_sink(draft, sink, last)
     return Plan(
         cameras=draft.cameras,
         policy=config.run.policy,
@@ -189,7 +87,7 @@ def _at(where: str) -> Iterator[None]:
 # -- the graph -------------------------------------------------------------------------------------
 
 
-def _add_camera(draft: _Draft, camera: CameraConfig, *, viewed: bool) -> None:
+def _add_camera(draft: Draft, camera: CameraConfig, *, viewed: bool) -> None:
     run, _ = load(SOURCE_FOR)(camera.source, reader=camera.reader)
     realtime = camera.realtime
     if realtime is None and "realtime" in load(run).Config.__dataclass_fields__:
@@ -216,7 +114,7 @@ def _add_camera(draft: _Draft, camera: CameraConfig, *, viewed: bool) -> None:
 
 
 def _insert_frames(
-    draft: _Draft,
+    draft: Draft,
     stage: StageConfig,
     detect: tuple[str, ...],
     view: tuple[str, ...],
@@ -240,10 +138,11 @@ def _insert_frames(
     return (here if DETECT in paths else detect), (here if VIEW in paths else view)
 
 
-def _insert_results(draft: _Draft, stage: StageConfig, last: str) -> str:
+def _insert_results(draft: Draft, stage: StageConfig, last: str) -> str:
     _check_taken(stage, Result)
-    draft.add(stage.name, stage.run, dict(stage.config), role="stage", paths=())
-    draft.edge(last, stage.name, draft.depths.results, ())
+    ways = draft.result_sinks
+    draft.add(stage.name, stage.run, dict(stage.config), role="stage", paths=ways)
+    draft.edge(last, stage.name, draft.depths.results, ways)
     return stage.name
 
 
@@ -262,7 +161,7 @@ def _check_taken(stage: StageConfig, kind: type) -> None:
 
 
 def _add_detector(
-    draft: _Draft, detect: tuple[str, ...], facts: Any, max_batch: int, workers: int, threads: int
+    draft: Draft, detect: tuple[str, ...], facts: Any, max_batch: int, workers: int, threads: int
 ) -> None:
     config, depths, text = draft.config, draft.depths, facts.to_json()
     count = min(config.preprocess.workers, len(config.camera))
@@ -333,7 +232,7 @@ def _inference(config: Config, facts: str, max_batch: int, threads: int) -> dict
 
 
 def _add_render(
-    draft: _Draft, view: tuple[str, ...], last: str, classes: tuple[str, ...], max_hz: float | None
+    draft: Draft, view: tuple[str, ...], last: str, classes: tuple[str, ...], max_hz: float | None
 ) -> None:
     render = draft.config.render
     config = {"classes": list(classes), "show_clock": render.clock, "show_fps": render.fps}
@@ -352,8 +251,7 @@ def _add_render(
     draft.edge(last, "render", draft.depths.results, ())
 
 
-def _sink(sink: SinkConfig, classes: tuple[str, ...]) -> tuple[str, str, dict[str, Any]]:
-    """Name, class and configuration of a sink."""
+def _sink(sink: SinkConfig, classes: tuple[str, ...], number: int) -> PlannedSink:
     run = SINKS[sink.type] if sink.type in SINKS else str(sink.run)
     fields = dict(sink.options)
     name = sink.name or sink.type
@@ -362,26 +260,29 @@ def _sink(sink: SinkConfig, classes: tuple[str, ...]) -> tuple[str, str, dict[st
     check_fields(f"sink {name!r}", fields, known)
     if "classes" in known.__dataclass_fields__:
         fields.setdefault("classes", list(classes))
-    return f"sink.{name}", run, fields
+    return PlannedSink(
+        name=f"sink.{name}",
+        run=run,
+        fields=fields,
+        way=len(PATHS) + number,
+        takes_frames=Frame in signature(run)[0],
+        max_hz=getattr(build(run, fields), "max_hz", None),
+    )
 
 
-def _view_hz(sinks: list[tuple[str, str, dict[str, Any]]]) -> float | None:
+def _view_hz(sinks: tuple[PlannedSink, ...]) -> float | None:
     """Frames a second that the fastest viewer wants (0: all of them); None: nobody looks."""
-    rates = [
-        getattr(build(run, fields), "max_hz", None)
-        for _, run, fields in sinks
-        if Frame in signature(run)[0]
-    ]
+    rates = [sink.max_hz for sink in sinks if sink.takes_frames]
     if not rates:
         return None
     return 0.0 if None in rates else max(rate for rate in rates if rate is not None)
 
 
-def _add_sink(draft: _Draft, name: str, run: str, fields: dict[str, Any], last: str) -> None:
-    draft.add(name, run, fields, role="sink", paths=())
-    if Frame in signature(run)[0]:
-        max_hz = getattr(build(run, fields), "max_hz", None)
-        draft.edge("render", name, draft.depths.pictures, (), max_hz=max_hz)
-        draft.reads(name, "render")
+def _add_sink(draft: Draft, sink: PlannedSink, last: str) -> None:
+    ways = (sink.way,)
+    draft.add(sink.name, sink.run, sink.fields, role="sink", paths=ways, delivers=True)
+    if sink.takes_frames:
+        draft.edge("render", sink.name, draft.depths.pictures, ways, max_hz=sink.max_hz)
+        draft.reads(sink.name, "render")
     else:
-        draft.edge(last, name, draft.depths.results, ())
+        draft.edge(last, sink.name, draft.depths.results, ways)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from pipeline import transport
@@ -17,6 +18,7 @@ from pipeline.wiring import Policy, ProcessSpec, load
 from pipeline.writer import Writer
 
 IDLE_MS = 250  # a process without work turns four times a second, to show that it lives
+_TELL_S = 1.0  # between two looks at all that a process has
 
 
 class Process:
@@ -59,9 +61,9 @@ class Process:
             to_bgr=load(start["to_bgr"]) if start.get("to_bgr") else None,
         )
         self.context = context
-        self._settling: dict[
-            str, list[Any]
-        ] = {}  # dead producers of which we hold something, and who
+        # dead producers of which we hold something, and who
+        self._settling: dict[str, list[Any]] = {}
+        self._tell_at = 0.0
         self._new_pollers()
 
     # -- the supervisor's commands -----------------------------------------------------------------
@@ -109,6 +111,11 @@ class Process:
         """Nobody holds a slot any more that this dead consumer had passed on."""
         self.writer.settled(code)
 
+    def on_abandon(self, consumer: str) -> None:
+        """A consumer will not come back before the run ends."""
+        self.writer.abandon(consumer)
+        self._new_pollers()
+
     def on_go(self) -> None:
         """The whole run is ready; a source may start to read."""
         self.going = True
@@ -144,6 +151,24 @@ class Process:
             if not self.reader.holds(sender):
                 del self._settling[sender]
                 self.control.send("settled", dead=dead)
+
+    def tell_held(self) -> None:
+        """Tell the supervisor which frames are here for sure no more; to be called in every turn."""
+        if (now := time.monotonic()) < self._tell_at:
+            return
+        self._tell_at = now + _TELL_S
+        captured = self.ledger[
+            "captured"
+        ].tolist()  # first: what comes from now on is not known yet
+        oldest = {}
+        for camera in self.spec.cameras:
+            row = self.ledger.camera_index[camera]
+            oldest[row] = min([captured[row], *(i for i in self.held(camera) if i is not None)])
+        self.ledger.tell_held(self.index, oldest)
+
+    def held(self, camera: str) -> Iterable[int | None]:
+        """Ids of frames of a camera, the oldest of all that this process has among them."""
+        return self.reader.oldest(camera), self.writer.oldest(camera)
 
     def run(self) -> None:
         """Until drained."""

@@ -62,6 +62,7 @@ class Reader:
         self._takes_batches = spec.role in ("batch", "batcher")
         self._maps_pools = bool(spec.reads)
         self._joins = spec.role == "join"
+        self._takes_once = spec.in_order or spec.role == "sink"
         self._inbox = Inbox(context, endpoint)
         self._accepted: set[bytes] = set()
         self._held: Counter[bytes] = Counter()  # messages that are not DONE, by sender
@@ -153,8 +154,8 @@ class Reader:
             full.sort(key=self._turns.__getitem__)
         for camera in full:
             queue = self._queues[camera]
-            while queue and self._spec.in_order and self._is_settled(queue[0]):
-                self.done(queue.popleft())  # sent twice, since its producer died before our DONE
+            while queue and self._takes_once and self._is_settled(queue[0]):
+                self.done(queue.popleft())  # sent twice, since its producer or this process died
             if (
                 queue
                 and (not self._spec.in_order or self._is_next(queue[0]))
@@ -204,6 +205,11 @@ class Reader:
         """How many items of a camera wait."""
         return len(self._queues[camera])
 
+    def oldest(self, camera: str) -> int | None:
+        """The smallest id of a frame of this camera that waits here; None: none does."""
+        batched = (d for batch in self.batches for d in batch if d.camera == camera)
+        return min((d.frame_id for d in (*self._queues[camera], *batched)), default=None)
+
     def _pool(self, ref: SlotRef) -> PoolReader:
         pool = self._pools.get(ref.pool_epoch)
         if pool is None:
@@ -217,7 +223,8 @@ class Reader:
 
     def _is_settled(self, delivery: Delivery) -> bool:
         camera = self._ledger.camera_index[delivery.camera]
-        return all(self._ledger.settled(camera, p, delivery.frame_id) for p in self._spec.paths)
+        settled, paths = self._ledger.settled, self._spec.paths
+        return bool(paths) and all(settled(camera, p, delivery.frame_id) for p in paths)
 
     def _is_next(self, delivery: Delivery) -> bool:
         """Whether every earlier frame has met its fate, so that order is kept whatever died."""

@@ -92,6 +92,7 @@ class StageProcess(Process):
                 idle_at = now + _CALL_IDLE_MS / 2000
                 self.stage.idle()
                 self.writer.report()
+                self.tell_held()
             if self.draining and not worked and self._is_finished():
                 return
 
@@ -214,14 +215,14 @@ class StageProcess(Process):
         if result is None and self.spec.role != "sink":
             return self._drop(delivery, "filtered")
         self.ledger.add("processed", (self.index, camera))
-        if self.spec.delivers:
+        if result is not None and self.spec.outputs:
+            self.writer.publish(result)
+        if self.spec.delivers:  # only now: what is between two processes is nobody's to forget
             for path in self.spec.paths:
                 self.ledger.deliver(camera, path, delivery.frame_id)
             if DETECT in self.spec.paths:
                 age_ns = time.monotonic_ns() - delivery.envelope.info.t_capture_ns
                 self.ledger.observe("latency_seconds", camera, age_ns / 1e9)
-        if result is not None and self.spec.outputs:
-            self.writer.publish(result)
         return None
 
     def _drop(self, delivery: Delivery, reason: str) -> None:

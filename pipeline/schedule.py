@@ -104,6 +104,17 @@ class Batcher(Generic[Item]):
         self._began.pop(worker, None)
         return self._held.pop(worker, [])
 
+    def clear(self, camera: str) -> list[Item]:
+        """Take out what waits of a camera; the caller ends it."""
+        mailbox = self._waiting[camera]
+        items = list(mailbox)
+        mailbox.clear()
+        return items
+
+    def waiting_of(self, camera: str) -> Sequence[Item]:
+        """What waits of a camera, the oldest first."""
+        return tuple(self._waiting[camera])
+
     @property
     def waiting(self) -> int:
         """Items that wait."""

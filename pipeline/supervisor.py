@@ -20,14 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import memory
+from pipeline.audit import Audit
 from pipeline.child import Child
 from pipeline.control import MAX_FDS
 from pipeline.errors import ConfigError, ManyeyesError, ResourceError
-from pipeline.ledger import PATHS, Ledger, Tally, Totals
+from pipeline.ledger import PATHS, VIEW, Ledger
 from pipeline.refusal import refused
 from pipeline.rundir import RunDirectory
 from pipeline.settling import Settling
 from pipeline.signals import heard
+from pipeline.tally import Tally, Totals
 from pipeline.wiring import Plan
 
 log = logging.getLogger("manyeyes")
@@ -35,9 +37,9 @@ log = logging.getLogger("manyeyes")
 TICK_S = 0.05
 _CALM_TICK_S = 0.15  # while all goes well: a death or a word of a child ends the wait by itself
 _TOTALS_S = 0.25  # between two counts of all frames; nobody looks more often
+_TOTALS_SHARE = 0.02  # of the time, at most, goes into counting
 STOP_S = 4.5  # from a signal to the last SIGKILL; below the 5 s that we promise
 _STAGES_STOP_S = 3.0  # then everything before the sinks is killed, so that files can be closed
-_BURY_AFTER_S = 1.0  # for what a dead process had sent already to arrive and be marked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,13 +65,17 @@ class Supervisor:
         self._ledger_fd = memory.create("ledger", layout.nbytes)
         self.ledger = Ledger(self._ledger_fd, layout)
         self.children = {spec.name: Child(spec, self.ledger) for spec in plan.processes}
-        paths = range(2 if layout.has_view else 1)
+        names = [*PATHS, *(sink for sink, _ in layout.sinks)]
         self._tallies = {
-            (camera, PATHS[path]): Tally(self.ledger, index, path)
+            (camera, names[way]): Tally(self.ledger, index, way)
             for index, camera in enumerate(plan.cameras)
-            for path in paths
+            for way in range(layout.ways)
+            if way != VIEW or layout.has_view
         }
-        self.totals: dict[tuple[str, str], Totals] = {}  # as of the last quarter of a second
+        self._audit = Audit(self.ledger, tuple(self._tallies.values()))
+        # as of the last quarter of a second, by camera and path, by camera and sink
+        self.totals: dict[tuple[str, str], Totals] = {}
+        self.sink_totals: dict[tuple[str, str], Totals] = {}
         self.live = False  # everything was ready once, the sources read
         self.stopping = False
         self._stop_at: float | None = None  # a deadline for all: a person is waiting
@@ -77,7 +83,6 @@ class Supervisor:
         self._live_at = 0.0
         self._epochs = 0
         self._settling: Settling[tuple[str, int]] = Settling()  # name and code of the dead
-        self._graves: list[tuple[float, int]] = []  # (when to bury, holder code)
         self._unconnected: dict[tuple[str, str], None] = {}  # producer and consumer, in order
         self._old_pools: dict[str, list[int]] = {}  # of dead incarnations, not yet forgotten
         self._last_tick = time.monotonic()
@@ -122,6 +127,13 @@ class Supervisor:
             up = child.state == "ready" or (child.state == "ended" and not child.failure)
             yield child.name, up, child.restarts.count, child.restarts.breaker_open
 
+    def of_sinks(self) -> dict[str, list[Totals]]:
+        """Name of each sink, as in the configuration → its accounts of all cameras."""
+        accounts: dict[str, list[Totals]] = {}
+        for (_, process), totals in self.sink_totals.items():
+            accounts.setdefault(process.removeprefix("sink."), []).append(totals)
+        return accounts
+
     def _tick(self, readable: Set[int]) -> None:
         now = time.monotonic()
         lateness_s = max(0.0, now - self._last_tick - 4 * TICK_S)
@@ -145,10 +157,10 @@ class Supervisor:
             if child.state == "waiting" and now >= child.restart_at and not self._stop_at:
                 self._restart(child, now)
         self._connect()
-        self._bury(now)
         if now >= self._count_at:
-            self._count_at = now + _TOTALS_S
-            self.totals = {key: tally.totals() for key, tally in self._tallies.items()}
+            self._count(now)
+            spent_s = time.monotonic() - now
+            self._count_at = now + max(_TOTALS_S, spent_s / _TOTALS_SHARE)
         if all(c.state == "ended" for c in self.children.values() if c.spec.role == "source"):
             self.stopping = True
         if self.stopping:
@@ -283,9 +295,10 @@ class Supervisor:
         child.state = "ended"
         if status == 0 and (child.drained or child.spec.role == "source"):
             self._forget(child, child.pool_epoch)
+            self._audit.ended(child.code)
             return
         self._old_pools.setdefault(child.name, []).append(child.pool_epoch)
-        self._graves.append((now + _BURY_AFTER_S, child.code))
+        self._audit.died(child.code, now)
         refused = child.failure is not None and child.failure[0] == ConfigError.exit_code
         if child.failure is not None and (not self.live or (refused and self.options.strict)):
             raise _failure(*child.failure)
@@ -319,6 +332,8 @@ class Supervisor:
     def _drain(self, now: float) -> None:
         for name in self.plan.order():
             child = self.children[name]
+            if child.restarts.breaker_open and child.state == "waiting":
+                self._abandon(child)
             over = all(self.children[p].state == "ended" for p in self.plan.producers(name))
             if over and child.state == "ready" and not child.drained:
                 child.drained = True
@@ -333,12 +348,27 @@ class Supervisor:
             if child.alive and (now >= limit or child.state == "starting"):
                 child.signal(signal.SIGKILL)
 
-    def _bury(self, now: float) -> None:
-        due = [code for when, code in self._graves if now >= when]
-        if due:
-            self._graves = [grave for grave in self._graves if grave[1] not in due]
-            for tally in self._tallies.values():
-                tally.bury(due)
+    def _abandon(self, child: Child) -> None:
+        """It keeps dying, and there will be nothing new for it: the run ends without it."""
+        log.warning(
+            "stage %r keeps dying: the run ends without it, and what waits is lost", child.name
+        )
+        child.state = "ended"
+        for name in self.plan.producers(child.name):
+            self.children[name].send("abandon", consumer=child.name)
+
+    def _count(self, now: float) -> None:
+        """Where all frames are now."""
+        living = {child.code: child.index for child in self.children.values() if child.alive}
+        self._audit.look(now, living)
+        counted = {key: tally.totals() for key, tally in self._tallies.items()}
+        self.totals = {key: totals for key, totals in counted.items() if key[1] in PATHS}
+        self.sink_totals = {key: totals for key, totals in counted.items() if key[1] not in PATHS}
+        below: dict[int, int] = {}
+        for tally in self._tallies.values():
+            below[tally.camera] = min(tally.final_below, below.get(tally.camera, tally.final_below))
+        for camera, frame_id in below.items():
+            self.ledger.put("counted_below", camera, frame_id)
 
     def _end(self) -> None:
         for child in self.children.values():
@@ -347,11 +377,8 @@ class Supervisor:
             while child.alive and child.reap() is None:
                 _readable([child.pidfd], 1.0)
             child.release()
-        for (camera, path), tally in self._tallies.items():
-            index = self.plan.cameras.index(camera)
-            for frame_id in tally.unsettled():
-                self.ledger.drop(index, PATHS.index(path), int(frame_id), "stopped")
-            self.totals[camera, path] = tally.totals()
+        self._audit.close(time.monotonic())
+        self._count(time.monotonic())
         os.close(self._ledger_fd)
 
 

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from pipeline.delivery import Overflow
 from pipeline.errors import ConfigError
-from pipeline.ledger import VIEW, Layout
+from pipeline.ledger import DETECT, VIEW, Layout
 from pipeline.messages import Frame, Output, Result, Tensor
 
 Role = Literal["source", "stage", "join", "batcher", "batch", "sink"]
@@ -34,7 +34,7 @@ class EdgeSpec:
 
     consumer: str
     cameras: tuple[str, ...]
-    paths: tuple[int, ...]  # whose frames these are in the ledger; (): behind the end of the path
+    paths: tuple[int, ...]  # whose frames these are in the ledger; (): nobody's, they only help
     credits: int  # messages of a camera that may be under way
     depth: int  # messages of a camera that may wait for a credit
     overflow: Overflow
@@ -56,7 +56,7 @@ class ProcessSpec:
     config: dict[str, Any]
     cameras: tuple[str, ...]
     paths: tuple[int, ...]  # of what it takes in (a source: of what it gives)
-    delivers: bool = False  # the path ends well with what this process returns
+    delivers: bool = False  # the paths end well with what this process returns
     in_order: bool = False  # several producers may give a camera's frames out of order
     works_ahead: bool = False  # before the batcher: while the model is at work, nobody waits for it
     outputs: tuple[EdgeSpec, ...] = ()
@@ -107,6 +107,11 @@ class Plan:
             tuple(process.name for process in self.processes),
             {process.name: process.counters for process in self.processes if process.counters},
             has_view=any(VIEW in process.paths for process in self.processes),
+            sinks=tuple(
+                (process.name, VIEW if Frame in takes(process) else DETECT)
+                for process in sorted(self.processes, key=lambda process: process.paths[-1:])
+                if process.role == "sink" and process.paths > (VIEW,)
+            ),
         )
 
     @property

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pipeline.codec import decode_done, encode_batch, message_front, pack_numbers
 from pipeline.delivery import Edge, Parcel, fitting
 from pipeline.errors import FrameError, Full, MessageError
-from pipeline.ledger import Ledger
+from pipeline.ledger import VIEW, Ledger
 from pipeline.memory import PoolWriter
 from pipeline.messages import (
     ArraySpec,
@@ -46,6 +46,17 @@ class _Link:
     edge: Edge
     outbox: Outbox | None = None
     consumer_code: int = 0
+    is_abandoned: bool = False
+
+    @property
+    def sinks(self) -> tuple[int, ...]:
+        """The sinks behind it, as ways of the ledger."""
+        return tuple(path for path in self.spec.paths if path > VIEW)
+
+    @property
+    def is_after_end(self) -> bool:
+        """What it carries has come to the end of its path."""
+        return all(path > VIEW for path in self.spec.paths)
 
 
 class Writer:
@@ -156,7 +167,12 @@ class Writer:
         now_ns = time.monotonic_ns()
         links = []
         for link in self._serves[info.camera]:
-            if link.edge.wants(info.camera, now_ns):
+            for sink in link.sinks:
+                camera = self._ledger.camera_index[info.camera]
+                self._ledger.offer(camera, sink, info.frame_id, self.code)
+            if link.is_abandoned:
+                self._end(link, info.camera, info.frame_id, "stage_died")
+            elif link.edge.wants(info.camera, now_ns):
                 links.append(link)
             else:
                 self._end(link, info.camera, info.frame_id, "unwanted")
@@ -171,7 +187,8 @@ class Writer:
         parcel = Parcel(info.camera, info.frame_id, data, slot, ref.generation if ref else 0)
         for link in links:
             if (oldest := link.edge.offer(parcel, now_ns)) is not None:
-                self._give_up(link, oldest, "superseded")
+                # a picture that is overtaken is what a mailbox is for; a result is lost
+                self._give_up(link, oldest, "superseded" if oldest.slot is not None else "overflow")
         return None
 
     def flush(self) -> None:
@@ -239,7 +256,7 @@ class Writer:
             return
         link.outbox.close()
         link.outbox = None
-        lost, again = link.edge.consumer_died(resend=self._resend or not link.spec.paths)
+        lost, again = link.edge.consumer_died(resend=self._resend or link.is_after_end)
         if outlived and self._slots is not None:
             orphans = self._orphans[link.consumer_code] = [*lost, *again]
             for parcel in orphans:
@@ -257,6 +274,21 @@ class Writer:
         for parcel in self._orphans.pop(code, ()):
             if parcel.slot is not None and self._slots is not None:
                 self._slots.release(parcel.slot, parcel.generation, code)
+
+    def abandon(self, consumer: str) -> None:
+        """A consumer will not come back: what waits for it is lost, and so is all that is to come."""
+        self.consumer_died(consumer)
+        link = self._links[consumer]
+        link.is_abandoned = True
+        for parcel in link.edge.clear():
+            self._give_up(link, parcel, "stage_died")
+
+    def oldest(self, camera: str) -> int | None:
+        """The smallest id of a frame of this camera that waits or is under way; None: there is none."""
+        return min(
+            (i for link in self._serves[camera] if (i := link.edge.oldest(camera)) is not None),
+            default=None,
+        )
 
     def _hand_over(self, link: _Link, parcel: Parcel, code: int) -> None:
         for path in link.spec.paths:

@@ -175,3 +175,48 @@ class WriteFrames(WriteResults):
         info = frame.info
         line = f"{info.camera} {info.frame_id} {value_of(frame.image)} {info.pts_ns}\n"
         self._file.write(line.encode())
+
+
+class Forgetful(Decode):
+    """A planted fault: the process loses every tenth frame without a word."""
+
+    def setup(self):
+        process = self.runtime._process
+        finish = process._finish
+
+        def forget(delivery, result):
+            if delivery.frame_id % 10 != 9:
+                finish(delivery, result)
+
+        process._finish = forget
+
+
+class Contradicting(Decode):
+    """A planted fault: every tenth frame is dropped by one who has passed it on."""
+
+    def setup(self):
+        process = self.runtime._process
+        finish = process._finish
+
+        def contradict(delivery, result):
+            finish(delivery, result)
+            if delivery.frame_id % 10 == 9:
+                process._drop(delivery, "filtered")
+
+        process._finish = contradict
+
+
+class Full(WriteResults):
+    """A disk that is full from the tenth result on."""
+
+    def process(self, result: Result) -> None:
+        if result.info.frame_id >= 10:
+            raise FrameError("no space left")
+        super().process(result)
+
+
+class Broken(WriteResults):
+    """Dies of every result."""
+
+    def process(self, result: Result) -> None:
+        raise RuntimeError("a bug")

@@ -15,7 +15,9 @@ from pipeline.ledger import DETECT, VIEW
 from pipeline.supervisor import Options, Supervisor
 from pipeline.wiring import EdgeSpec, Plan, ProcessSpec
 
+HERE = Path(__file__).parent
 PIXELS = 64 * 64 * 3
+RESULTS, FRAMES = 2, 3  # the accounts of the sinks in the ledger
 
 
 def plan(
@@ -114,7 +116,7 @@ def plan(
         process(
             "postprocess",
             "parts:Decode",
-            [edge("sink.results", (), 8, 32), edge("render", (), 32, 32)],
+            [edge("sink.results", (RESULTS,), 8, 32), edge("render", (), 32, 32)],
             paths=(DETECT,),
             delivers=True,
             in_order=every,
@@ -123,7 +125,7 @@ def plan(
         process(
             "render",
             "parts:Draw",
-            [edge("sink.frames", (), 1, 1)],
+            [edge("sink.frames", (FRAMES,), 1, 1)],
             role="join",
             paths=(VIEW,),
             delivers=True,
@@ -131,11 +133,20 @@ def plan(
             slot_bytes=PIXELS,
             options={"max_age_ms": 500, "max_waiting": 24 if every else 3},
         ),
-        process("sink.results", "parts:WriteResults", role="sink", config=_file(folder, "results")),
+        process(
+            "sink.results",
+            "parts:WriteResults",
+            role="sink",
+            paths=(RESULTS,),
+            delivers=True,
+            config=_file(folder, "results"),
+        ),
         process(
             "sink.frames",
             "parts:WriteFrames",
             role="sink",
+            paths=(FRAMES,),
+            delivers=True,
             reads=("render",),
             config=_file(folder, "frames"),
         ),

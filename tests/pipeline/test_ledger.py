@@ -14,10 +14,9 @@ from pipeline.ledger import (
     VIEW,
     Layout,
     Ledger,
-    Tally,
-    holder_code,
     quantile_s,
 )
+from pipeline.tally import Tally
 
 
 def ledger():
@@ -82,19 +81,6 @@ def test_the_paths_of_a_frame_are_apart():
     assert Tally(book, 0, VIEW).totals().delivered == 1
     assert Tally(book, 0, DETECT).totals().in_flight == 1
     assert Tally(book, 1, DETECT).totals().captured == 0
-
-
-def test_only_what_the_dead_incarnation_held_is_buried():
-    book = ledger()
-    old, new = holder_code(1, 0), holder_code(1, 1)
-    for holder in (old, new, holder_code(0, 0), old):
-        book.hold(0, DETECT, book.capture(0, holder=0), holder)
-    book.deliver(0, DETECT, 3)
-    tally = Tally(book, 0, DETECT)
-    assert tally.bury([old]) == 1
-    totals = tally.totals()
-    assert totals.dropped["stage_died"] == 1
-    assert (totals.delivered, totals.in_flight, totals.error) == (1, 2, 0)
 
 
 def test_a_process_that_slept_for_a_whole_ring_does_not_mark_newer_frames():

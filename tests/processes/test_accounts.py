@@ -1,0 +1,99 @@
+"""The accounts of whole runs: what a sink lost is not delivered, and an account that is wrong shows it."""
+
+import dataclasses
+
+import patterns
+import pytest
+
+from pipeline.errors import ManyeyesError
+from pipeline.supervisor import Options, Supervisor
+from pipeline.wiring import Plan
+
+
+@pytest.fixture(autouse=True)
+def _parts_on_path(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(patterns.HERE))
+
+
+def run(folder, policy, frames=50, **stages):
+    """A run of pattern cameras with other classes for some of its processes."""
+    plan = patterns.plan(
+        folder, policy=policy, frames=frames, rate_hz=0 if policy == "every" else 50
+    )
+    processes = tuple(
+        dataclasses.replace(spec, run=stages.get(spec.name.replace(".", "_"), spec.run))
+        for spec in plan.processes
+    )
+    supervisor = Supervisor(
+        Plan(cameras=plan.cameras, policy=policy, processes=processes), Options(to_bgr=None)
+    )
+    supervisor.run()
+    return supervisor
+
+
+@pytest.mark.parametrize("policy", ["every", "newest"])
+def test_the_accounts_say_what_is_in_the_files(tmp_path, policy):
+    supervisor = run(tmp_path, policy)
+    for camera in ("c0", "c1"):
+        written = [row for row in patterns.rows(tmp_path, "results") if row[0] == camera]
+        path, sink = (
+            supervisor.totals[camera, "detect"],
+            supervisor.sink_totals[camera, "sink.results"],
+        )
+        assert path.delivered == sink.captured == sink.delivered == len(written) > 0
+        drawn = [row for row in patterns.rows(tmp_path, "frames") if row[0] == camera]
+        assert supervisor.sink_totals[camera, "sink.frames"].delivered == len(drawn) > 0
+        assert path.error == sink.error == sink.lost == 0
+
+
+@pytest.mark.parametrize("policy", ["every", "newest"])
+def test_what_a_sink_can_not_write_is_not_delivered(tmp_path, policy):
+    supervisor = run(tmp_path, policy, sink_results="parts:Full")
+    for camera in ("c0", "c1"):
+        written = [row for row in patterns.rows(tmp_path, "results") if row[0] == camera]
+        path, sink = (
+            supervisor.totals[camera, "detect"],
+            supervisor.sink_totals[camera, "sink.results"],
+        )
+        assert path.delivered == sink.delivered == len(written)
+        assert path.dropped["sink"] == sink.dropped["error"] == sink.lost > 0
+        assert sink.captured == sink.delivered + sink.lost
+        assert path.captured == path.delivered + sum(path.dropped.values())
+        assert path.error == sink.error == 0
+
+
+def test_a_run_whose_sources_have_ended_ends_without_a_sink_that_keeps_dying(tmp_path):
+    supervisor = run(tmp_path, "newest", sink_results="parts:Broken")
+    for camera in ("c0", "c1"):
+        path, sink = (
+            supervisor.totals[camera, "detect"],
+            supervisor.sink_totals[camera, "sink.results"],
+        )
+        assert (path.delivered, sink.delivered, sink.in_flight) == (0, 0, 0)
+        assert path.dropped["sink"] == sink.captured == sink.lost > 0
+        assert path.error == sink.error == 0
+
+
+def test_where_nothing_may_be_lost_a_sink_that_keeps_dying_ends_the_run(tmp_path):
+    with pytest.raises(ManyeyesError, match=r"sink\.results.*died five times"):
+        run(tmp_path, "every", sink_results="parts:Broken")
+
+
+# Frames 9, 19, … are spoiled; the last is never superseded. In `every` a frame without a fate would hold
+# up those behind it for good, so there it is the last.
+@pytest.mark.parametrize(("policy", "frames"), [("every", 10), ("newest", 50)])
+def test_a_frame_that_a_process_forgets_is_an_error(tmp_path, policy, frames):
+    supervisor = run(tmp_path, policy, frames=frames, postprocess="parts:Forgetful")
+    for camera in ("c0", "c1"):
+        path = supervisor.totals[camera, "detect"]
+        assert path.error > 0
+        assert path.captured == path.delivered + sum(path.dropped.values()) + path.error == frames
+
+
+@pytest.mark.parametrize(("policy", "frames"), [("every", 10), ("newest", 50)])
+def test_a_frame_that_meets_two_fates_is_an_error(tmp_path, policy, frames):
+    supervisor = run(tmp_path, policy, frames=frames, postprocess="parts:Contradicting")
+    for camera in ("c0", "c1"):
+        served = [row[1] for row in patterns.rows(tmp_path, "results") if row[0] == camera]
+        spoiled = sum(frame_id % 10 == 9 for frame_id in served)
+        assert supervisor.totals[camera, "detect"].error == spoiled > 0
