@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,15 +107,16 @@ class Child:
             os.close(self.pool_fd)
             self.pool_fd = None
 
-    def start(self, first: dict[str, Any], fds: Sequence[int]) -> None:
+    def start(self, first: dict[str, Any], fds: Sequence[int], without: Set[str]) -> None:
         """A fresh interpreter; `first` is its first command, with the memory it needs.
 
+        without: names of variables that its environment must not have.
         Raises ResourceError, and nothing is left of it, if the host refuses one more.
         """
         self.incarnation += 1
         self.identity = secrets.token_hex(16)
         with refused(f"stage {self.name!r}: one more process"):
-            self._control, self._process, self.pidfd = self._born()
+            self._control, self._process, self.pidfd = self._born(without)
         self.state, self.failure, self.drained, self._kill_at = "starting", None, False, None
         self._started_at = time.monotonic()
         self._processed_before = self._processed()
@@ -124,7 +125,7 @@ class Child:
             pool_epoch=self.pool_epoch, **first,
         )  # fmt: skip
 
-    def _born(self) -> tuple[Control, subprocess.Popen[bytes], int]:
+    def _born(self, without: Set[str]) -> tuple[Control, subprocess.Popen[bytes], int]:
         control, theirs = Control.pair()
         try:
             arguments = [self.name, str(theirs.fileno()), str(os.getpid())]
@@ -132,7 +133,7 @@ class Child:
                 process = subprocess.Popen(
                     [sys.executable, "-P", "-m", "pipeline.runner", *arguments],
                     pass_fds=[theirs.fileno()],
-                    env=child_environment(self.spec.environment),
+                    env=child_environment(self.spec.environment, without=without),
                     stdin=subprocess.DEVNULL,
                 )
             try:

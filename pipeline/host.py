@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 
 CHILD_ENVIRONMENT = {
@@ -24,9 +24,12 @@ CHILD_ENVIRONMENT = {
 """For every process of a run: how its libraries use the host. Others may be set beside them."""
 
 
-def child_environment(own: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a process that is started from this one: `own` over what there is here."""
-    inherited = dict(os.environ)
+def child_environment(own: Mapping[str, str], without: Set[str] = frozenset()) -> dict[str, str]:
+    """The environment of a process that is started from this one: `own` over what there is here.
+
+    without: names of variables that it does not get.
+    """
+    inherited = {name: value for name, value in os.environ.items() if name not in without}
     if "PYTHONPATH" in inherited:  # an empty part of it is the current folder, before all libraries
         folders = inherited["PYTHONPATH"].split(os.pathsep)
         inherited["PYTHONPATH"] = os.pathsep.join(filter(None, folders))

@@ -154,6 +154,7 @@ def _janitor_of(folder: Path) -> subprocess.Popen[bytes] | None:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            env={"PATH": os.defpath},  # it has no use for what the cameras' passwords are in
             start_new_session=True,
         )
     return None

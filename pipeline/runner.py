@@ -295,6 +295,7 @@ def _process(control: Control) -> Process:
 
     transport.poller([control.fileno()]).poll()
     (start, fds), *more = control.receive()
+    os.environ.update(start["secrets"])
     if start["spec"]["works_ahead"]:
         _be_patient()
     kinds: dict[str, type[Process]] = {"source": CameraProcess, "batcher": BatcherProcess}

@@ -122,6 +122,14 @@ class _Part:
         """Names of counters per camera, served as metrics; they survive a restart of the stage."""
         return ()
 
+    @classmethod
+    def secrets(cls, config: Any) -> tuple[str, ...]:
+        """Names of environment variables that no other process of the run may know.
+
+        They are set from `setup` on; the environment that any process starts with has none of them.
+        """
+        return ()
+
     def setup(self) -> None:
         """Load, open, allocate. May block for up to two minutes. Raises ConfigError to end the run."""
 

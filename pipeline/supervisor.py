@@ -199,9 +199,13 @@ class Supervisor:
             "policy": self.plan.policy,
             "endpoint": self._directory.endpoint(child.index, child.incarnation + 1),
             "to_bgr": self.options.to_bgr,
+            # not by way of its environment, which every process of the same user can read
+            "secrets": {n: os.environ[n] for n in child.spec.secrets if n in os.environ},
         }
         fds = [self._ledger_fd] if child.pool_fd is None else [self._ledger_fd, child.pool_fd]
-        child.start(first, fds)  # it is told the rest when it is ready, and reads
+        child.start(
+            first, fds, self.plan.secrets
+        )  # it is told the rest when it is ready, and reads
 
     def _restart(self, child: Child, now: float) -> None:
         try:

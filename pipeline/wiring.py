@@ -66,6 +66,7 @@ class ProcessSpec:
     counters: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)  # for the runner: max_fps, max_batch, …
     environment: dict[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()  # names of environment variables that it alone may know
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> ProcessSpec:
@@ -113,6 +114,11 @@ class Plan:
                 if process.role == "sink" and process.paths > (VIEW,)
             ),
         )
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """Names of environment variables that no process starts with."""
+        return frozenset(name for process in self.processes for name in process.secrets)
 
     @property
     def pool_bytes(self) -> int:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from pipeline.errors import ConfigError, EndOfStream, FrameError, SourceError
 from pipeline.stage import Picture, Source
 from stages.capture.clock import RecordingClock
-from stages.capture.credentials import Credentials, load, refuse_secrets, shown
+from stages.capture.credentials import Credentials, load, refuse_secrets, shown, variables
 from stages.capture.planes import place
 from stages.capture.sizes import check_max_size
 from stages.capture.tracks import film_of
@@ -115,6 +115,11 @@ class AvSource(Source):
     def counters(cls, config: AvConfig) -> tuple[str, ...]:
         """`scaled`: pictures that were too large for a slot."""
         return ("scaled",)
+
+    @classmethod
+    def secrets(cls, config: AvConfig) -> tuple[str, ...]:
+        """What its credentials are in."""
+        return () if config.credentials is None else variables(config.credentials)
 
     def setup(self) -> None:
         """Load PyAV: on a busy machine that takes a second, in which no thread has its turn."""

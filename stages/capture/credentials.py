@@ -50,16 +50,21 @@ class Credentials:
         return text
 
 
+def variables(name: str) -> tuple[str, str, str]:
+    """The environment variables that hold the credentials of this name, or say where they are."""
+    return f"{name}_USER", f"{name}_PASSWORD", f"{name}_FILE"
+
+
 def load(name: str, environ: Mapping[str, str] = os.environ) -> Credentials:
     """The credentials of this name. Raises ConfigError, never with a secret in it."""
-    path = environ.get(f"{name}_FILE")
-    if path is not None:
-        found = _from_file(name, Path(path))
-    elif f"{name}_USER" in environ and f"{name}_PASSWORD" in environ:
-        found = Credentials(environ[f"{name}_USER"], environ[f"{name}_PASSWORD"])
+    user, password, file = variables(name)
+    if file in environ:
+        found = _from_file(name, Path(environ[file]))
+    elif user in environ and password in environ:
+        found = Credentials(environ[user], environ[password])
     else:
         raise ConfigError(
-            f"credentials '{name}': wanted {name}_USER and {name}_PASSWORD, or {name}_FILE, "
+            f"credentials '{name}': wanted {user} and {password}, or {file}, "
             "in the environment, found neither; set them where manyeyes is started"
         )
     size = len(quote(found.user, safe="")) + 1 + len(quote(found.password, safe=""))
