@@ -39,8 +39,8 @@ class Squatter:
 
     def squat(self, supervisor):
         for consumer in CONSUMERS:
-            incarnation = supervisor.children[consumer].incarnation
-            endpoint = supervisor._directory.endpoint(consumer, incarnation)
+            child = supervisor.children[consumer]
+            endpoint = supervisor._directory.endpoint(child.index, child.incarnation)
             for n in range(3):
                 outbox = Outbox(self.context, endpoint, f"capture.c0.{n}".encode())
                 outbox.send(b"let me in")
