@@ -89,6 +89,8 @@ class CameraProcess(Process):
         started = False
         while True:
             self.turn(IDLE_MS)
+            if not started:
+                self.beat(1)  # for the thread that will read once the whole run is ready
             if self.going and not started and not self.draining:
                 started = True
                 reader.start()

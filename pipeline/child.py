@@ -18,10 +18,11 @@ from typing import Any, Literal
 from pipeline import memory, signals
 from pipeline.control import Control
 from pipeline.errors import ManyeyesError, PeerGone
-from pipeline.host import child_environment
+from pipeline.host import child_environment, waited_s
 from pipeline.ledger import Ledger, holder_code
 from pipeline.refusal import refused
 from pipeline.restart import Restarts
+from pipeline.silence import Silence
 from pipeline.wiring import ProcessSpec
 
 log = logging.getLogger("manyeyes")
@@ -54,6 +55,7 @@ class Child:
         self._started_at = 0.0
         self._turn_s = 1.0
         self._kill_at: float | None = None
+        self._silences = Silence(), Silence()  # of its main loop, of the reader of a camera
         self._processed_before = 0
 
     @property
@@ -118,6 +120,7 @@ class Child:
         with refused(f"stage {self.name!r}: one more process"):
             self._control, self._process, self.pidfd = self._born(without)
         self.state, self.failure, self.drained, self._kill_at = "starting", None, False, None
+        self._silences = Silence(), Silence()
         self._started_at = time.monotonic()
         self._processed_before = self._processed()
         self.send(
@@ -215,15 +218,24 @@ class Child:
         if not self.alive or self._kill_at is not None:
             return None
         if self.state == "starting":
-            late = now - self._started_at > _START_S + lateness_s
+            late = self.own_s(now) > _START_S + lateness_s
             return f"not ready after {_START_S:.0f} s" if late else None
-        beats = self._ledger["beat_ns"]
-        turned, read = beats.item(self.index, 0) / 1e9, beats.item(self.index, 1) / 1e9
-        if now - turned > self._turn_s + lateness_s:
-            return f"no turn for {now - turned:.1f} s, wanted one each {self._turn_s:.1f} s"
-        if self.spec.role == "source" and now - read > _READ_S + lateness_s:
-            return f"its reading thread hangs for {now - read:.1f} s"
+        turning, reading = self._silences
+        silent_s = now - self._ledger["beat_ns"].item(self.index, 0) / 1e9
+        if turning.is_hang(silent_s, self._turn_s + lateness_s, self._waited_s):
+            return f"no turn for {silent_s:.1f} s, wanted one each {self._turn_s:.1f} s"
+        if self.spec.role == "source":
+            silent_s = now - self._ledger["beat_ns"].item(self.index, 1) / 1e9
+            if reading.is_hang(silent_s, _READ_S + lateness_s, self._waited_s):
+                return f"its reading thread hangs for {silent_s:.1f} s"
         return None
+
+    def own_s(self, now: float) -> float:
+        """Time since its start, less what it has waited for a core."""
+        return self.lived_s(now) - self._waited_s()
+
+    def _waited_s(self) -> float:
+        return waited_s(self._process.pid) if self._process else 0.0
 
     def abort(self, now: float) -> None:
         """Let it print its stacks, then kill it (`kill_if_due`); one that is stopped prints nothing."""

@@ -63,6 +63,14 @@ def cores() -> float:
     return min(float(visible_cores()), quota_cores() or float("inf"))
 
 
+def waited_s(pid: int) -> float:
+    """How long the main thread of a process has waited for a core so far; 0.0 where nobody tells."""
+    with contextlib.suppress(OSError, ValueError):
+        _, waited_ns, _ = Path(f"/proc/{pid}/schedstat").read_text().split()
+        return int(waited_ns) / 1e9
+    return 0.0
+
+
 def has_bfloat16() -> bool:
     """Whether the cores compute in it; elsewhere it is slower than float32."""
     return any(name in Path("/proc/cpuinfo").read_text() for name in ("avx512_bf16", "amx_bf16"))

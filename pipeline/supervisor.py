@@ -24,6 +24,7 @@ from pipeline.audit import Audit
 from pipeline.child import Child
 from pipeline.control import MAX_FDS
 from pipeline.errors import ConfigError, ManyeyesError, ResourceError
+from pipeline.host import cores
 from pipeline.ledger import PATHS, VIEW, Ledger
 from pipeline.refusal import refused
 from pipeline.rundir import RunDirectory
@@ -40,6 +41,8 @@ _TOTALS_S = 0.25  # between two counts of all frames; nobody looks more often
 _TOTALS_SHARE = 0.02  # of the time, at most, goes into counting
 STOP_S = 4.5  # from a signal to the last SIGKILL; below the 5 s that we promise
 _STAGES_STOP_S = 3.0  # then everything before the sinks is killed, so that files can be closed
+_STARTS_A_CORE = 2
+_START_S = 10.0  # an interpreter and its libraries; one that loads for longer holds nobody up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +68,9 @@ class Supervisor:
         self._ledger_fd = memory.create("ledger", layout.nbytes)
         self.ledger = Ledger(self._ledger_fd, layout)
         self.children = {spec.name: Child(spec, self.ledger) for spec in plan.processes}
+        # a model takes longest to load, and nobody waits for a camera before it is there
+        order = {"batch": 0, "source": 2}
+        self._by_start = sorted(self.children.values(), key=lambda c: order.get(c.spec.role, 1))
         names = [*PATHS, *(sink for sink, _ in layout.sinks)]
         self._tallies = {
             (camera, names[way]): Tally(self.ledger, index, way)
@@ -104,9 +110,6 @@ class Supervisor:
                 before_start()
                 for child in self.children.values():
                     self._allocate(child)
-                for child in self.children.values():
-                    if not self._quit:
-                        self._start(child)
                 while not self._finished():
                     self._tick(self._wait(wakeup))
             finally:
@@ -154,8 +157,7 @@ class Supervisor:
             child.kill_if_due(now)
             if child.restarts.breaker_open and child.state == "ready" and child.worked:
                 child.restarts.worked()
-            if child.state == "waiting" and now >= child.restart_at and not self._stop_at:
-                self._restart(child, now)
+        self._start_due(now)
         self._connect()
         if now >= self._count_at:
             self._count(now)
@@ -190,6 +192,20 @@ class Supervisor:
     def _allocate(self, child: Child) -> None:
         self._epochs += 1
         child.allocate(self._epochs)
+
+    def _start_due(self, now: float) -> None:
+        """A few at a time: those that start together on busy cores are ready together, and late."""
+        at_once = max(2, round(_STARTS_A_CORE * cores()))
+        busy = sum(c.state == "starting" and c.own_s(now) < _START_S for c in self._by_start)
+        for child in self._by_start if self._stop_at is None else ():
+            if busy >= at_once:
+                break
+            if child.state == "waiting" and now >= child.restart_at:
+                busy += 1
+                if child.incarnation < 0:
+                    self._start(child)
+                else:
+                    self._restart(child, now)
 
     def _start(self, child: Child) -> None:
         layout = self.plan.layout.part(child.name, child.spec.cameras)

@@ -1,13 +1,15 @@
 """Many cameras, many classes: what a run is told grows with it, and nothing of it is lost."""
 
 import socket
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import patterns
 import pytest
 
-from pipeline import control
+from pipeline import child, control
+from pipeline import supervisor as supervisor_module
 from pipeline.control import Control
 from pipeline.errors import ManyeyesError
 from pipeline.supervisor import Options, Supervisor
@@ -21,6 +23,14 @@ def _parts_on_path(monkeypatch):
 def until_all_delivered(supervisor):
     if all(totals.delivered for totals in supervisor.totals.values()) and supervisor.totals:
         supervisor.stop()
+
+
+def with_late_preprocess(folder, cameras):
+    """It is ready once there is a file `go`."""
+    plan = patterns.plan(folder, cameras=cameras)
+    late = {"run": "parts:Late", "config": {"wanted": str(folder / "go")}}
+    processes = tuple(replace(p, **late) if p.name == "preprocess" else p for p in plan.processes)
+    return replace(plan, processes=processes)
 
 
 def with_many_classes(plan, classes, text):
@@ -43,6 +53,26 @@ def test_a_model_of_600_classes_runs(tmp_path):
         assert totals.dropped["error"] == 0
 
 
+def test_few_start_at_once_and_who_waits_for_the_others_is_not_hung(tmp_path, monkeypatch):
+    monkeypatch.setattr(supervisor_module, "cores", lambda: 1.0)
+    monkeypatch.setattr(child, "_READ_S", 1.0)
+    ready_at, most = [], []
+
+    def tick(supervisor):
+        children = supervisor.children.values()
+        most.append(sum(child.state == "starting" for child in children))
+        if [c.name for c in children if c.state != "ready"] == ["preprocess"]:
+            ready_at.append(time.monotonic())
+        if ready_at and time.monotonic() - ready_at[0] > 3.0:  # how long others take is the subject
+            (tmp_path / "go").touch()
+        until_all_delivered(supervisor)
+
+    supervisor = Supervisor(with_late_preprocess(tmp_path, cameras=4), Options(to_bgr=None), tick)
+    supervisor.run()
+    assert max(most) == 2
+    assert [c.name for c in supervisor.children.values() if c.restarts.count] == []
+
+
 def test_a_child_that_reads_slowly_misses_nothing(tmp_path, monkeypatch):
     def narrow():
         ours, theirs = pair()
@@ -57,10 +87,7 @@ def test_a_child_that_reads_slowly_misses_nothing(tmp_path, monkeypatch):
 
     pair = Control.pair
     monkeypatch.setattr(Control, "pair", narrow)
-    plan = patterns.plan(tmp_path, cameras=6)
-    late = {"run": "parts:Late", "config": {"wanted": str(tmp_path / "go")}}
-    processes = tuple(replace(p, **late) if p.name == "preprocess" else p for p in plan.processes)
-    supervisor = Supervisor(replace(plan, processes=processes), Options(to_bgr=None), tick)
+    supervisor = Supervisor(with_late_preprocess(tmp_path, cameras=6), Options(to_bgr=None), tick)
     supervisor.run()
     for totals in supervisor.totals.values():
         assert totals.delivered
@@ -70,5 +97,5 @@ def test_a_child_that_reads_slowly_misses_nothing(tmp_path, monkeypatch):
 def test_who_can_not_be_told_is_named_with_the_message_and_its_size(tmp_path, monkeypatch):
     monkeypatch.setattr(control, "_MAX_WAITING", 0)
     supervisor = Supervisor(patterns.plan(tmp_path, cameras=1), Options(to_bgr=None))
-    with pytest.raises(ManyeyesError, match=r"'capture.c0' can't be told 'start' \(\d+ bytes\)"):
+    with pytest.raises(ManyeyesError, match=r"process '\S+' can't be told 'start' \(\d+ bytes\)"):
         supervisor.run()
