@@ -66,7 +66,7 @@ def make(name: str, folder: Path, batches: Sequence[int] = BATCHES) -> Detector:
     config = ModelConfig(architecture=architecture, classes=CLASSES, width=width, height=height)
     model: Any = conditioned(config, proposals=None)
     path = folder / f"{name}.bundle"
-    facts = export(model, config, output=path, pictures=scenes(2), format="torchscript")
+    facts = export(model, config, output=path, pictures=scenes(2), twin=False)
     facts = dataclasses.replace(facts, batch_sizes=tuple(batches))
     part = path.with_suffix(".part")
     archive.write_text(path, part, facts.to_json())

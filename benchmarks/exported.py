@@ -117,7 +117,9 @@ class Exported:
         self, model: Any, pixels: npt.NDArray[np.uint8], folder: Path, format: str
     ) -> None:
         path = folder / f"{format}.bundle"
-        self._facts = export(model, CONFIG, output=path, pictures=list(pixels[:2]), format=format)
+        self._facts = export(
+            model, CONFIG, output=path, pictures=list(pixels[:2]), format=format, twin=False
+        )
         self._engine = engines.load(
             str(path), self._facts, device="cpu", precision="fp32",
             threads=torch.get_num_threads(), max_batch=BATCH,

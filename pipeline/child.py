@@ -47,6 +47,7 @@ class Child:
         self.pool_fd: int | None = None
         self.drained = False
         self.failure: tuple[int, str] | None = None
+        self.about = ""  # what does its work, as this or the last incarnation told
         self.pidfd = -1
         self._ledger = ledger
         self.index = ledger.process_index[spec.name]

@@ -82,3 +82,8 @@ def cpu_name() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def has_gpu() -> bool:
+    """Whether there is one of NVIDIA's, as far as its driver's device files tell."""
+    return any(Path("/dev").glob("nvidia[0-9]*"))

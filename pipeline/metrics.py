@@ -55,6 +55,9 @@ class Run(Protocol):
     def stage_states(self) -> Iterable[tuple[str, bool, int, bool]]:
         """(name, up, restarts, breaker open) of every process."""
 
+    def engines(self) -> Iterable[tuple[str, str]]:
+        """(name, what does its work) of every process that has told."""
+
 
 class Rates:
     """Frames a second, over the last five seconds, of every process and camera."""
@@ -185,7 +188,12 @@ class LedgerCollector(Collector):
             up.add_metric([name], int(is_up))
             restarts.add_metric([name], count)
             breaker.add_metric([name], int(is_open))
-        yield from (up, restarts, breaker)
+        engine = GaugeMetricFamily(
+            "manyeyes_engine_info", "What runs the model", labels=["stage", "engine"]
+        )
+        for name, about in self._run.engines():
+            engine.add_metric([name, about], 1)
+        yield from (up, restarts, breaker, engine)
         for cells, text in (
             ("stage_seconds", "Time in process() per item, or per batch"),
             ("wait_seconds", "Time from ready at the producer to process()"),

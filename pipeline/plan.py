@@ -17,7 +17,7 @@ from pipeline.fields import check_fields
 from pipeline.ledger import DETECT, PATHS, VIEW
 from pipeline.messages import Frame, Result
 from pipeline.runner import build
-from pipeline.sizing import largest_batch, workers_for
+from pipeline.sizing import engine_for, largest_batch, workers_for
 from pipeline.speed import recall
 from pipeline.wiring import Plan, load, signature
 
@@ -40,8 +40,10 @@ def make(config: Config) -> Plan:
     """The plan of a run. Starts nothing, loads no model. Raises ConfigError."""
     facts = load(READ_FACTS)(config.model.path)
     speed = None if config.model.engine == "stub" else recall(str(config.model.path))
-    measured = speed.of(str(config.model.path), config.model.precision) if speed else ()
+    wanted = (config.model.precision, config.model.engine)
+    measured = speed.of(str(config.model.path), *wanted) if speed else ()
     workers, threads, note = workers_for(config, measured)
+    engine, engine_note = engine_for(config, facts, measured, threads)
     max_batch = config.model.max_batch or largest_batch(config, facts)
     # without any the results still have to end somewhere
     sinks = config.sink or (SinkConfig(type="null"),)
@@ -59,7 +61,7 @@ def make(config: Config) -> Plan:
     detect, view = sources, sources
     for stage in (stage for stage in config.stage if stage.after == "capture"):
         detect, view = _insert_frames(draft, stage, detect, view, viewed=view_hz is not None)
-    _add_detector(draft, detect, facts, max_batch, workers, threads)
+    _add_detector(draft, detect, facts, engine, max_batch, workers, threads)
     last = "postprocess"
     for stage in (stage for stage in config.stage if stage.after == "postprocess"):
         last = _insert_results(draft, stage, last)
@@ -71,7 +73,7 @@ def make(config: Config) -> Plan:
         cameras=draft.cameras,
         policy=config.run.policy,
         processes=draft.sized(),
-        notes=(note, f"batches of up to {max_batch}, whatever waits, without a timer"),
+        notes=(engine_note, note, f"batches of up to {max_batch}, whatever waits, without a timer"),
     )
 
 
@@ -161,7 +163,13 @@ def _check_taken(stage: StageConfig, kind: type) -> None:
 
 
 def _add_detector(
-    draft: Draft, detect: tuple[str, ...], facts: Any, max_batch: int, workers: int, threads: int
+    draft: Draft,
+    detect: tuple[str, ...],
+    facts: Any,
+    engine: dict[str, str],
+    max_batch: int,
+    workers: int,
+    threads: int,
 ) -> None:
     config, depths, text = draft.config, draft.depths, facts.to_json()
     count = min(config.preprocess.workers, len(config.camera))
@@ -180,7 +188,7 @@ def _add_detector(
     draft.add("batcher", "", {}, role="batcher", paths=(DETECT,), options=options)
     for name in names:
         draft.edge(name, "batcher", depths.tensors, (DETECT,))
-    inference = _inference(config, text, max_batch, threads)
+    inference = {**_inference(config, text, max_batch, threads), **engine}
     engines = [f"inference.{j}" if workers > 1 else "inference" for j in range(workers)]
     postprocess = {
         "facts": text,
@@ -221,7 +229,6 @@ def _inference(config: Config, facts: str, max_batch: int, threads: int) -> dict
     return {
         "model": str(model.path),
         "facts": facts,
-        "engine": model.engine,
         "device": model.device,
         "precision": model.precision,
         "threads": threads,

@@ -174,11 +174,11 @@ class Process:
         """Until drained."""
         raise NotImplementedError
 
-    def ready(self, turn_s: float) -> None:
-        """Setup is over; turn_s: how long a turn may take before it counts as hung."""
+    def ready(self, turn_s: float, about: str = "") -> None:
+        """Setup is over; turn_s: how long a turn may take before it counts as hung; about: of the stage."""
         self.beat()
         self.beat(1)
-        self.control.send("ready", turn_s=turn_s)
+        self.control.send("ready", turn_s=turn_s, about=about)
 
     def quit_run(self) -> None:
         """Ask the supervisor for an orderly end."""

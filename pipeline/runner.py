@@ -65,7 +65,7 @@ class StageProcess(Process):
                 self.policy, options["max_age_ms"], options["max_waiting"], self.ledger
             )
         self.stage.setup()
-        self.ready(self.stage.turn_s)
+        self.ready(self.stage.turn_s, self.stage.about)
         try:
             self._loop()
         finally:

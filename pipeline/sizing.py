@@ -1,4 +1,4 @@
-"""What fits: processes and threads for the model, batches, and how many cameras a host can bear."""
+"""What fits: engine, processes and threads for the model, batches, and how many cameras a host bears."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from typing import Any
 from pipeline.config import Config
 from pipeline.host import cores
 from pipeline.memory import available_bytes
-from pipeline.speed import Timing
+from pipeline.speed import Timing, engine_choices
+from pipeline.wiring import load
+
+MODEL_ID = "stages.detector.bundle:model_id"
+CANDIDATES = "stages.detector.fastest:candidates"
+RECALL = "stages.detector.fastest:recall"
+DESCRIBE = "stages.detector.fastest:describe"
 
 _WORTH_IT = 1.25  # a batch must be this much faster for more threads to be taken
 _USUAL_SHARE = 0.9  # of a frame's CPU time: 12 of 14 ms for the demo model behind a 720p camera
@@ -51,6 +57,30 @@ def workers_for(config: Config, measured: Sequence[Timing] = ()) -> tuple[int, i
         threads,
         f"{cores():g} cores, {cameras} cameras: inference in {workers} × {threads} threads ({why})",
     )
+
+
+def engine_for(
+    config: Config, facts: Any, measured: Sequence[Timing], threads: int
+) -> tuple[dict[str, str], str]:
+    """What inference has to know to choose its engine, and what is known of that before the start."""
+    model = config.model
+    if model.engine != "auto":
+        return {"engine": model.engine}, f"engine: {model.engine}"
+    names = load(CANDIDATES)(str(model.path), facts, model.precision)
+    if len(names) == 1:
+        return {"engine": names[0]}, f"engine: {names[0]}"
+    if measured:
+        name = measured[0].engine
+        return {"engine": "auto", "fastest": name}, f"engine: {name}, the fastest that doctor found"
+    keys = (load(MODEL_ID)(str(model.path)), model.device, model.precision, threads)
+    memory = engine_choices() / ("-".join(map(str, keys)) + ".json")
+    known = load(RECALL)(memory)
+    note = (
+        load(DESCRIBE)(known)
+        if known
+        else f"the faster of {' and '.join(names)}, tried at the start"
+    )
+    return {"engine": "auto", "memory": str(memory)}, f"engine: {note}"
 
 
 def cameras_at(timing: Timing, rate_hz: float) -> tuple[int, str]:

@@ -9,16 +9,18 @@ frame: what a decoder or a letterbox costs does not depend on who else is at wor
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.host import cores, cpu_name
+from pipeline.host import cores, cpu_name, has_gpu
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,10 +67,13 @@ class Speed:
     source: str  # what the frames came from
     timings: tuple[Timing, ...]
 
-    def of(self, model: str, precision: str = "auto") -> tuple[Timing, ...]:
-        """Those of one file as a run with this precision has it, by threads."""
+    def of(self, model: str, precision: str = "auto", engine: str = "auto") -> tuple[Timing, ...]:
+        """Those of one file as a run with this precision has it, by threads; auto: the fastest engine."""
         path, bf16 = os.path.realpath(model), precision == "bf16"
-        mine = (t for t in self.timings if t.model == path and t.is_bf16_on_cpu == bf16)
+        mine = [t for t in self.timings if t.model == path and t.is_bf16_on_cpu == bf16]
+        if engine == "auto" and mine:
+            engine = min(mine, key=lambda timing: timing.picture_s).engine
+        mine = [timing for timing in mine if timing.engine == engine]
         return tuple(sorted(mine, key=lambda timing: timing.threads))
 
     @property
@@ -122,10 +127,29 @@ def timing_of(fields: dict[str, Any]) -> Timing:
     return Timing(**{**fields, "seconds": seconds})
 
 
+def engine_choices() -> Path:
+    """The folder that keeps which engine was the fastest for a model, on this host with these versions."""
+    return _cache() / f"engines-{_digest(_host())}"
+
+
 def _file(model: str) -> Path:
-    folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     state = os.stat(model)
-    facts = (os.path.realpath(model), state.st_size, state.st_mtime_ns, cpu_name(), cores())
-    return (
-        Path(folder) / "manyeyes" / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.json"
-    )
+    facts = (os.path.realpath(model), state.st_size, state.st_mtime_ns, *_host())
+    return _cache() / f"{_digest(facts)}.json"
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "manyeyes"
+
+
+def _host() -> tuple[Any, ...]:
+    """What a measurement is true for."""
+    versions = []
+    for library in ("torch", "onnxruntime"):
+        with contextlib.suppress(PackageNotFoundError):
+            versions.append((library, version(library)))
+    return cpu_name(), cores(), has_gpu(), *versions
+
+
+def _digest(facts: tuple[Any, ...]) -> str:
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]

@@ -101,6 +101,9 @@ class _Part:
     """Longest time that one call may take, in seconds; a process over it counts as hung and is
     replaced. `setup()` may raise it after measuring."""
 
+    about: str = ""
+    """What does the work, such as "onnx cpu fp32", where that is found out by `setup()`; in the metrics."""
+
     def __init__(self, config: Any) -> None:
         self.config = config
         self.runtime: Runtime = LocalRuntime()

@@ -137,6 +137,10 @@ class Supervisor:
             accounts.setdefault(process.removeprefix("sink."), []).append(totals)
         return accounts
 
+    def engines(self) -> Iterator[tuple[str, str]]:
+        """(name, what does its work) of every process that has told; for the exporter."""
+        yield from ((c.name, c.about) for c in self.children.values() if c.about)
+
     def _tick(self, readable: Set[int]) -> None:
         now = time.monotonic()
         lateness_s = max(0.0, now - self._last_tick - 4 * TICK_S)
@@ -279,6 +283,7 @@ class Supervisor:
             name, code = command["dead"]
             self._tell_settled(self._settling.said(child.name, (name, code)))
         elif command["command"] == "ready":
+            child.about = command["about"]
             self._ready(child, command["turn_s"])
 
     def _ready(self, child: Child, turn_s: float) -> None:

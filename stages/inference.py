@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.errors import ConfigError, DeviceLost, ModelError
 from pipeline.messages import ALIGN_BYTES, MAX_ARRAYS, Output, Tensor
 from pipeline.stage import BatchStage
 from stages.detector import archive, bundle, layouts
 from stages.detector.bundle import Facts
+from stages.detector.engine import Engine
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +23,9 @@ class InferenceConfig:
 
     model: str = ""  # path of the bundle; not needed by the engine "stub"
     facts: str = ""  # JSON, `Facts.to_json`; empty: as the bundle says
-    engine: str = "auto"  # auto | torchscript | onnx | stub
+    engine: str = "auto"  # auto: the fastest here | torchscript | onnx | stub
+    fastest: str = ""  # for auto: the engine that was measured to be; empty: found by a trial
+    memory: str = ""  # for auto: the file that keeps the trial's answer; empty: tried each time
     device: str = "auto"  # auto | cpu | cuda | cuda:N
     precision: str = "auto"  # auto | fp32 | fp16 | bf16; auto: fp16 on CUDA
     threads: int = 1  # of one inference on the CPU; 0: the library's choice
@@ -45,7 +49,8 @@ class Inference(BatchStage):
 
     Config = InferenceConfig
     config: InferenceConfig
-    device = ""  # and precision, such as "cuda:0 fp16"; known after setup
+    engine = ""  # its name; known after setup, as the device
+    device = ""  # and precision, such as "cuda:0 fp16"
 
     @classmethod
     def check(cls, config: InferenceConfig) -> None:
@@ -59,10 +64,10 @@ class Inference(BatchStage):
             raise ConfigError("inference: threads and max_batch must be 0 (automatic) or more")
         if config.engine == "stub":
             return
-        kind = archive.kind_of(config.model)
-        if config.engine not in ("auto", kind):
+        runs = bundle.runnable(config.model, facts)
+        if config.engine not in ("auto", *runs):
             raise ModelError(
-                f"{config.model}: engine {config.engine!r} cannot run a {kind} file; "
+                f"{config.model}: engine {config.engine!r} cannot run it, {' and '.join(runs)} can; "
                 "write engine = 'auto'"
             )
         if facts.output_bytes_per_image == 0:
@@ -88,25 +93,43 @@ class Inference(BatchStage):
         self._model_id = bundle.model_id(config.model) if config.engine != "stub" else "stub"
         largest = max(self._facts.batch_sizes)
         self._limit = min(config.max_batch or largest, largest)
-        self._engine = engines.load(
-            config.model,
-            self._facts,
-            engine=config.engine,
-            device=config.device,
-            precision=config.precision,
-            threads=config.threads,
-            max_batch=self._limit,
-            cuda_graphs=config.cuda_graphs,
-            stub=engines.StubTiming(
-                alpha_ms=config.stub_alpha_ms, beta_ms=config.stub_beta_ms, burn=config.stub_burn
-            ),
-        )
+        self.engine, self._engine = self._loaded()
         self.device = f"{self._engine.device} {self._engine.precision}"
+        self.about = f"{self.engine} {self.device}"
         self._check_outputs()
         slowest_s = self._engine.warm_up(range(1, self._limit + 1))
         if config.engine != "stub":  # it finds what it finds, whatever model the facts are of
             golden.check(self._facts, self._engine)  # as it runs from now on: specialised, recorded
         self.turn_s = max(1.0, 5 * slowest_s)
+
+    def _loaded(self) -> tuple[str, Engine]:
+        """The engine that is asked for, or the fastest; and its name."""
+        from stages.detector import engines, fastest
+
+        config = self.config
+
+        def load_as(name: str) -> Engine:
+            return engines.load(
+                config.model,
+                self._facts,
+                engine=name,
+                device=config.device,
+                precision=config.precision,
+                threads=config.threads,
+                max_batch=self._limit,
+                cuda_graphs=config.cuda_graphs,
+                stub=engines.StubTiming(
+                    alpha_ms=config.stub_alpha_ms,
+                    beta_ms=config.stub_beta_ms,
+                    burn=config.stub_burn,
+                ),
+            )
+
+        if config.engine != "auto":
+            return config.engine, load_as(config.engine)
+        names = fastest.candidates(config.model, self._facts, config.precision)
+        memory = Path(config.memory) if config.memory else None
+        return fastest.load(names, self._facts, load_as, measured=config.fastest, memory=memory)
 
     def _check_outputs(self) -> None:
         """One inference: are the outputs what the layout says, and do they fit into a slot?"""

@@ -34,6 +34,7 @@ OWNERS = {
         "stages.detector.engines",
         "stages.detector.cuda",
         "stages.detector.group_norm",
+        "stages.detector.twin",
         TRAINING,
     ],
     "torchvision": ["stages.detector.engines", TRAINING],

@@ -55,6 +55,7 @@ METRICS = {
     "manyeyes_camera_up": ("gauge", {"camera"}),
     "manyeyes_detections_total": ("counter", {"camera", "label"}),
     "manyeyes_stage_events_total": ("counter", {"stage", "camera", "event"}),
+    "manyeyes_engine_info": ("gauge", {"stage", "engine"}),
     "manyeyes_build_info": ("gauge", {"version", "python"}),
 }
 # What Prometheus itself adds.

@@ -1,8 +1,9 @@
 """Model files on disk: find the facts inside, put facts in, hash; nothing in them is ever run.
 
-TorchScript is a zip; the facts are its entry `<archive>/extra/manyeyes.json`. ONNX is one protobuf
-message (ModelProto, onnx.proto); the facts are an entry of `metadata_props`, its field 14. Both are
-read and written here byte by byte, so that no stage imports torch or onnx for it.
+TorchScript is a zip; the facts are its entry `<archive>/extra/manyeyes.json`, and the same network as
+ONNX, its twin, is the entry `manyeyes.onnx` beside them. ONNX is one protobuf message (ModelProto,
+onnx.proto); the facts are an entry of `metadata_props`, its field 14. Both are read and written here
+byte by byte, so that no stage imports torch or onnx for it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Literal
 from pipeline.errors import ConfigError, ModelError
 
 ENTRY = "manyeyes.json"
+TWIN = "manyeyes.onnx"
 MAX_FACTS_BYTES = 1 << 20
 _METADATA_PROPS = 14  # field of ModelProto: repeated StringStringEntryProto {1: key, 2: value}
 _GRAPH = 7  # field of ModelProto: what makes it a model
@@ -69,16 +71,35 @@ def read_text(path: str | Path) -> str:
         raise ModelError(f"{path}: {ENTRY} is not UTF-8; {_IMPORT}") from None
 
 
-def write_text(source: str | Path, output: str | Path, text: str) -> None:
+def read_twin(path: str | Path, digest: str) -> bytes:
+    """The ONNX form in a TorchScript bundle. Raises ModelError: there is none, or not of this sha256."""
+    with _zip(path) as archive:
+        found = [info for info in archive.infolist() if _is_extra(info, TWIN)]
+        if len(found) != 1:
+            raise ModelError(f"{path}: wanted one {TWIN} in it, got {len(found)}; export it again")
+        data = archive.read(found[0])
+    got = hashlib.sha256(data).hexdigest()
+    if got != digest:
+        raise ModelError(
+            f"{path}: its ONNX form must have the sha256 {digest}, got {got}: it is that of another "
+            "model; export it again"
+        )
+    return data
+
+
+def write_text(
+    source: str | Path, output: str | Path, text: str, twin: str | Path | None = None
+) -> None:
     """Copy a model with these facts inside, in place of any that it has. Appears whole or not at all.
 
+    twin: an ONNX file that goes into a TorchScript archive, in place of any; None: that one stays.
     Raises ModelError (source is no model), ConfigError (output is not writable).
     """
     kind = kind_of(source)
     part = Path(f"{output}.part-{os.getpid()}")
     try:
         if kind == "torchscript":
-            _write_zip(source, part, text.encode())
+            _write_zip(source, part, text.encode(), twin)
         else:
             _write_onnx(source, part, text.encode())
         with part.open("rb") as stream:
@@ -145,18 +166,23 @@ def _archive_name(archive: zipfile.ZipFile, path: str | Path) -> str:
     return roots[0]
 
 
+def _is_extra(info: zipfile.ZipInfo, *names: str) -> bool:
+    return info.filename.partition("/")[2] in {f"extra/{name}" for name in names}
+
+
 def _zip_facts(path: str | Path) -> Iterator[bytes]:
     with _zip(path) as archive:
         for info in archive.infolist():
-            if info.filename.endswith(f"/extra/{ENTRY}"):
+            if _is_extra(info, ENTRY):
                 _check_size(info.file_size, path)
                 yield archive.read(info)
 
 
-def _write_zip(source: str | Path, part: Path, text: bytes) -> None:
+def _write_zip(source: str | Path, part: Path, text: bytes, twin: str | Path | None) -> None:
     with _zip(source) as archive:
-        name = f"{_archive_name(archive, source)}/extra/{ENTRY}"
-        old = [info for info in archive.infolist() if info.filename.endswith(f"/extra/{ENTRY}")]
+        folder = f"{_archive_name(archive, source)}/extra"
+        new = (ENTRY,) if twin is None else (ENTRY, TWIN)
+        old = [info for info in archive.infolist() if _is_extra(info, *new)]
         if old:
             with zipfile.ZipFile(part, "w") as out:
                 for info in archive.infolist():
@@ -164,8 +190,14 @@ def _write_zip(source: str | Path, part: Path, text: bytes) -> None:
                         out.writestr(info, archive.read(info))
         else:
             shutil.copyfile(source, part)
-    with zipfile.ZipFile(part, "a") as out:
-        out.writestr(zipfile.ZipInfo(name), text)  # a fixed date: the same facts, the same bytes
+    with zipfile.ZipFile(
+        part, "a"
+    ) as out:  # ZipInfo: a fixed date, so the same facts, the same bytes
+        out.writestr(zipfile.ZipInfo(f"{folder}/{ENTRY}"), text)
+        if twin is not None:
+            entry = zipfile.ZipInfo(f"{folder}/{TWIN}")
+            with Path(twin).open("rb") as stream, out.open(entry, "w", force_zip64=True) as into:
+                shutil.copyfileobj(stream, into)
 
 
 @contextmanager

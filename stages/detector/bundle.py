@@ -1,7 +1,8 @@
 """The facts of a model: what travels inside its file, and all that a process needs that never runs it.
 
 A bundle is a TorchScript archive with `manyeyes.json` among its extra files, or an ONNX file with the
-same text in `metadata_props`. Reading facts runs nothing and imports no torch.
+same text in `metadata_props`. A TorchScript archive may carry the same network as ONNX, its twin.
+Reading facts runs nothing and imports no torch.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class Facts:
     output_bytes_per_image: int = 0  # of all output arrays of one picture together
     provenance: dict[str, Any] = field(default_factory=dict)
     golden: dict[str, Any] | None = None
+    twin: str | None = None  # sha256 of the same network as ONNX, which the bundle carries, too
     format: int = 1
 
     def to_json(self) -> str:
@@ -108,6 +110,14 @@ def model_id(path: str) -> str:
     from stages.detector import archive
 
     return archive.sha256(path)[:16]
+
+
+def runnable(path: str, facts: Facts) -> tuple[str, ...]:
+    """The engines that can run this file: that of its own format first. Raises ModelError: no model."""
+    from stages.detector import archive
+
+    kind = archive.kind_of(path)
+    return (kind, "onnx") if kind == "torchscript" and facts.twin else (kind,)
 
 
 def _ranges(facts: Facts) -> list[tuple[bool, str]]:

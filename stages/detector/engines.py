@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pipeline.errors import ConfigError, DeviceLost, ModelError
-from stages.detector import archive
+from stages.detector import archive, bundle
 from stages.detector.bundle import Facts
 from stages.detector.engine import (
     Array,
@@ -61,10 +61,11 @@ def load(
 ) -> Engine:
     """The model in `path`, ready to run; takes seconds.
 
-    engine: one of ENGINES, auto by the file's content; device: auto, cpu, cuda or cuda:N; precision:
-    auto, fp32, fp16 or bf16, auto being fp16 on CUDA; threads: of one inference on the CPU, 0 for the
-    library's choice, and torch keeps the number for the whole process; max_batch: largest batch run at
-    once, 0 for the largest of the facts, which it never exceeds; cuda_graphs: see cuda.Graphs.
+    engine: one of ENGINES, auto by the file's content, onnx also for the twin in a bundle; device: auto,
+    cpu, cuda or cuda:N; precision: auto, fp32, fp16 or bf16, auto being fp16 on CUDA; threads: of one
+    inference on the CPU, 0 for the library's choice, and torch keeps the number for the whole process;
+    max_batch: largest batch run at once, 0 for the largest of the facts, which it never exceeds;
+    cuda_graphs: see cuda.Graphs.
     Raises ModelError (not what it should be) or ConfigError (engine or device not there).
     """
     settings = Settings(
@@ -76,12 +77,17 @@ def load(
     )
     if engine == "stub":
         return StubEngine(facts, settings, stub or StubTiming())
-    kind = archive.kind_of(path)
-    if engine not in ("auto", kind):
+    runs = bundle.runnable(path, facts)
+    name = runs[0] if engine == "auto" else engine
+    if name not in runs:
         raise ModelError(
-            f"{path}: engine {engine!r} cannot run a {kind} file; write engine = 'auto'"
+            f"{path}: engine {engine!r} cannot run it, {' and '.join(runs)} can; "
+            "write engine = 'auto'"
         )
-    return (OnnxEngine if kind == "onnx" else TorchScriptEngine)(path, facts, settings)
+    if name == "torchscript":
+        return TorchScriptEngine(path, facts, settings)
+    twin = archive.read_twin(path, facts.twin) if facts.twin and name != runs[0] else None
+    return OnnxEngine(path, facts, settings, twin)
 
 
 def torch_facts() -> tuple[str, list[str]]:

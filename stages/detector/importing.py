@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pipeline.errors import ConfigError, ModelError
-from stages.detector import archive, bundle, engines, golden, layouts
+from stages.detector import archive, bundle, engines, golden, layouts, twin
 from stages.detector.bundle import Facts, InputFacts, Layout, ResizeFacts
 
 BATCH_SIZES = (1, 2, 4, 8)
@@ -104,6 +104,8 @@ def import_model(
         golden.check(
             facts, engines.load(str(part), facts, device="cpu", precision="fp32", threads=0)
         )
+        if archive.kind_of(path) == "torchscript":
+            facts = twin.add(part, facts, twin.of_script(path, facts), twin.finds_the_same)
         part.replace(output)
     finally:
         part.unlink(missing_ok=True)

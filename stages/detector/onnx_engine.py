@@ -25,23 +25,23 @@ _TRAVELS = {"<f4", "<f2", "<i4", "<i8", "|u1"}  # dtypes that a message can carr
 
 
 class OnnxEngine(BaseEngine):
-    """An ONNX file in ONNX Runtime; its threads wait without spinning."""
+    """An ONNX file, or the twin in a bundle, in ONNX Runtime; its threads wait without spinning."""
 
-    def __init__(self, path: str, facts: Facts, settings: Settings) -> None:
+    def __init__(
+        self, path: str, facts: Facts, settings: Settings, twin: bytes | None = None
+    ) -> None:
         try:
             import onnxruntime as ort
         except ImportError:
             raise ConfigError(
-                f"{path}: ONNX files need ONNX Runtime, which is not installed; "
+                f"{path}: ONNX needs ONNX Runtime, which is not installed; "
                 "pip install 'manyeyes[onnx]'"
             ) from None
         super().__init__(facts, settings)
         self._where = path
         self.precision = precision_of(settings.precision, cuda=False)
         if self.precision != "fp32":
-            raise ConfigError(
-                f"{path}: an ONNX file has its precision inside; write precision = 'auto'"
-            )
+            raise ConfigError(f"{path}: ONNX has its precision inside; write precision = 'auto'")
         providers = self._providers(settings.device, ort.get_available_providers())
         options = ort.SessionOptions()
         options.intra_op_num_threads = settings.threads
@@ -49,7 +49,9 @@ class OnnxEngine(BaseEngine):
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = ort.InferenceSession(path, options, providers=providers)
+            self._session = ort.InferenceSession(
+                path if twin is None else twin, options, providers=providers
+            )
         except Exception as error:  # ONNX Runtime's errors share no base class of their own
             raise ModelError(
                 f"{path}: ONNX Runtime cannot load it: {first_line(error)}; export it again"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,9 @@ from torch import nn
 
 from pipeline.errors import ConfigError, ModelError
 from stages.detector import archive, engines, golden
+from stages.detector import twin as twins
 from stages.detector.bundle import Defaults, Facts, InputFacts, ResizeFacts, read_facts
+from stages.detector.engines import Engine
 from stages.training import candidates_static, checkpoint, parity
 from stages.training.candidates import ROW_BYTES, candidates, fold_batch_norms
 from stages.training.candidates_rcnn import RcnnCandidates
@@ -46,6 +47,7 @@ def export(
     provenance: dict[str, Any] | None = None,
     format: str = "torchscript",
     precision: str = "fp32",
+    twin: bool = True,
     k: int = 1000,
 ) -> Facts:
     """Write `output`, or raise and write nothing.
@@ -63,6 +65,7 @@ def export(
         format: "torchscript", or "onnx" for ONNX Runtime.
         precision: of the network's weights and arithmetic; decoding is always float32. TorchScript
             in fp32 can still be cast when it is loaded.
+        twin: a TorchScript bundle in fp32 carries its ONNX form, too, if that passes the same gate.
         k: candidates a picture; from 500 on NMS loses nothing in practice.
 
     Returns:
@@ -72,14 +75,7 @@ def export(
         ModelError: the exported model differs from `model`; ConfigError: the format does not offer
         that, or the file cannot be written.
     """
-    for option, got, known in (
-        ("format", format, get_args(Format)),
-        ("precision", precision, get_args(Precision)),
-    ):
-        if got not in known:
-            raise ConfigError(f"export: {option} {got!r}: wanted one of {', '.join(known)}")
-    if format == "onnx" and precision != "fp32":
-        raise ConfigError(f"export: ONNX files are written in fp32, got precision {precision!r}")
+    _check_options(format, precision)
     module: Any = candidates(model, config, k).eval()
     fold_batch_norms(module)
     _cast(module, precision)
@@ -115,8 +111,37 @@ def export(
         archive.write_text(bare, whole, facts.to_json())
         facts = read_facts(str(whole))  # as everybody will read them
         golden.check(facts, engines.load(str(whole), facts, device="cpu", precision="fp32"))
+        if twin and format == "torchscript" and precision == "fp32":
+            facts = _with_twin(whole, facts, module, model, config, pictures)
         os.replace(whole, output)
     return facts
+
+
+def _check_options(format: str, precision: str) -> None:
+    for option, got, known in (
+        ("format", format, get_args(Format)),
+        ("precision", precision, get_args(Precision)),
+    ):
+        if got not in known:
+            raise ConfigError(f"export: {option} {got!r}: wanted one of {', '.join(known)}")
+    if format == "onnx" and precision != "fp32":
+        raise ConfigError(f"export: ONNX files are written in fp32, got precision {precision!r}")
+
+
+def _with_twin(
+    whole: Path,
+    facts: Facts,
+    module: nn.Module,
+    model: nn.Module,
+    config: ModelConfig,
+    pictures: Sequence[Image],
+) -> Facts:
+    def check(paired: Facts, engine: Engine) -> None:
+        golden.check(paired, engine)
+        with _few_sweeps_named(isinstance(module, RcnnCandidates)):
+            parity.compare(model, config, engine, paired, pictures)
+
+    return twins.add(whole, facts, lambda path: _save_onnx(module, config, path), check)
 
 
 def _cast(module: nn.Module, precision: str) -> None:
@@ -157,7 +182,7 @@ def _save_onnx(module: nn.Module, config: ModelConfig, path: Path) -> None:
         module = StaticRcnn(module)
     example = torch.zeros(2, 3, config.height, config.width, dtype=torch.uint8)
     try:
-        with _quiet():
+        with twins.quiet():
             torch.onnx.export(
                 module,
                 (example,),
@@ -179,19 +204,6 @@ def _save_onnx(module: nn.Module, config: ModelConfig, path: Path) -> None:
             f"export: '{config.architecture}' has no ONNX form with this torch "
             f"({str(error).splitlines()[0]}); export it as torchscript"
         ) from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter prints, logs and warns about its own steps and dependencies: nothing of ours."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 @contextlib.contextmanager

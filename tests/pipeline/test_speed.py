@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,8 @@ from hypothesis import strategies as st
 
 from pipeline import config as configuration
 from pipeline import host, sizing
+from pipeline import speed as speed_module
+from pipeline.plan import make
 from pipeline.speed import Speed, Timing, fit, recall, remember
 
 
@@ -168,3 +171,54 @@ def test_a_container_s_quota(tmp_path, monkeypatch, files, wanted):
     monkeypatch.setattr(host, "_CGROUP", tmp_path)
     assert host.quota_cores() == wanted
     assert host.cores() == min(host.visible_cores(), wanted or 1e9)
+
+
+def planned(**model):
+    """The inference's configuration and the note on its engine, of a run of the demo model."""
+    plan = make(cameras(1, **model))
+    config = next(spec.config for spec in plan.processes if spec.name == "inference")
+    return config, plan.notes[0]
+
+
+def test_the_engine_is_tried_at_the_start_and_then_known(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    config, note = planned()
+    assert (config["engine"], note) == (
+        "auto",
+        "engine: the faster of torchscript and onnx, tried at the start",
+    )
+    memory = Path(config["memory"])
+    memory.parent.mkdir(parents=True)
+    memory.write_text('{"engine": "onnx", "picture_ms": {"torchscript": 19.4, "onnx": 7.1}}')
+    again, note = planned()
+    assert again == config
+    assert note == "engine: onnx, the fastest here (ms a picture: torchscript 19.4, onnx 7.1)"
+    assert planned(threads=5)[0]["memory"] != config["memory"]
+
+
+def test_what_doctor_found_needs_no_trial(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    model = str(configuration.demo_model())
+    slow, fast = timing(model), timing(model, beta_s=0.010, engine="onnx")
+    remember(Speed(source="clip", timings=(slow, fast)))
+    config, note = planned()
+    assert (config["fastest"], note) == ("onnx", "engine: onnx, the fastest that doctor found")
+    assert "measured: 10.0 ms of a core a picture" in make(cameras(1)).notes[1]
+    assert (
+        "measured: 20.0 ms of a core a picture" in make(cameras(1, engine="torchscript")).notes[1]
+    )
+
+
+def test_other_versions_ask_anew(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    model = str(configuration.demo_model())
+    remember(Speed(source="clip", timings=(timing(model),)))
+    assert recall(model) is not None
+    monkeypatch.setattr(speed_module, "version", lambda library: "99")
+    assert recall(model) is None
+
+
+def test_an_engine_that_is_named_is_taken():
+    assert planned(engine="onnx") == (planned(engine="onnx")[0], "engine: onnx")
+    assert planned(engine="onnx")[0]["engine"] == "onnx"
+    assert planned(precision="bf16")[1] == "engine: torchscript"

@@ -189,13 +189,16 @@ def test_a_torchscript_bundle_runs(bundle):
 
 
 def test_check_refuses_without_loading(bundle, tmp_path):
+    from stages.detector.bundle import read_facts
+
     good = InferenceConfig(model=bundle)
+    alone = dataclasses.replace(read_facts(bundle), twin=None).to_json()
     Inference.check(good)
     for changes, says in (
         ({"model": str(tmp_path / "none.bundle")}, "no such model file"),
         ({"model": str(tmp_path / "foreign.pt")}, "manyeyes model import"),
         ({"sha256": "0" * 64}, "wanted the file with sha256 0000"),
-        ({"engine": "onnx"}, "cannot run a torchscript file"),
+        ({"engine": "onnx", "facts": alone}, "cannot run it, torchscript can"),
         ({"engine": "tensorrt"}, "engine must be auto"),
         ({"threads": -1}, "or more"),
     ):

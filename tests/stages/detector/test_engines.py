@@ -167,7 +167,7 @@ def test_wrong_settings(tmp_path):
         ({"device": "cuda:x"}, "device must be"),
         ({"device": "cuda:99"}, "CUDA devices; write device = 'cpu'"),
         ({"precision": "int8"}, "precision must be one of"),
-        ({"engine": "onnx"}, "cannot run a torchscript file"),
+        ({"engine": "onnx"}, "cannot run it, torchscript can"),
     ):
         with pytest.raises(ConfigError, match=says):
             load(path, FACTS, **settings)

@@ -1,5 +1,6 @@
 """A bundle is written only when it equals the training model; a spoilt one is noticed."""
 
+import copy
 import dataclasses
 import io
 import json
@@ -16,6 +17,7 @@ from stages.detector import archive, engines, golden
 from stages.detector.bundle import Defaults, ResizeFacts, read_facts
 from stages.training import export as exporting
 from stages.training import parity
+from stages.training.candidates import candidates
 from stages.training.export import export
 from stages.training.models import ModelConfig
 
@@ -51,10 +53,10 @@ def bundle(model, tmp_path_factory):
     return path
 
 
-def opened(path):
+def opened(path, engine="torchscript"):
     """As the inference process does it; returns facts and engine or raises."""
     facts = read_facts(str(path))
-    engine = engines.load(str(path), facts, device="cpu", precision="fp32")
+    engine = engines.load(str(path), facts, engine=engine, device="cpu", precision="fp32")
     golden.check(facts, engine)
     return facts, engine
 
@@ -92,6 +94,7 @@ class TestExport:
             resize=ResizeFacts(align="top-left", pad=0),
             defaults=Defaults(score_threshold=0.2),
             provenance={"data": {"train": "sha256"}},
+            twin=False,
             k=50,
         )
         assert facts == read_facts(str(tmp_path / "new" / "x.bundle"))
@@ -108,14 +111,14 @@ class TestExport:
 
     def test_two_stages(self, tmp_path):
         path = tmp_path / "faster.bundle"
-        export(lively(FASTER), FASTER, output=path, pictures=pictures(2))
+        export(lively(FASTER), FASTER, output=path, pictures=pictures(2), twin=False)
         opened(path)
 
     @pytest.mark.parametrize("config", [TINY, FASTER], ids=["one stage", "two stages"])
     def test_onnx(self, config, tmp_path):
         path = tmp_path / "tiny.onnx"
         export(lively(config), config, output=path, pictures=pictures(), format="onnx")
-        _, engine = opened(path)
+        _, engine = opened(path, "onnx")
         three = np.zeros((3, config.height, config.width, 3), np.uint8)
         assert len(engine.infer(three)) == 3
         assert [p.name for p in tmp_path.iterdir()] == [path.name]
@@ -151,9 +154,73 @@ class TestExport:
         path = tmp_path / "x.bundle"
         path.write_text("the old one")
         with pytest.raises(ModelError, match="nothing was written"):
-            export(model, TINY, output=path, pictures=pictures(1))
+            export(model, TINY, output=path, pictures=pictures(1), twin=False)
         assert path.read_text() == "the old one"
         assert list(tmp_path.iterdir()) == [path]
+
+
+class TestTwin:
+    """The same network as ONNX, inside the bundle."""
+
+    def test_finds_what_the_model_finds(self, model, bundle):
+        facts, engine = opened(bundle, "onnx")
+        found = parity.compare(model, TINY, engine, facts, pictures())
+        assert found.candidates > 100
+
+    def test_its_reason_is_kept_where_there_is_none(self, model, tmp_path, monkeypatch, caplog):
+        def doubled(module, config, path):
+            module = copy.deepcopy(module)
+            module.net.backbone.stages[0][0][0].weight.data *= 2
+            save_onnx(module, config, path)
+
+        save_onnx = exporting._save_onnx
+        monkeypatch.setattr(exporting, "_save_onnx", doubled)
+        path = tmp_path / "x.bundle"
+        facts = export(model, TINY, output=path, pictures=pictures(1))
+        assert facts == read_facts(str(path))
+        assert facts.twin is None
+        assert "golden test" in facts.provenance["twin"]
+        assert "TorchScript alone will run it" in caplog.text
+        assert [p.name for p in tmp_path.iterdir()] == [path.name]
+        opened(path)
+        with pytest.raises(ModelError, match="torchscript can"):
+            opened(path, "onnx")
+
+    @pytest.mark.parametrize("name", ["of another model", "and its hash", "cut", "none", "two"])
+    def test_a_spoilt_one_is_refused(self, name, bundle, other_twin, tmp_path):
+        path = tmp_path / "spoilt.bundle"
+        path.write_bytes(bundle.read_bytes())
+        opened(path, "onnx")
+        says = {
+            "of another model": "that of another model",
+            "and its hash": "golden test",
+            "cut": "ONNX Runtime cannot load it",
+            "none": "wanted one manyeyes.onnx in it, got 0",
+            "two": "wanted one manyeyes.onnx in it, got 2",
+        }
+        facts = read_facts(str(path))
+        if name == "cut":
+            other_twin.write_bytes(other_twin.read_bytes()[:-1000])
+        if name in ("and its hash", "cut"):
+            facts = dataclasses.replace(facts, twin=archive.sha256(other_twin))
+        if name == "none":
+            module = torch.jit.load(str(path))
+            save(module, path, facts.to_json())
+        elif name == "two":
+            with zipfile.ZipFile(path, "a") as out:
+                out.writestr("other/extra/manyeyes.onnx", "")
+        else:
+            archive.write_text(path, path, facts.to_json(), other_twin)
+        opened(path)  # TorchScript is as it was
+        with pytest.raises(ModelError, match=says[name]):
+            opened(path, "onnx")
+
+    @pytest.fixture
+    def other_twin(self, tmp_path):
+        """Of the same architecture, trained on something else."""
+        module = candidates(lively(TINY, seed=1), TINY)
+        exporting._save_onnx(module, TINY, tmp_path / "other.onnx")
+        return tmp_path / "other.onnx"
 
 
 class TestParity:

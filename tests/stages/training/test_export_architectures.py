@@ -71,7 +71,7 @@ def trained(request):
 def exported(request, trained, tmp_path_factory):
     config, model = trained
     path = tmp_path_factory.mktemp(config.architecture) / f"{request.param}.bundle"
-    export(model, config, output=path, pictures=scenes(4), format=request.param)
+    export(model, config, output=path, pictures=scenes(4), format=request.param, twin=False)
     yield Exported(config, model, path)
     path.unlink()  # 10 to 180 MB
 
