@@ -18,7 +18,7 @@ from typing import Any, Literal
 from pipeline import memory, signals
 from pipeline.control import Control
 from pipeline.errors import ManyeyesError, PeerGone
-from pipeline.host import child_environment, waited_s
+from pipeline.host import child_environment, main_thread
 from pipeline.ledger import Ledger, holder_code
 from pipeline.refusal import refused
 from pipeline.restart import Restarts
@@ -218,25 +218,21 @@ class Child:
         """Why it counts as hung, or None. lateness_s: how late the supervisor itself is."""
         if not self.alive or self._kill_at is not None:
             return None
-        if self.state == "starting":
-            late = self.own_s(now) > _START_S + lateness_s
-            return f"not ready after {_START_S:.0f} s" if late else None
         turning, reading = self._silences
+        if self.state == "starting":
+            late = turning.is_hang(self.lived_s(now), _START_S + lateness_s, self._look)
+            return f"not ready after {self.lived_s(now):.0f} s" if late else None
         silent_s = now - self._ledger["beat_ns"].item(self.index, 0) / 1e9
-        if turning.is_hang(silent_s, self._turn_s + lateness_s, self._waited_s):
+        if turning.is_hang(silent_s, self._turn_s + lateness_s, self._look):
             return f"no turn for {silent_s:.1f} s, wanted one each {self._turn_s:.1f} s"
         if self.spec.role == "source":
             silent_s = now - self._ledger["beat_ns"].item(self.index, 1) / 1e9
-            if reading.is_hang(silent_s, _READ_S + lateness_s, self._waited_s):
+            if reading.is_hang(silent_s, _READ_S + lateness_s, self._look):
                 return f"its reading thread hangs for {silent_s:.1f} s"
         return None
 
-    def own_s(self, now: float) -> float:
-        """Time since its start, less what it has waited for a core."""
-        return self.lived_s(now) - self._waited_s()
-
-    def _waited_s(self) -> float:
-        return waited_s(self._process.pid) if self._process else 0.0
+    def _look(self) -> tuple[bool, float]:
+        return main_thread(self._process.pid) if self._process else (False, 0.0)
 
     def abort(self, now: float) -> None:
         """Let it print its stacks, then kill it (`kill_if_due`); one that is stopped prints nothing."""

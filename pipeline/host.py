@@ -63,12 +63,17 @@ def cores() -> float:
     return min(float(visible_cores()), quota_cores() or float("inf"))
 
 
-def waited_s(pid: int) -> float:
-    """How long the main thread of a process has waited for a core so far; 0.0 where nobody tells."""
-    with contextlib.suppress(OSError, ValueError):
-        _, waited_ns, _ = Path(f"/proc/{pid}/schedstat").read_text().split()
-        return int(waited_ns) / 1e9
-    return 0.0
+def main_thread(pid: int) -> tuple[bool, float]:
+    """Of a process: whether its main thread wants a core now, and its CPU time so far, in seconds.
+
+    (False, 0.0) where there is no such process.
+    """
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        # proc(5): behind the name in brackets come the state, and as 12th and 13th the times
+        fields = Path(f"/proc/{pid}/task/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks = int(fields[11]) + int(fields[12])
+        return fields[0] == "R", ticks / os.sysconf("SC_CLK_TCK")
+    return False, 0.0
 
 
 def has_bfloat16() -> bool:

@@ -42,7 +42,7 @@ _TOTALS_SHARE = 0.02  # of the time, at most, goes into counting
 STOP_S = 4.5  # from a signal to the last SIGKILL; below the 5 s that we promise
 _STAGES_STOP_S = 3.0  # then everything before the sinks is killed, so that files can be closed
 _STARTS_A_CORE = 2
-_START_S = 10.0  # an interpreter and its libraries; one that loads for longer holds nobody up
+_START_S = 30.0  # one that loads for longer does not hold the others up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +200,7 @@ class Supervisor:
     def _start_due(self, now: float) -> None:
         """A few at a time: those that start together on busy cores are ready together, and late."""
         at_once = max(2, round(_STARTS_A_CORE * cores()))
-        busy = sum(c.state == "starting" and c.own_s(now) < _START_S for c in self._by_start)
+        busy = sum(c.state == "starting" and c.lived_s(now) < _START_S for c in self._by_start)
         for child in self._by_start if self._stop_at is None else ():
             if busy >= at_once:
                 break
