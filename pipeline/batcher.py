@@ -6,13 +6,14 @@ it acts when a frame arrives or a worker is free.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
-from pipeline.codec import decode_done, encode_batch
+from pipeline.codec import decode_done, decode_refused, digest_of, encode_batch
 from pipeline.control import Control
-from pipeline.errors import Full
+from pipeline.errors import Full, MessageError
 from pipeline.ledger import DETECT
 from pipeline.process import IDLE_MS, Process
 from pipeline.reader import Delivery
@@ -146,7 +147,7 @@ class BatcherProcess(Process):
         freed = False
         for name, worker in self._workers.items():
             for data in worker.outbox.receive():
-                worker.under_way -= len(decode_done(data))
+                worker.under_way -= self._answered(worker, data)
             if worker.batch and worker.under_way == 0:
                 for camera, delivery in worker.batch:
                     self.reader.done(delivery)
@@ -155,6 +156,21 @@ class BatcherProcess(Process):
                 self._batcher.finished(name)
                 freed = True
         return freed
+
+    def _answered(self, worker: _Worker, data: bytes) -> int:
+        """How many items of its batch the worker is through with."""
+        with contextlib.suppress(MessageError):
+            return len(decode_done(data))
+        try:
+            refused = set(decode_refused(data))
+        except MessageError:
+            self.ledger.add("garbage", self.index)
+            return 0
+        for camera, delivery in worker.batch:
+            if digest_of(delivery.data) in refused:
+                row = self.ledger.camera_index[camera]
+                self.ledger.drop(row, DETECT, delivery.frame_id, "error")
+        return len(refused)
 
     def _feed(self) -> None:
         for name, worker in self._workers.items():

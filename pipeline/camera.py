@@ -19,7 +19,14 @@ from typing import Any
 from pipeline import transport
 from pipeline.codec import frame_front
 from pipeline.control import Control
-from pipeline.errors import ConfigError, EndOfStream, FrameError, ManyeyesError, SourceError
+from pipeline.errors import (
+    ConfigError,
+    EndOfStream,
+    FrameError,
+    ManyeyesError,
+    MessageError,
+    SourceError,
+)
 from pipeline.ledger import DETECT, VIEW
 from pipeline.memory import Bytes
 from pipeline.messages import MAX_SIDE_PX, ArraySpec, FrameInfo
@@ -152,31 +159,27 @@ class CameraProcess(Process):
             self._stop.wait(_ROOM_MS / 1000)  # the supervisor adds up several times a second
             return False
         taken = self._slot()
-        if taken is None:
-            return self.policy == "newest" and self._skip()
-        slot, buffer = taken
         try:
+            if taken is None:
+                return self.policy == "newest" and self._skip()
+            slot, buffer = taken
             picture = self.source.read(buffer)
+            if picture is not None:
+                self._pass_on(picture, slot)
+            return picture is not None
         except FrameError as error:
-            log.warning("camera %r: %s", self._name, error)
-            frame_id = self._count()
-            self._drop(frame_id, "error")
-            self.writer.give_back(slot)
+            self._spoil(self._count(), error)
             return True
-        except BaseException:
-            self.writer.give_back(slot)
-            raise
-        if picture is None:
-            self.writer.give_back(slot)
-            return False
-        self._pass_on(picture, slot)
-        return True
+        finally:
+            self.writer.cancel()  # what was not published
 
     def _pass_on(self, picture: Picture, slot: int) -> None:
         info = self._info(picture)
-        front = self._front_of(picture, info)
         with self._channels:
-            self.writer.offer(info, slot, front)
+            try:
+                self.writer.offer(info, slot, self._front_of(picture, info))
+            except MessageError as error:  # a source may say what no message can
+                return self._spoil(info.frame_id, error)
             self.writer.flush()
             if self.writer.waiting:  # else the answers can wait, for each other
                 self.writer.exchange()
@@ -185,7 +188,7 @@ class CameraProcess(Process):
         if unseen:
             os.eventfd_write(self._wake, 1)
         # only now: everything before the sending makes the frame later
-        self._came(info.t_capture_ns)
+        return self._came(info.t_capture_ns)
 
     def _slot(self) -> tuple[int, Bytes] | None:
         """A slot for the next frame; None if the next one is not to be read (newest) or not yet."""
@@ -226,6 +229,11 @@ class CameraProcess(Process):
         self.ledger.put("camera_up", self._camera, 1)
         self.ledger.put("last_frame_ns", self._camera, now_ns)
         self.ledger.put("stream_epoch", self._camera, self._epoch)
+
+    def _spoil(self, frame_id: int, error: ManyeyesError) -> None:
+        """This one frame is unusable."""
+        log.warning("camera %r: frame %d: %s", self._name, frame_id, error)
+        self._drop(frame_id, "error")
 
     def _drop(self, frame_id: int, reason: str) -> None:
         for path in (DETECT, VIEW):

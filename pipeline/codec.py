@@ -12,6 +12,7 @@ send, too.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import struct
 from collections.abc import Sequence
@@ -42,9 +43,10 @@ from pipeline.messages import (
 VERSION = 1
 
 _KINDS: tuple[type[Message], ...] = (Frame, Tensor, Output, Result)
-_BATCH, _DONE = 100, 101
+_BATCH, _DONE, _REFUSED = 100, 101, 102
 _PACKER = msgpack.Packer()  # made anew for every message it would allocate its buffer of 256 KiB
-_KNOWN = frozenset((*range(len(_KINDS)), _BATCH, _DONE))
+_KNOWN = frozenset((*range(len(_KINDS)), _BATCH, _DONE, _REFUSED))
+_DIGEST_BYTES = 16
 _BATCH_MARK = bytes((VERSION, _BATCH))  # behind the byte that says how long the list is
 # What strangers send must not cost memory: no nesting deeper or larger than our own messages.
 _LIMITS: dict[str, Any] = {
@@ -102,6 +104,41 @@ def encode_done(refs: Sequence[SlotRef | None], cameras: Sequence[str]) -> bytes
     return _pack(_DONE, rows)
 
 
+def digest_of(message: bytes) -> bytes:
+    """The name of an encoded message of which nothing else can be said, 16 bytes."""
+    return hashlib.blake2b(message, digest_size=_DIGEST_BYTES).digest()
+
+
+def encode_refused(messages: Sequence[bytes]) -> bytes:
+    """A reader can make nothing of these messages, and is through with them."""
+    return _pack(_REFUSED, list(map(digest_of, messages)))
+
+
+def decode_refused(data: bytes) -> list[bytes]:
+    """The digests of the messages that were refused. Raises MessageError for anything else."""
+    kind, body = _unpack(data)
+    if kind != _REFUSED:
+        raise MessageError(f"wanted refused messages (kind {_REFUSED}), got kind {kind}")
+    digests = body[0]
+    if type(digests) is not list or any(
+        type(d) is not bytes or len(d) != _DIGEST_BYTES for d in digests
+    ):
+        raise MessageError("refused messages with fields that do not fit")
+    return digests
+
+
+def parts_of(data: bytes) -> list[bytes]:
+    """The bytes of each message that travels in `data`, whether they are messages or not."""
+    try:
+        if data[1:3] == _BATCH_MARK:
+            parts = _unpack(data)[1][0]
+            if type(parts) is list and all(type(part) is bytes for part in parts):
+                return parts
+    except (MessageError, *_BAD):
+        pass
+    return [data]
+
+
 def decode(data: bytes) -> list[tuple[Envelope, bytes]]:
     """The messages in `data`, each with its bytes: one, or those of a batch in order.
 
@@ -137,7 +174,10 @@ _BAD = (
 
 
 def _pack(kind: int, *body: Any) -> bytes:
-    data: bytes = _PACKER.pack([VERSION, kind, *body])
+    try:
+        data: bytes = _PACKER.pack([VERSION, kind, *body])
+    except _BAD as error:  # what is not text, too large a number, …
+        raise MessageError(f"message with a field that can't be sent: {error!r:.200}") from error
     if len(data) > MAX_MESSAGE_BYTES:
         raise MessageError(
             f"message of {len(data)} bytes: at most {MAX_MESSAGE_BYTES} travel over a socket; "
@@ -200,10 +240,13 @@ def pack_numbers(info: FrameInfo, ref: SlotRef | None, t_offered_ns: int) -> byt
         + (ref is not None) * _HAS_SLOT
         + info.recorded * _RECORDED
     )
-    return _NUMBERS.pack(
-        info.frame_id, info.t_capture_ns, info.t_wall_ns, t_offered_ns, info.pts_ns or 0, flags,
-        *(ref or _NOWHERE),
-    )  # fmt: skip
+    try:
+        return _NUMBERS.pack(
+            info.frame_id, info.t_capture_ns, info.t_wall_ns, t_offered_ns, info.pts_ns or 0, flags,
+            *(ref or _NOWHERE),
+        )  # fmt: skip
+    except struct.error as error:
+        raise MessageError(f"message with a number that can't be sent: {error}") from error
 
 
 # -- the front: all that stands before the numbers --------------------------------------------------
@@ -303,6 +346,11 @@ def _fit(data: bytes) -> Fit:
 
 
 def _pack_spec(spec: ArraySpec) -> bytes:
+    if spec.dtype not in _DTYPES or len(spec.shape) > _MAX_DIMENSIONS:
+        raise MessageError(
+            f"an array {spec.dtype} {spec.shape} can't be sent; it must have one of the types "
+            f"{', '.join(_DTYPES)} and at most {_MAX_DIMENSIONS} dimensions"
+        )
     head = _SPEC.pack(_DTYPES.index(spec.dtype), len(spec.shape), spec.offset)
     return head + struct.pack(f"<{len(spec.shape)}I", *spec.shape)
 

@@ -8,7 +8,7 @@ waits here, at the source, in a queue of `depth`; when that is full, either the 
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 from pipeline.messages import MAX_MESSAGE_BYTES
@@ -107,6 +107,16 @@ class Edge:
                 self._sent[camera].remove(parcel)
                 return parcel
         return None
+
+    def take_back(self, is_it: Callable[[Parcel], bool]) -> list[Parcel]:
+        """Those under way of which this is true: their credits are back."""
+        found = []
+        for camera, sent in self._sent.items():
+            mine = [parcel for parcel in sent if is_it(parcel)]
+            if mine:
+                self._sent[camera] = [parcel for parcel in sent if parcel not in mine]
+                found += mine
+        return found
 
     def consumer_died(self, *, resend: bool) -> tuple[list[Parcel], list[Parcel]]:
         """All credits are back. Returns what was under way: (lost, queued again).

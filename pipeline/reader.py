@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, deque
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
-from pipeline.codec import decode, encode_done
+from pipeline.codec import decode, encode_done, encode_refused, parts_of
 from pipeline.errors import FrameError, MessageError
 from pipeline.ledger import Ledger
 from pipeline.memory import PoolReader
@@ -20,6 +21,10 @@ from pipeline.messages import (
 )
 from pipeline.transport import Context, Inbox
 from pipeline.wiring import ProcessSpec
+
+log = logging.getLogger("manyeyes")
+
+_TOGETHER = 128  # answers in one message, each with the name of a camera
 
 
 class Delivery(NamedTuple):
@@ -74,6 +79,7 @@ class Reader:
         self._turns = dict.fromkeys(spec.cameras, 0)  # when a camera was last served
         self._turn = 0
         self._done: dict[bytes, list[Delivery]] = {}
+        self._refused: dict[bytes, list[bytes]] = {}
 
     def attach(self, pool_epoch: int, fd: int, slots: int, slot_bytes: int) -> None:
         """A producer's pool; the descriptor may be closed afterwards."""
@@ -109,21 +115,16 @@ class Reader:
             if sender not in self._accepted:
                 expect()
                 if sender not in self._accepted:
-                    self._ledger.add("garbage", self._index)
+                    self._count_garbage("from a stranger")
                     continue
-            try:
-                envelopes = decode(data)
-            except MessageError:
-                self._ledger.add("garbage", self._index)
-                continue
             batch = []
-            for envelope, raw in envelopes:
+            for envelope, raw in self._decoded(sender, data):
                 info, ref = envelope.info, envelope.ref
                 if self._maps_pools and ref is not None and ref.pool_epoch not in self._pools:
                     expect()
                 queue = self._queues.get(info.camera)
                 if queue is None:
-                    self._ledger.add("garbage", self._index)
+                    self._refuse(sender, raw, f"of camera {info.camera!r}, which is not ours")
                     continue
                 delivery = Delivery(sender, envelope, raw)
                 self._held[sender] += 1
@@ -139,8 +140,32 @@ class Reader:
                 queue.append(delivery)
                 if self._spec.in_order and len(queue) > 1:
                     self._sort(info.camera)
-            if self._takes_batches:
+            if batch:
                 self.batches.append(batch)
+
+    def _decoded(self, sender: bytes, data: bytes) -> list[tuple[Envelope, bytes]]:
+        """What `data` holds; what is no message in it is refused, so that no credit is lost by it."""
+        try:
+            return decode(data)
+        except MessageError:
+            pass  # perhaps of one part alone
+        good = []
+        for part in parts_of(data):
+            try:
+                good += decode(part)
+            except MessageError as error:
+                self._refuse(sender, part, str(error))
+        return good
+
+    def _refuse(self, sender: bytes, message: bytes, why: str) -> None:
+        self._refused.setdefault(sender, []).append(message)
+        self._count_garbage(why)
+
+    def _count_garbage(self, why: str) -> None:
+        self._ledger.add("garbage", self._index)
+        n = int(self._ledger["garbage"][self._index])
+        if n & (n - 1) == 0:  # the 1st, the 2nd, the 4th, …: a flood stays readable
+            log.warning("%s: garbage %s (%d so far)", self._spec.name, why, n)
 
     @property
     def readable(self) -> bool:
@@ -191,9 +216,14 @@ class Reader:
     def flush(self) -> None:
         """Say DONE, one message for each producer."""
         for sender, deliveries in self._done.items():
-            refs = [delivery.envelope.ref for delivery in deliveries]
-            self._inbox.answer(sender, encode_done(refs, [d.camera for d in deliveries]))
+            for some in _chunks(deliveries):
+                refs = [delivery.envelope.ref for delivery in some]
+                self._inbox.answer(sender, encode_done(refs, [d.camera for d in some]))
         self._done.clear()
+        for sender, messages in self._refused.items():
+            for few in _chunks(messages):
+                self._inbox.answer(sender, encode_refused(few))
+        self._refused.clear()
 
     @property
     def waiting(self) -> int:
@@ -233,3 +263,10 @@ class Reader:
             self._ledger.oldest_unsettled(camera, path, delivery.frame_id) == delivery.frame_id
             for path in self._spec.paths
         )
+
+
+_T = TypeVar("_T")
+
+
+def _chunks(things: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    return (things[i : i + _TOGETHER] for i in range(0, len(things), _TOGETHER))

@@ -19,7 +19,14 @@ from typing import Any
 
 from pipeline import signals, transport
 from pipeline.control import Control
-from pipeline.errors import ConfigError, FrameError, ManyeyesError, PeerGone, TornFrame
+from pipeline.errors import (
+    ConfigError,
+    FrameError,
+    ManyeyesError,
+    MessageError,
+    PeerGone,
+    TornFrame,
+)
 from pipeline.join import Join
 from pipeline.ledger import DETECT, MAX_BATCH
 from pipeline.messages import Message
@@ -215,8 +222,8 @@ class StageProcess(Process):
         if result is None and self.spec.role != "sink":
             return self._drop(delivery, "filtered")
         self.ledger.add("processed", (self.index, camera))
-        if result is not None and self.spec.outputs:
-            self.writer.publish(result)
+        if result is not None and self.spec.outputs and not self._publish(delivery, result):
+            return None
         if self.spec.delivers:  # only now: what is between two processes is nobody's to forget
             for path in self.spec.paths:
                 self.ledger.deliver(camera, path, delivery.frame_id)
@@ -225,12 +232,22 @@ class StageProcess(Process):
                 self.ledger.observe("latency_seconds", camera, age_ns / 1e9)
         return None
 
+    def _publish(self, delivery: Delivery, result: Message) -> bool:
+        """False: it can't be sent, and that is the end of this frame alone."""
+        try:
+            self.writer.publish(result)
+        except (FrameError, MessageError) as error:
+            log.warning("%s", self._described(error, [(delivery, result)]))
+            self._drop(delivery, "error")
+            return False
+        return True
+
     def _drop(self, delivery: Delivery, reason: str) -> None:
         camera = self.ledger.camera_index[delivery.camera]
         for path in self.spec.paths:
             self.ledger.drop(camera, path, delivery.frame_id, reason)
 
-    def _described(self, error: FrameError, opened: Sequence[tuple[Delivery, Any]]) -> str:
+    def _described(self, error: ManyeyesError, opened: Sequence[tuple[Delivery, Any]]) -> str:
         frames = ", ".join(f"{d.camera!r} frame {d.frame_id}" for d, _ in opened)
         return f"stage {self.spec.name!r}, camera {frames}: {error}"
 

@@ -177,6 +177,7 @@ class Plan:
         except CycleError as error:
             raise ConfigError(f"wiring: a circle: {' → '.join(error.args[1])}") from error
         self._check_types()
+        self._check_memory()
 
     def _check_types(self) -> None:
         for process in self.processes:
@@ -187,6 +188,17 @@ class Plan:
                         f"wiring: {process.name!r} gives {given.__name__}, but {edge.consumer!r} takes "
                         f"{' and '.join(kind.__name__ for kind in taken)}; put a stage between them"
                     )
+
+    def _check_memory(self) -> None:
+        for process in self.processes:
+            if process.slot_bytes or not process.outputs or process.role == "batcher":
+                continue
+            if (given := gives(process)) is not Result:
+                raise ConfigError(
+                    f"wiring: {process.name!r} gives {given.__name__}, whose pixels travel in shared "
+                    "memory, but its slot_bytes() is 0; return the bytes of its largest result, such "
+                    "as frame_bytes"
+                )
 
     def text(self) -> str:
         """The table as text: one line an edge."""

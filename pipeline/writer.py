@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import is_
 from typing import Any, NamedTuple
@@ -11,7 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.codec import decode_done, encode_batch, message_front, pack_numbers
+from pipeline.codec import (
+    decode_done,
+    decode_refused,
+    digest_of,
+    encode_batch,
+    message_front,
+    pack_numbers,
+)
 from pipeline.delivery import Edge, Parcel, fitting
 from pipeline.errors import FrameError, Full, MessageError
 from pipeline.ledger import VIEW, Ledger
@@ -52,6 +59,10 @@ class _Link:
     def sinks(self) -> tuple[int, ...]:
         """The sinks behind it, as ways of the ledger."""
         return tuple(path for path in self.spec.paths if path > VIEW)
+
+    def wants(self, camera: str, now_ns: int) -> bool:
+        """Whether its consumer is to have a frame now."""
+        return not self.is_abandoned and self.edge.wants(camera, now_ns)
 
     @property
     def is_after_end(self) -> bool:
@@ -157,7 +168,10 @@ class Writer:
 
     def publish(self, message: Message) -> None:
         """Offer a message to every consumer that wants it. Its arrays are copied unless `empty` or
-        `pack` made them. Never waits; call `flush` afterwards."""
+        `pack` made them. Never waits; call `flush` afterwards.
+
+        Raises FrameError or MessageError if it can't be sent; then `cancel` gives its slot back.
+        """
         slot, specs = self._place(arrays_of(message))
         self.offer(message.info, slot, message_front(message, specs))
 
@@ -165,31 +179,34 @@ class Writer:
         """The same for a message that is encoded up to its numbers, and whose arrays lie in `slot`,
         from `take`."""
         now_ns = time.monotonic_ns()
-        links = []
-        for link in self._serves[info.camera]:
-            for sink in link.sinks:
-                camera = self._ledger.camera_index[info.camera]
-                self._ledger.offer(camera, sink, info.frame_id, self.code)
-            if link.is_abandoned:
-                self._end(link, info.camera, info.frame_id, "stage_died")
-            elif link.edge.wants(info.camera, now_ns):
-                links.append(link)
-            else:
-                self._end(link, info.camera, info.frame_id, "unwanted")
+        served = self._serves[info.camera]
+        links = [link for link in served if link.wants(info.camera, now_ns)]
         ref = None
-        if slot is not None and self._slots is not None:
-            if not links:
-                return self.give_back(slot)
-            del self._open[slot]
-            holders: set[Hashable] = {link.spec.consumer for link in links}
-            ref = SlotRef(self._pool_epoch, slot, self._slots.ready(slot, holders))
+        if links and slot is not None and self._slots is not None:
+            ref = SlotRef(self._pool_epoch, slot, self._slots.generation(slot) + 1)
+        # first: what can't be sent must neither be leased nor accounted for
         data = front + pack_numbers(info, ref, now_ns)
+        for link in served:
+            self._offer_to_sinks(link, info)
+            if link not in links:
+                reason = "stage_died" if link.is_abandoned else "unwanted"
+                self._end(link, info.camera, info.frame_id, reason)
+        if ref is not None and self._slots is not None:
+            del self._open[ref.slot]
+            self._slots.ready(ref.slot, {link.spec.consumer for link in links})
+        elif slot is not None:
+            return self.give_back(slot)
         parcel = Parcel(info.camera, info.frame_id, data, slot, ref.generation if ref else 0)
         for link in links:
             if (oldest := link.edge.offer(parcel, now_ns)) is not None:
                 # a picture that is overtaken is what a mailbox is for; a result is lost
                 self._give_up(link, oldest, "superseded" if oldest.slot is not None else "overflow")
         return None
+
+    def _offer_to_sinks(self, link: _Link, info: FrameInfo) -> None:
+        for sink in link.sinks:
+            camera = self._ledger.camera_index[info.camera]
+            self._ledger.offer(camera, sink, info.frame_id, self.code)
 
     def flush(self) -> None:
         """Send whatever has a credit. Never waits."""
@@ -214,12 +231,10 @@ class Writer:
             for data in link.outbox.receive() if link.outbox else ():
                 came = True
                 try:
-                    refs = decode_done(data)
+                    for camera, ref in decode_done(data):
+                        self._done(link, camera, ref)
                 except MessageError:
-                    self._ledger.add("garbage", self._index)
-                    continue
-                for camera, ref in refs:
-                    self._done(link, camera, ref)
+                    self._take_refused(link, data)
         return came
 
     def exchange(self) -> None:
@@ -236,6 +251,16 @@ class Writer:
         parcel = link.edge.done(camera, slot, generation)
         if parcel is not None:
             self._release(link, parcel)
+
+    def _take_refused(self, link: _Link, data: bytes) -> None:
+        """Messages that the consumer can't read end here."""
+        try:
+            digests = set(decode_refused(data))
+        except MessageError:
+            self._ledger.add("garbage", self._index)
+            return
+        for parcel in link.edge.take_back(lambda parcel: digest_of(parcel.data) in digests):
+            self._give_up(link, parcel, "error")
 
     # -- consumers ---------------------------------------------------------------------------------
 

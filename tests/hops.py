@@ -23,7 +23,11 @@ POOL = 1  # its epoch
 class Hop:
     """Process `giver` feeds process `taker` with frames of the cameras. Close it."""
 
-    def __init__(self, folder, *, slots=4, credits=2, depth=1, cameras=("gate",), resend=False):
+    def __init__(
+        self, folder, *, slots=4, credits=2, depth=1, cameras=("gate",), takes=None, resend=False
+    ):
+        """takes: the cameras that the taker knows; None: all."""
+        folder.mkdir()
         self.cameras = cameras
         self.code = holder_code(1, 0)  # of the taker
         self.context = transport.context()
@@ -36,13 +40,18 @@ class Hop:
             depth=depth,
             overflow="drop",
         )
-        common = {"config": {}, "cameras": cameras, "paths": (DETECT,)}
+        common = {"config": {}, "paths": (DETECT,)}
         self.giver = ProcessSpec(
             name="giver", role="stage", run="parts:Shrink", outputs=(edge,), slots=slots,
-            slot_bytes=SLOT_BYTES, **common,
+            slot_bytes=SLOT_BYTES, cameras=cameras, **common,
         )  # fmt: skip
         self.taker = ProcessSpec(
-            name="taker", role="sink", run="parts:WriteFrames", reads=("giver",), **common
+            name="taker",
+            role="sink",
+            run="parts:WriteFrames",
+            reads=("giver",),
+            cameras=takes or cameras,
+            **common,
         )
         self.ledger = Ledger.local(Layout.of(cameras, ("giver", "taker")))
         fd = memory.create("giver", memory.pool_bytes(slots, SLOT_BYTES))
@@ -107,6 +116,10 @@ class Hop:
         """Waits for an answer to the writer and takes it in."""
         self.wait(self.writer)
         self.writer.receive()
+
+    def garbage(self):
+        """Messages that the taker could make nothing of."""
+        return int(self.ledger["garbage"][1])
 
     def wait(self, end):
         fds = end.descriptors() if isinstance(end, Writer) else [end.descriptor]

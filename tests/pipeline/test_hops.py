@@ -1,9 +1,15 @@
 """One hop over real sockets and real memory: no slot is written again while somebody may read it."""
 
+import numpy as np
 import pytest
 from hops import Hop
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from pipeline.errors import TornFrame
+from pipeline.detections import Fit
+from pipeline.errors import MessageError, TornFrame
+from pipeline.ledger import DETECT, REASONS
+from pipeline.messages import MAX_MESSAGE_BYTES, Output
 
 
 @pytest.fixture
@@ -11,7 +17,7 @@ def make(tmp_path):
     hops = []
 
     def hop(**options):
-        hops.append(Hop(tmp_path, **options))
+        hops.append(Hop(tmp_path / str(len(hops)), **options))
         return hops[-1]
 
     yield hop
@@ -71,3 +77,91 @@ def test_a_reader_knows_what_it_holds_of_a_producer_and_takes_nothing_after_its_
     assert hop.reader.holds("giver")
     hop.reader.done(delivery)
     assert not hop.reader.holds("giver")
+
+
+def fate(hop, frame_id):
+    place = (0, DETECT, frame_id)
+    delivered, dropped = hop.ledger["delivered"][place], hop.ledger["dropped"][place]
+    return "delivered" if delivered else REASONS[dropped]
+
+
+@settings(
+    max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+@given(st.lists(st.sampled_from(["good", "garbage", "no camera of ours"]), min_size=1, max_size=6))
+def test_garbage_of_a_known_sender_is_done_and_counted_and_costs_nothing_else(make, kinds):
+    hop = make(slots=6, credits=6, depth=6, cameras=("gate", "far"), takes=("gate",))
+    frames = []
+    for kind in kinds:
+        frame = hop.frame(3, "far" if kind == "no camera of ours" else "gate")
+        frames.append(frame.info)
+        if kind == "garbage":
+            (slot,) = hop.writer._open
+            hop.writer.offer(frame.info, slot, b"\x9c\x01 no message")
+        else:
+            hop.writer.publish(frame)
+    hop.writer.flush()
+    good = hop.take(kinds.count("good"))
+    while hop.garbage() < len(kinds) - len(good):
+        hop.wait(hop.reader)
+        hop.reader.receive(lambda: None)
+    assert [pixels(hop, delivery) for delivery in good] == [3] * len(good)
+    for delivery in good:
+        hop.reader.done(delivery)
+    hop.reader.flush()
+    while not hop.writer.idle:
+        hop.hear()
+    assert hop.writer.free_slots == 6
+    fates = [fate(hop, info.frame_id) if info.camera == "gate" else "" for info in frames]
+    wanted = {"good": "none", "garbage": "error", "no camera of ours": ""}
+    assert fates == [wanted[kind] for kind in kinds]
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"pts_ns": 1 << 64},
+        {"name": "\udcff.jpg"},
+        {"name": "x" * MAX_MESSAGE_BYTES},
+        {"stream_epoch": 1.5j},
+    ],
+)
+def test_what_can_not_be_sent_is_an_error_and_leaves_its_slot_free(make, facts):
+    hop = make(slots=1)
+    with pytest.raises(MessageError):
+        hop.writer.publish(hop.frame(**facts))
+    hop.writer.cancel()
+    assert hop.writer.free_slots == 1
+    assert hop.writer.idle
+    hop.send(7)
+    (delivery,) = hop.take()
+    assert pixels(hop, delivery) == 7
+
+
+def test_an_array_of_a_type_that_does_not_travel_is_an_error(make):
+    hop = make(slots=1)
+    frame = hop.frame()
+    hop.writer.cancel()
+    output = Output(
+        info=frame.info,
+        fit=Fit(scale_x=1.0, scale_y=1.0),
+        model_id="",
+        arrays=(np.zeros(3, np.complex64),),
+    )
+    with pytest.raises(MessageError, match="must have one of the types"):
+        hop.writer.publish(output)
+    hop.writer.cancel()
+    assert hop.writer.free_slots == 1
+
+
+def test_more_answers_than_one_message_holds_arrive_all(make):
+    name = "ö" * 120
+    hop = make(slots=400, credits=400, depth=400, cameras=(name,))
+    for _ in range(400):
+        hop.send()
+    for delivery in hop.take(400):
+        hop.reader.done(delivery)
+    hop.reader.flush()
+    while not hop.writer.idle:
+        hop.hear()
+    assert hop.writer.free_slots == 400

@@ -45,6 +45,16 @@ def test_a_sound_plan_passes_and_orders_producers_first(plan):
             {"outputs": (edge("sink.results"),)},
             "'preprocess' gives Tensor, but 'sink.results' takes Result",
         ),
+        (
+            "preprocess",
+            {"slot_bytes": 0, "slots": 0},
+            "'preprocess' gives Tensor, whose pixels travel in shared memory, but its slot_bytes() is 0",
+        ),
+        (
+            "capture.c0",
+            {"slot_bytes": 0},
+            "slot_bytes() is 0; return the bytes of its largest result",
+        ),
         ("preprocess", {"run": "parts:Nothing"}, "'parts:Nothing' can't be loaded"),
         ("preprocess", {"run": "no_such_package:X"}, "can't be loaded: No module named"),
         ("preprocess", {"run": "Shrink"}, "can't be loaded"),
