@@ -132,6 +132,8 @@ class CameraProcess(Process):
         while not self._stop.is_set():
             self.beat(1)
             try:
+                if (frames := int(self.ledger["captured"][self._camera])) > 0:
+                    self.source.resume(frames)
                 self.source.open()
                 self._epoch += 1
                 self._looks, self._front = (), None

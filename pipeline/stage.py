@@ -197,6 +197,14 @@ class Source(_Part):
     def open(self) -> None:
         """Connect. May block for up to 5 s. Raises SourceError; is called again later."""
 
+    def resume(self, frames: int) -> None:
+        """Called before `open` if the source was read before, by a process that died or up to a
+        SourceError: `frames` came of it, read, skipped or unusable, and each of them is accounted for.
+
+        What has an end goes on behind them, so that each of its frames comes once. By default, and for
+        what is live, nothing has to be done.
+        """
+
     def read(self, buffer: npt.NDArray[np.uint8]) -> Picture | None:
         """Wait for the next frame and write its pixels into `buffer`: uint8 (slot_bytes,).
 

@@ -40,7 +40,8 @@ class PicturesSource(Source):
         super().__init__(config)
         self.turn_s = 5.0  # a picture of MAX_PIXELS
         self._paths: Sequence[Path] = ()
-        self._next = 0
+        self._step_ns = round(1e9 / (config.rate_hz or 25.0))
+        self._next = self._first = 0
         self._clock = RecordingClock()
 
     @classmethod
@@ -75,10 +76,18 @@ class PicturesSource(Source):
         os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
         import cv2  # noqa: F401
 
+    def resume(self, frames: int) -> None:
+        """Go on behind so many pictures."""
+        self._first = frames
+
     def open(self) -> None:
         """List the pictures. Raises SourceError if there are none."""
         self._clock = RecordingClock()
+        if self._first:
+            self._clock.pts_ns = (self._first - 1) * self._step_ns
         self._list()
+        n = len(self._paths)
+        self._next = self._first % n if self.config.loop else min(self._first, n)
 
     def read(self, buffer: npt.NDArray[np.uint8]) -> Picture:
         """The next picture as bgr24; FrameError names a file that is none."""
@@ -86,7 +95,11 @@ class PicturesSource(Source):
 
         path = self._advance()
         try:
-            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+            # not imread: it ends the process where a name is not UTF-8
+            data = np.frombuffer(path.read_bytes(), np.uint8)
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        except OSError as error:
+            raise FrameError(f"picture {path}: can't be read: {error.strerror}") from None
         except cv2.error as error:
             raise FrameError(f"picture {path}: refused by OpenCV: {error.err}") from None
         if image is None:
@@ -108,7 +121,8 @@ class PicturesSource(Source):
             format="bgr24",
             pts_ns=self._clock.pts_ns,
             keyframe=True,
-            name=path.name,
+            # a name that is not UTF-8 can't be sent, nor stand in JSON
+            name=os.fsencode(path.name).decode(errors="backslashreplace"),
         )
 
     def skip(self) -> bool:
@@ -123,7 +137,7 @@ class PicturesSource(Source):
                 f"source {self.config.path}: no pictures; wanted a folder, a glob or a file "
                 f"with names in {', '.join(SUFFIXES)}"
             )
-        self._clock.start_lap(step_ns=round(1e9 / (self.config.rate_hz or 25.0)))
+        self._clock.start_lap(self._step_ns)
 
     def _advance(self) -> Path:
         """The next path, when it is due."""

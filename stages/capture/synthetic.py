@@ -106,7 +106,7 @@ class Synthetic(Source):
     def __init__(self, config: SyntheticConfig) -> None:
         super().__init__(config)
         self.settings = parse(config.url)
-        self._index = 0
+        self._index = self._first = 0
         self._anchor_s: float | None = None
 
     @classmethod
@@ -127,9 +127,13 @@ class Synthetic(Source):
         settings = self.settings
         self._scene = Scene(settings.seed, (settings.width, settings.height), settings.objects)
 
+    def resume(self, frames: int) -> None:
+        """Go on at this frame of the scene."""
+        self._first = frames
+
     def open(self) -> None:
-        """Begin at frame 0."""
-        self._index, self._anchor_s = 0, None
+        """Begin at frame 0, or where it was before."""
+        self._index, self._anchor_s = self._first, None
 
     def read(self, buffer: npt.NDArray[np.uint8]) -> Picture | None:
         """The next frame as bgr24, with its truth; None if it is due more than a second from now."""

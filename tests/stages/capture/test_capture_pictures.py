@@ -178,3 +178,36 @@ def test_a_folder_of_folders_is_refused_before_the_start(tmp_path):
         PicturesSource.check(PicturesConfig(path=str(tmp_path)))
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((2, 2, 3), np.uint8))
     PicturesSource.check(PicturesConfig(path=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("frames", "loop", "left"),
+    [
+        (0, False, ["a.PNG", "b.png", "c.bmp"]),
+        (2, False, ["c.bmp"]),
+        (3, False, []),
+        (4, True, ["b.png"]),
+    ],
+)
+def test_a_folder_that_was_read_before_goes_on_behind_it(folder, frames, loop, left):
+    source = opened(folder, loop=loop, rate_hz=10.0)
+    source.close()
+    source.resume(frames)
+    source.open()
+    buffer = np.empty(20 * 30 * 3, np.uint8)
+    pictures = [source.read(buffer) for _ in left]
+    assert [picture.name for picture in pictures] == left
+    assert [picture.pts_ns for picture in pictures] == [
+        (frames + n) * 100_000_000 for n in range(len(left))
+    ]
+    if not loop:
+        with pytest.raises(EndOfStream):
+            source.read(buffer)
+
+
+def test_a_name_that_is_not_utf_8_is_text_that_can_be_sent(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((4, 4, 3), np.uint8))
+    os.rename(tmp_path / "a.png", os.fsencode(tmp_path) + b"/\xff\xfe.png")
+    picture = opened(tmp_path).read(np.empty(100, np.uint8))
+    assert picture.name == r"\xff\xfe.png"
+    assert picture.name.encode()

@@ -105,3 +105,21 @@ def test_a_slot_too_small_is_said():
 def test_the_supervisor_can_read_it_without_opencv():
     code = "import sys, stages.capture.synthetic, stages.render; sys.exit('cv2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_scene_that_was_read_before_goes_on_behind_it():
+    url = "synthetic://?size=64x48&frames=9&realtime=false"
+    whole, rest = camera(url), camera(url)
+    rest.resume(7)
+    rest.open()
+    buffers = np.zeros((2, 64 * 48 * 3), np.uint8)
+    for _ in range(7):
+        whole.skip()
+    for _ in range(2):
+        pictures = [
+            source.read(buffer) for source, buffer in zip((whole, rest), buffers, strict=True)
+        ]
+        assert pictures[0].pts_ns == pictures[1].pts_ns
+        assert (buffers[0] == buffers[1]).all()
+    with pytest.raises(EndOfStream):
+        rest.read(buffers[1])
