@@ -295,7 +295,7 @@ def _run(config: configuration.Config) -> None:
         with table.shown():
             supervisor.run(serve_metrics)
     table.print_end(supervisor)
-    for sink, accounts in supervisor.of_sinks().items():
+    for sink, accounts in supervisor.accounts.of_sinks().items():
         if lost := sum(one.lost for one in accounts):
             offered = sum(one.captured for one in accounts)
             raise ManyeyesError(

@@ -209,7 +209,7 @@ def sinks_table(supervisor: Supervisor) -> Table:
     columns = ("offered", "taken", "waiting", "error")
     table = _table("sinks", (), columns, first="sink")
     table.add_column("not taken")
-    for sink, accounts in supervisor.of_sinks().items():
+    for sink, accounts in supervisor.accounts.of_sinks().items():
         error = sum(one.error for one in accounts)
         table.add_row(
             sink,

@@ -44,9 +44,15 @@ class Run(Protocol):
 
     plan: Plan
     ledger: Ledger
-    totals: dict[tuple[str, str], Totals]
-    sink_totals: dict[tuple[str, str], Totals]
     live: bool
+
+    @property
+    def totals(self) -> dict[tuple[str, str], Totals]:
+        """By camera and path."""
+
+    @property
+    def sink_totals(self) -> dict[tuple[str, str], Totals]:
+        """By camera and sink."""
 
     @property
     def stuck_s(self) -> float:

@@ -20,25 +20,22 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import memory
-from pipeline.audit import Audit
+from pipeline.accounts import Accounts
 from pipeline.child import Child
 from pipeline.control import MAX_FDS
 from pipeline.errors import ConfigError, ManyeyesError, ResourceError
 from pipeline.host import cores
-from pipeline.ledger import PATHS, VIEW, Ledger
 from pipeline.refusal import refused
 from pipeline.rundir import RunDirectory
 from pipeline.settling import Settling
 from pipeline.signals import heard
-from pipeline.tally import Tally, Totals
+from pipeline.tally import Totals
 from pipeline.wiring import Plan
 
 log = logging.getLogger("manyeyes")
 
 TICK_S = 0.05
 _CALM_TICK_S = 0.15  # while all goes well: a death or a word of a child ends the wait by itself
-_TOTALS_S = 0.25  # between two counts of all frames; nobody looks more often
-_TOTALS_SHARE = 0.02  # of the time, at most, goes into counting
 STOP_S = 4.5  # from a signal to the last SIGKILL; below the 5 s that we promise
 _STAGES_STOP_S = 3.0  # then everything before the sinks is killed, so that files can be closed
 _STARTS_A_CORE = 2
@@ -64,24 +61,12 @@ class Supervisor:
         """on_tick: called 6 to 20 times a second in between; must return within milliseconds."""
         plan.check()
         self.plan, self.options, self._on_tick = plan, options, on_tick
-        layout = plan.layout
-        self._ledger_fd = memory.create("ledger", layout.nbytes)
-        self.ledger = Ledger(self._ledger_fd, layout)
+        self.accounts = Accounts(plan.layout)
+        self.ledger = self.accounts.ledger
         self.children = {spec.name: Child(spec, self.ledger) for spec in plan.processes}
         # a model takes longest to load, and nobody waits for a camera before it is there
         order = {"batch": 0, "source": 2}
         self._by_start = sorted(self.children.values(), key=lambda c: order.get(c.spec.role, 1))
-        names = [*PATHS, *(sink for sink, _ in layout.sinks)]
-        self._tallies = {
-            (camera, names[way]): Tally(self.ledger, index, way)
-            for index, camera in enumerate(plan.cameras)
-            for way in range(layout.ways)
-            if way != VIEW or layout.has_view
-        }
-        self._audit = Audit(self.ledger, tuple(self._tallies.values()))
-        # as of the last quarter of a second, by camera and path, by camera and sink
-        self.totals: dict[tuple[str, str], Totals] = {}
-        self.sink_totals: dict[tuple[str, str], Totals] = {}
         self.live = False  # everything was ready once, the sources read
         self.stopping = False
         self._stop_at: float | None = None  # a deadline for all: a person is waiting
@@ -92,7 +77,6 @@ class Supervisor:
         self._unconnected: dict[tuple[str, str], None] = {}  # producer and consumer, in order
         self._old_pools: dict[str, list[int]] = {}  # of dead incarnations, not yet forgotten
         self._last_tick = time.monotonic()
-        self._count_at = 0.0
 
     # -- the run -----------------------------------------------------------------------------------
 
@@ -130,12 +114,15 @@ class Supervisor:
             up = child.state == "ready" or (child.state == "ended" and not child.failure)
             yield child.name, up, child.restarts.count, child.restarts.breaker_open
 
-    def of_sinks(self) -> dict[str, list[Totals]]:
-        """Name of each sink, as in the configuration → its accounts of all cameras."""
-        accounts: dict[str, list[Totals]] = {}
-        for (_, process), totals in self.sink_totals.items():
-            accounts.setdefault(process.removeprefix("sink."), []).append(totals)
-        return accounts
+    @property
+    def totals(self) -> dict[tuple[str, str], Totals]:
+        """Where the frames of each camera and path are, as of the last count."""
+        return self.accounts.totals
+
+    @property
+    def sink_totals(self) -> dict[tuple[str, str], Totals]:
+        """What became of each camera's frames at each sink (its process)."""
+        return self.accounts.sink_totals
 
     def engines(self) -> Iterator[tuple[str, str]]:
         """(name, what does its work) of every process that has told; for the exporter."""
@@ -163,10 +150,8 @@ class Supervisor:
                 child.restarts.worked()
         self._start_due(now)
         self._connect()
-        if now >= self._count_at:
-            self._count(now)
-            spent_s = time.monotonic() - now
-            self._count_at = now + max(_TOTALS_S, spent_s / _TOTALS_SHARE)
+        living = {child.code: child.index for child in self.children.values() if child.alive}
+        self.accounts.count_if_due(now, living)
         if all(c.state == "ended" for c in self.children.values() if c.spec.role == "source"):
             self.stopping = True
         if self.stopping:
@@ -222,7 +207,7 @@ class Supervisor:
             # not by way of its environment, which every process of the same user can read
             "secrets": {n: os.environ[n] for n in child.spec.secrets if n in os.environ},
         }
-        fds = [self._ledger_fd] if child.pool_fd is None else [self._ledger_fd, child.pool_fd]
+        fds = [self.accounts.fd] if child.pool_fd is None else [self.accounts.fd, child.pool_fd]
         child.start(
             first, fds, self.plan.secrets
         )  # it is told the rest when it is ready, and reads
@@ -320,10 +305,10 @@ class Supervisor:
         child.state = "ended"
         if status == 0 and (child.drained or child.spec.role == "source"):
             self._forget(child, child.pool_epoch)
-            self._audit.ended(child.code)
+            self.accounts.audit.ended(child.code)
             return
         self._old_pools.setdefault(child.name, []).append(child.pool_epoch)
-        self._audit.died(child.code, now)
+        self.accounts.audit.died(child.code, now)
         refused = child.failure is not None and child.failure[0] == ConfigError.exit_code
         if child.failure is not None and (not self.live or (refused and self.options.strict)):
             raise _failure(*child.failure)
@@ -382,19 +367,6 @@ class Supervisor:
         for name in self.plan.producers(child.name):
             self.children[name].send("abandon", consumer=child.name)
 
-    def _count(self, now: float) -> None:
-        """Where all frames are now."""
-        living = {child.code: child.index for child in self.children.values() if child.alive}
-        self._audit.look(now, living)
-        counted = {key: tally.totals() for key, tally in self._tallies.items()}
-        self.totals = {key: totals for key, totals in counted.items() if key[1] in PATHS}
-        self.sink_totals = {key: totals for key, totals in counted.items() if key[1] not in PATHS}
-        below: dict[int, int] = {}
-        for tally in self._tallies.values():
-            below[tally.camera] = min(tally.final_below, below.get(tally.camera, tally.final_below))
-        for camera, frame_id in below.items():
-            self.ledger.put("counted_below", camera, frame_id)
-
     def _end(self) -> None:
         for child in self.children.values():
             child.signal(signal.SIGKILL)
@@ -402,9 +374,7 @@ class Supervisor:
             while child.alive and child.reap() is None:
                 _readable([child.pidfd], 1.0)
             child.release()
-        self._audit.close(time.monotonic())
-        self._count(time.monotonic())
-        os.close(self._ledger_fd)
+        self.accounts.close()
 
 
 def _readable(fds: Iterable[int], timeout_s: float) -> set[int]:
