@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import sys
@@ -69,6 +70,9 @@ def demo(
 
     Example: manyeyes demo --seconds 30 --cameras 8
     """
+    follow = importlib.util.find_spec("trackers") is not None
+    if not follow:
+        _progress("objects are not followed: pip install 'manyeyes[track]'")
     sources = [
         f"synthetic://?seed={seed}&size=640x360&rate={8 if cameras > 2 else 15}"
         for seed in range(1, cameras + 1)
@@ -79,6 +83,7 @@ def demo(
         video=output,
         window=window,
         seconds=seconds,
+        track=follow,
     )
     _run(config)
     Console().print(f"annotated videos and events.jsonl are in {output}/")
@@ -89,6 +94,7 @@ def run(
     sources: Sources,
     model: Annotated[Path | None, typer.Option(help="a model bundle; none: the demo model")] = None,
     score: Annotated[float | None, typer.Option(help="threshold; none: the model's own")] = None,
+    track: Annotated[bool, typer.Option(help="follow objects: ids in events and pictures")] = False,
     events: Annotated[Path | None, typer.Option(help="write detections as JSON Lines")] = None,
     video: Annotated[
         Path | None, typer.Option(help="write annotated videos into this folder")
@@ -105,8 +111,9 @@ def run(
     Example: manyeyes run rtsp://10.0.0.7/stream1 --events out.jsonl --window
     """
     given: dict[str, Any] = {
-        "model": model, "score": score, "events": events, "video": video, "window": window or None,
-        "policy": policy, "seconds": seconds, "strict": strict or None,
+        "model": model, "score": score, "track": track or None,
+        "events": events, "video": video, "window": window or None, "policy": policy,
+        "seconds": seconds, "strict": strict or None,
     }  # fmt: skip
     config = config_of(sources, {key: value for key, value in given.items() if value is not None})
     _run(config)

@@ -11,18 +11,19 @@ import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict, Unpack, cast, get_args
+from typing import Annotated, Any, Literal, TypedDict, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pipeline import mistakes
 from pipeline.errors import ConfigError
-from pipeline.fields import check_keys, no_json, shown
+from pipeline.fields import no_json
 
 _NAME = r"^[A-Za-z0-9_-]{1,64}$"
 _NAMED = "1 to 64 of the characters A-Z a-z 0-9 _ -"
 _CLASS = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 _BOOL = "true or false"
-_SHARE = "within 0..1"
+_SHARE = mistakes.SHARE
 
 
 def _field(default: Any, wanted: str, **limits: Any) -> Any:
@@ -77,6 +78,15 @@ class PreprocessConfig(_Section):
     """`[preprocess]`."""
 
     workers: int = _field(1, "a whole number within 1..64", ge=1, le=64)
+
+
+class TrackConfig(_Section):
+    """`[track]`: objects are followed where this section is. What is None is the tracker's own."""
+
+    type: Literal["bytetrack", "ocsort"] = _field("bytetrack", "'bytetrack' or 'ocsort'")
+    lost_s: float = _field(2.0, "a number of seconds within 0.1..60", ge=0.1, le=60)  # unseen
+    confirm_frames: int | None = _field(None, "a whole number within 1..30", ge=1, le=30)
+    new_score: Share | None = _field(None, _SHARE)  # begins an object; None: each that is found
 
 
 class RenderConfig(_Section):
@@ -145,6 +155,7 @@ class Config(_Section):
     run: RunConfig = RunConfig()
     model: ModelConfig = ModelConfig()
     preprocess: PreprocessConfig = PreprocessConfig()
+    track: TrackConfig | None = None
     render: RenderConfig = RenderConfig()
     metrics: MetricsConfig = MetricsConfig()
     camera: tuple[CameraConfig, ...] = _field((), "tables, each under [[camera]]")
@@ -157,6 +168,7 @@ class Overrides(TypedDict, total=False):
 
     model: str | Path
     score: float  # of [model], score_threshold
+    track: bool  # True adds [track]
     events: str | Path  # a file; adds a sink
     video: str | Path  # a folder; adds a sink
     window: bool  # True adds a sink
@@ -230,6 +242,8 @@ def _overridden(raw: dict[str, Any], given: Overrides) -> dict[str, Any]:
         model["path"] = str(Path(given["model"]).absolute())
     if "score" in given:
         model["score_threshold"] = given["score"]
+    if given.get("track"):
+        raw = {"track": {}, **raw}
     for section, values in (("run", run), ("model", model)):
         if values and isinstance(raw.get(section, {}), dict):
             raw = {**raw, section: {**raw.get(section, {}), **values}}
@@ -260,7 +274,9 @@ def _validate(raw: dict[str, Any], file: str, folder: Path) -> Config:
         # By way of JSON: there a strict check knows lists as tuples and text as paths.
         config = Config.model_validate_json(json.dumps(raw, default=no_json), strict=True)
     except ValidationError as error:
-        raise ConfigError(_sentence(error, raw, file)) from None  # its text repeats the input
+        raise ConfigError(
+            mistakes.sentence(error, raw, file, Config)
+        ) from None  # its text repeats the input
     _check_whole(config, file)
     cameras = tuple(_camera(camera, file, folder) for camera in config.camera)
     model = config.model.model_copy(update={"path": _model_path(config.model, file, folder)})
@@ -351,50 +367,3 @@ def demo_model() -> Path:
     if package is None or not package.submodule_search_locations:
         raise ConfigError("the package 'stages.detector' is missing; install manyeyes again")
     return Path(package.submodule_search_locations[0]) / "demo.bundle"
-
-
-# -- one sentence for a mistake --------------------------------------------------------------------
-
-
-def _sentence(error: ValidationError, raw: dict[str, Any], file: str) -> str:
-    # A typo is two mistakes, the key that is unknown and the one that is missing: name the first.
-    first = min(error.errors(), key=lambda mistake: mistake["type"] != "extra_forbidden")
-    where, section, loc, table = _place(first["loc"], raw)
-    where, key = (f"{file}: {where}" if where else file), str(loc[0])
-    if first["type"] == "extra_forbidden":
-        try:
-            check_keys(where, [key], section.model_fields)
-        except ConfigError as unknown:
-            return str(unknown)
-    wanted = section.model_fields[key].description or "a table"
-    if key not in table:
-        return f"{where}: {key!r} is missing; it must be {wanted}"
-    if key == "credentials":  # what is there may be the secret itself
-        return f"{where}: {key} must be {wanted}"
-    got = table[key]
-    if isinstance(got, dict) and len(loc) > 1:
-        key, got = f"{key}.{loc[1]}", got[str(loc[1])]
-    is_percent = wanted == _SHARE and type(got) in (int, float) and 1 < got <= 100
-    hint = f"; write {got / 100:g} for {got:g} %" if is_percent else ""
-    return f"{where}: {key} must be {wanted}, got {shown(got)}{hint}"
-
-
-def _place(
-    loc: tuple[int | str, ...], raw: dict[str, Any]
-) -> tuple[str, type[_Section], tuple[int | str, ...], dict[str, Any]]:
-    """Where a mistake is: words for it, the class of its table, the rest of `loc`, the table."""
-    name = str(loc[0])
-    if len(loc) > 2 and isinstance(loc[1], int):
-        section = get_args(Config.model_fields[name].annotation)[0]
-        table = raw[name][loc[1]]
-        label = table.get("name", table.get("type"))
-        where = f"{name} {label!r}" if isinstance(label, str) else f"[[{name}]] number {loc[1] + 1}"
-        return where, section, loc[2:], table
-    if len(loc) > 1 and isinstance(loc[1], str) and isinstance(raw[name], dict):
-        return (
-            f"[{name}]",
-            cast(type[_Section], Config.model_fields[name].annotation),
-            loc[1:],
-            raw[name],
-        )
-    return "", Config, loc, raw

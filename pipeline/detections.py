@@ -22,7 +22,7 @@ class Detections:
         (the whole frame is 0, 0, width, height); finite, x1 <= x2, y1 <= y2.
     scores: float32 (N,), finite; 0..1 for all our models.
     labels: int32 (N,), 0-based index into the model's class list.
-    track_ids: int64 (N,), or None where nothing tracks.
+    track_ids: int64 (N,), -1: of no object (yet); or None where nothing tracks.
 
     Checked once, on construction; raises ValueError that says what was wanted and what was found.
 

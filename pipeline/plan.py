@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pipeline.config import CameraConfig, Config, SinkConfig, StageConfig
+from pipeline.config import CameraConfig, Config, SinkConfig, StageConfig, TrackConfig
 from pipeline.draft import Draft, PlannedSink, depths_of
 from pipeline.errors import ConfigError
 from pipeline.fields import check_fields
@@ -26,6 +26,7 @@ READ_FACTS = "stages.detector.bundle:read_facts"
 PREPROCESS = "stages.preprocess:Preprocess"
 INFERENCE = "stages.inference:Inference"
 POSTPROCESS = "stages.postprocess:Postprocess"
+TRACK = "stages.track.stage:Track"
 RENDER = "stages.render:Render"
 SINKS = {
     "events": "stages.sinks.events:Events",
@@ -63,6 +64,8 @@ def make(config: Config) -> Plan:
         detect, view = _insert_frames(draft, stage, detect, view, viewed=view_hz is not None)
     _add_detector(draft, detect, facts, engine, max_batch, workers, threads)
     last = "postprocess"
+    if config.track is not None:
+        last = _add_track(draft, config.track, facts, last)
     for stage in (stage for stage in config.stage if stage.after == "postprocess"):
         last = _insert_results(draft, stage, last)
     if view_hz is not None:
@@ -222,6 +225,20 @@ def _add_detector(
         draft.reads(name, *names)
         draft.edge(name, "postprocess", depths.outputs, (DETECT,), overflow="wait")
         draft.reads("postprocess", name)
+
+
+def _add_track(draft: Draft, track: TrackConfig, facts: Any, last: str) -> str:
+    model = draft.config.model
+    lowest = model.score_threshold
+    if lowest is None:
+        lowest = facts.defaults.score_threshold
+    fields = track.model_dump()
+    if track.new_score is None:  # each box that postprocess lets through may begin an object
+        fields["new_score"] = min((lowest, *model.per_class.values()))
+    fields["live"] = draft.config.run.policy == "newest"
+    draft.add("track", TRACK, fields, role="stage", paths=draft.result_sinks)
+    draft.edge(last, "track", draft.depths.results, draft.result_sinks)
+    return "track"
 
 
 def _inference(config: Config, facts: str, max_batch: int, threads: int) -> dict[str, Any]:

@@ -55,6 +55,10 @@ class StageRuntime:
         """See stage.Runtime.count."""
         self._process.ledger.count(self._process.spec.name, name, camera, n)
 
+    def counted(self, name: str, camera: str) -> int:
+        """See stage.Runtime.counted."""
+        return self._process.ledger.counted(self._process.spec.name, name, camera)
+
 
 class StageProcess(Process):
     """Runs a Stage, JoinStage, Sink or BatchStage."""

@@ -60,6 +60,9 @@ class Runtime(Protocol):
     def count(self, name: str, camera: str, n: int = 1) -> None:
         """Add n to one of the counters that the class declared in `counters`."""
 
+    def counted(self, name: str, camera: str) -> int:
+        """What one of the counters of this stage has come to, in this process and those before it."""
+
     def quit(self) -> None:
         """Ask for an orderly end of the whole run (a viewer pressed `q`)."""
 
@@ -85,6 +88,10 @@ class LocalRuntime:
     def count(self, name: str, camera: str, n: int = 1) -> None:
         """Kept in `counts[name, camera]`."""
         self.counts[name, camera] += n
+
+    def counted(self, name: str, camera: str) -> int:
+        """From `counts`."""
+        return self.counts[name, camera]
 
     def quit(self) -> None:
         """Kept in `wants_quit`."""

@@ -26,7 +26,12 @@ OWNERS = {
         "stages.detector.cuda",  # asks whether memory is a mapping
     ],
     "prometheus_client": ["pipeline.metrics"],
-    "pydantic": ["pipeline.config", "pipeline.fields", "stages.training.settings"],
+    "pydantic": [
+        "pipeline.config",
+        "pipeline.mistakes",
+        "pipeline.fields",
+        "stages.training.settings",
+    ],
     "typer": ["pipeline.cli", "stages.training.commands"],
     "rich": ["pipeline.cli", "pipeline.live", TRAINING],
     "torch": [
@@ -49,13 +54,21 @@ OWNERS = {
     "matplotlib": [TRAINING],
     "faster_coco_eval": [TRAINING],
     "tensorboard": [TRAINING],
+    "trackers": ["stages.track.follower", "stages.track.stage"],
+    "supervision": ["stages.track.follower"],
 }
 FREE = {"numpy", "pipeline", "stages", "__future__"} | set(sys.stdlib_module_names)
 # What a stage may know of the runtime.
-CONTRACT = {"pipeline.stage", "pipeline.messages", "pipeline.detections", "pipeline.errors"}
+CONTRACT = {
+    "pipeline.stage",
+    "pipeline.messages",
+    "pipeline.detections",
+    "pipeline.clock",
+    "pipeline.errors",
+}
 SHARED = ("stages.imaging", "stages.detector")
 STAGE_BASES = {"Source", "Stage", "JoinStage", "BatchStage", "Sink"}
-HEAVY = ("torch", "torchvision", "cv2", "av", "onnxruntime")
+HEAVY = ("torch", "torchvision", "cv2", "av", "onnxruntime", "trackers")
 UNSAFE_MODULES = {  # tests may, to make the files that we must refuse
     "pickle": "a file or message that is unpickled runs the code in it",
     "marshal": "as pickle",

@@ -75,6 +75,17 @@ BAD = {
         + 'credentials = "GATE"\n',
         "camera 'gate': credentials 'GATE'", "GATE_USER and GATE_PASSWORD", "found neither",
     ),
+    "unknown tracker": (
+        CAMERA + '[track]\ntype = "sort"\n',
+        "run.toml: [track]: type must be 'bytetrack' or 'ocsort', got 'sort'",
+    ),
+    "unknown key of the tracker": (
+        CAMERA + "[track]\nlost = 3\n", "run.toml: [track]: unknown key 'lost'; did you mean 'lost_s'?",
+    ),
+    "objects that are lost for too long": (
+        CAMERA + "[track]\nlost_s = 900\n",
+        "[track]: lost_s must be a number of seconds within 0.1..60, got 900",
+    ),
     "unknown sink": (
         CAMERA + '[[sink]]\ntype = "event"\n', "run.toml: sink 'event': type must be 'events'",
     ),

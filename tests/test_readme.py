@@ -35,7 +35,7 @@ def commands(program, page=README):
     return [line for line in [*lines, *inline] if line.startswith(f"{program} ")]
 
 
-STREET, BLUR = blocks("toml")
+STREET, OBJECTS, BLUR = blocks("toml")
 STAGE, STAGE_TEST = blocks("python")
 
 
@@ -122,6 +122,15 @@ def test_the_two_cameras(tmp_path, monkeypatch):
     drawn = manyeyes("graph", "street.toml", "--svg", "wiring.svg")
     assert (drawn.returncode, drawn.stderr) == (0, "")
     assert "capture.gate" in (tmp_path / "wiring.svg").read_text()
+
+
+def test_the_objects(tmp_path, monkeypatch):
+    (tmp_path / "objects.toml").write_text(OBJECTS)
+    shutil.copy(config.demo_model(), tmp_path / "street.mp4")  # it is there, and nobody reads it
+    monkeypatch.chdir(tmp_path)
+    drawn = manyeyes("graph", "objects.toml")
+    assert (drawn.returncode, drawn.stderr) == (0, "")
+    assert "─► track" in drawn.stdout
 
 
 def test_the_event_shown_has_the_keys_of_a_real_one(mypkg):

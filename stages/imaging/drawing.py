@@ -35,6 +35,7 @@ def draw(
     Args:
         image_bgr: uint8 (H, W, 3) BGR, writable; any size: lines and letters grow with its shorter side.
         detections: in pixels of this picture; what lies outside is left out. None: nothing is known.
+            Where objects are followed, boxes of none are left out, too.
         class_names: name of each label; a label beyond them is shown as its number.
         title, clock: top left and top right; fps: beside the clock. Empty or None: left out. In a narrow
             picture the clock gives way to the rest.
@@ -50,6 +51,8 @@ def draw(
     if detections is not None:
         low, high = detections.xyxy[:, :2], detections.xyxy[:, 2:]
         seen = np.all((high > 0) & (low < (width, height)), axis=1)  # (N,)
+        if detections.track_ids is not None:
+            seen &= detections.track_ids >= 0
         _objects(image_bgr, detections[np.flatnonzero(seen)], class_names, line, text_px, taken)
     return image_bgr
 

@@ -98,7 +98,9 @@ class Events(Sink):
 def line_of(result: Result, classes: Sequence[str]) -> bytes:
     """A result as one JSON object and a newline; a label beyond `classes` is named by its number."""
     info, found = result.info, result.detections
-    tracks = [None] * len(found) if found.track_ids is None else found.track_ids.tolist()
+    tracks: list[int | None] = [None] * len(found)
+    if found.track_ids is not None:
+        tracks = [track if track >= 0 else None for track in found.track_ids.tolist()]
     event: dict[str, Any] = {
         "camera": info.camera,
         "frame_id": info.frame_id,

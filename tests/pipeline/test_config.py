@@ -26,6 +26,13 @@ def street(tmp_path):
     return load
 
 
+def test_objects_are_followed_where_it_is_asked_for(street):
+    assert street(GATE).track is None
+    assert street(GATE, track=True).track == configuration.TrackConfig()
+    given = street(GATE + '[track]\ntype = "ocsort"\nlost_s = 5\n', track=True).track
+    assert (given.type, given.lost_s, given.new_score) == ("ocsort", 5.0, None)
+
+
 def test_two_cameras(street, tmp_path):
     (tmp_path / "street.bundle").write_bytes(b"")
     config = street("""

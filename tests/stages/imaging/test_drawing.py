@@ -96,6 +96,13 @@ def test_a_colour_belongs_to_the_track_or_else_to_the_class():
     assert color_of(16) == color_of(16 + len(PALETTE))
 
 
+def test_a_box_that_is_of_no_object_yet_is_left_out():
+    image = np.zeros((180, 320, 3), np.uint8)
+    draw(image, found([40, 60, 90, 120], [140, 60, 190, 120], tracks=[-1, 16]), NAMES)
+    assert not image[:, :100].any()
+    assert has(image, color_of(16))
+
+
 def test_labels_keep_clear_of_each_other_and_stay_inside():
     image = np.zeros((360, 640, 3), np.uint8)
     box = [600, 0, 640, 30]  # top right: no room above, none to the right

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,14 @@ def test_nothing_found_is_an_event_unless_only_hits_are_wanted(tmp_path):
     assert events[1]["detections"][0]["track_id"] is None
     hits = write(tmp_path / "hits.jsonl", empty, hit, only_hits=True)
     assert [event["frame_id"] for event in hits] == [1]
+
+
+def test_a_box_of_no_object_yet_has_no_track_id(tmp_path):
+    one = result(3, found=2, tracks=True)
+    ids = np.int64([-1, 7])
+    found = Detections(one.detections.xyxy, one.detections.scores, one.detections.labels, ids)
+    [event] = write(tmp_path / "events.jsonl", replace(one, detections=found))
+    assert [d["track_id"] for d in event["detections"]] == [None, 7]
 
 
 def test_a_pictures_name_is_told_and_its_truth_is_not(tmp_path):

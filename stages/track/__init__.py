@@ -1,0 +1,1 @@
+"""Which boxes of different frames are one object: a stage on results."""

@@ -1,0 +1,58 @@
+"""What is known of the objects of one camera while they are followed: id of the run, class by vote."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipeline.detections import Detections, TrackIds
+
+_FORGET_NS = 2_000_000_000  # after a follower has given an object up
+
+
+@dataclass(slots=True)
+class _Object:
+    track_id: int  # of the run
+    seen_ns: int = 0
+    votes: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
+
+    @property
+    def label(self) -> int:
+        """The class with the most votes, of several the one seen first."""
+        return max(self.votes, key=self.votes.__getitem__)
+
+
+class Objects:
+    """Gives each object of a follower an id of the run, and a class that does not flicker. Pure.
+
+    lost_s: how long an object may be unseen. new_id: called for each new one. What was not seen for so
+    long, and some seconds more, is forgotten, so memory is bounded by what is in the picture.
+    """
+
+    def __init__(self, lost_s: float, new_id: Callable[[], int]) -> None:
+        self._keep_ns = int(lost_s * 1e9) + _FORGET_NS
+        self._new_id = new_id
+        self._known: dict[int, _Object] = {}  # by the follower's id
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def update(self, found: Detections, ids: TrackIds, t_ns: int) -> Detections:
+        """The same boxes with ids of the run (-1: of none) and the classes of their objects.
+
+        ids: the follower's, int64 (N,). Each box votes with its score for its class.
+        """
+        labels, track_ids = found.labels.copy(), np.full(len(found), -1, np.int64)
+        for i in np.flatnonzero(ids >= 0).tolist():
+            one = self._known.get(int(ids[i]))
+            if one is None:
+                one = self._known[int(ids[i])] = _Object(self._new_id())
+            one.seen_ns = t_ns
+            one.votes[int(labels[i])] += float(found.scores[i])
+            labels[i], track_ids[i] = one.label, one.track_id
+        for key in [k for k, one in self._known.items() if t_ns - one.seen_ns > self._keep_ns]:
+            del self._known[key]
+        return Detections(found.xyxy, found.scores, labels, track_ids)
