@@ -12,6 +12,7 @@ numbers are the shortest that give the same float32 back.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -21,10 +22,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ResourceError
+from pipeline.errors import FrameError, ResourceError
 from pipeline.messages import Result
 from pipeline.stage import Sink
-from stages.sinks.files import check_folder, make_folder
+from stages.sinks.files import DISK_TURN_S, check_folder, is_at, make_folder
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BLOCK_BYTES = 1 << 16
@@ -40,10 +41,11 @@ class EventsConfig:
 
 
 class Events(Sink):
-    """Appends one line per result, in one write."""
+    """Appends one line per result, in one write; a file that was renamed or deleted gets a successor."""
 
     Config = EventsConfig
     config: EventsConfig
+    turn_s = DISK_TURN_S
 
     def __init__(self, config: EventsConfig) -> None:
         super().__init__(config)
@@ -65,34 +67,45 @@ class Events(Sink):
         path = Path(self.config.path)
         make_folder("events", path.parent)
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._open()
         except OSError as error:
             raise ResourceError(
                 f"sink events: {path} can't be opened ({error.strerror}); choose another path"
             ) from error
-        if stat.S_ISREG(os.fstat(self._fd).st_mode):
-            _cut_torn_tail(self._fd)
 
     def process(self, result: Result) -> None:
-        """Write one line. Raises ResourceError if the disk does not take it whole."""
+        """Write one line. Raises FrameError if the disk does not take it whole; the next may be taken."""
         if self.config.only_hits and not len(result.detections):
             return
         line = line_of(result, self.config.classes)
         try:
-            written = os.write(self._fd, line)
+            if self._fd < 0:
+                Path(self.config.path).parent.mkdir(parents=True, exist_ok=True)
+                self._open()
+            if os.write(self._fd, line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            raise ResourceError(
+            self.close()  # whoever opens it again cuts what was written of the line
+            raise FrameError(
                 f"sink events: {self.config.path} can't be written ({error.strerror}); make room"
             ) from error
-        if written != len(line):
-            _cut_torn_tail(self._fd)
-            raise ResourceError(f"sink events: the disk of {self.config.path} is full; make room")
+
+    def idle(self) -> None:
+        """Let go of a file that is not at its path any more: a rotated log, a deleted one."""
+        if self._fd >= 0 and not is_at(self._fd, self.config.path):
+            self.close()
 
     def close(self) -> None:
         """Close the file."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def _open(self) -> None:
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        self._fd = os.open(self.config.path, flags, 0o644)
+        if stat.S_ISREG(os.fstat(self._fd).st_mode):
+            _cut_torn_tail(self._fd)
 
 
 def line_of(result: Result, classes: Sequence[str]) -> bytes:

@@ -8,6 +8,10 @@ from pathlib import Path
 
 from pipeline.errors import ResourceError
 
+DISK_TURN_S = 30.0
+"""`turn_s` of a sink that writes files: a disk that wakes up, or a network file system, may stall for so
+long. Meanwhile what comes is counted as lost, before the sink, and nothing grows."""
+
 
 def check_folder(sink: str, folder: Path) -> None:
     """Raises ResourceError, in one sentence, if files can't be made in `folder`. Leaves nothing."""
@@ -36,6 +40,16 @@ def make_folder(sink: str, folder: Path) -> None:
         raise ResourceError(
             f"sink {sink}: the folder {folder} can't be made ({error.strerror}); choose another"
         ) from error
+
+
+def is_at(fd: int, path: str | Path) -> bool:
+    """Whether an open file is still what its path names: nobody has renamed, replaced or deleted it."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
+    except OSError:  # nobody can tell now
+        return True
 
 
 def stem_of(camera: str) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import ConfigError, ResourceError
+from pipeline.errors import ConfigError, FrameError
 from pipeline.messages import Frame
 from pipeline.stage import Sink
-from stages.sinks.files import check_folder, make_folder, stem_of
+from stages.sinks.files import DISK_TURN_S, check_folder, make_folder, stem_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class Snapshot(Sink):
 
     Config = SnapshotConfig
     config: SnapshotConfig
+    turn_s = DISK_TURN_S
 
     def __init__(self, config: SnapshotConfig) -> None:
         super().__init__(config)
@@ -50,19 +52,21 @@ class Snapshot(Sink):
         make_folder("snapshot", Path(self.config.path))
 
     def process(self, frame: Frame) -> None:
-        """Replace the snapshot of the frame's camera."""
+        """Replace the snapshot of the frame's camera. Raises FrameError if the disk does not take it."""
         import cv2
 
         quality = [cv2.IMWRITE_JPEG_QUALITY, self.config.quality]
         data = cv2.imencode(".jpg", frame.image, quality)[1]
-        path = Path(self.config.path) / f"{stem_of(frame.info.camera)}.jpg"
-        aside = path.with_name(
-            f".{path.name}.part"
-        )  # one name a camera: a crash leaves one at most
+        name = f"{stem_of(frame.info.camera)}.jpg"
+        path = os.path.join(self.config.path, name)
+        aside = os.path.join(self.config.path, f".{name}.part")  # a crash leaves one at most
         try:
-            aside.write_bytes(data.tobytes())
+            with open(aside, "wb") as file:
+                file.write(data.data)
             os.replace(aside, path)
         except OSError as error:
-            raise ResourceError(
+            with contextlib.suppress(OSError):
+                os.unlink(aside)  # what was written of it takes the room of the next one
+            raise FrameError(
                 f"sink snapshot: {path} can't be written ({error.strerror}); make room"
             ) from error

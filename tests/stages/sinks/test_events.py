@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import replace
@@ -11,7 +12,7 @@ from sink_frames import result
 from sink_killed import run_and_kill
 
 from pipeline.detections import Detections
-from pipeline.errors import ConfigError, ResourceError
+from pipeline.errors import ConfigError, FrameError, ResourceError
 from stages.sinks.events import Events, EventsConfig
 
 CLASSES = ("person", "car")
@@ -120,9 +121,50 @@ def test_a_folder_of_others_is_refused(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_one_sentence():
+def test_a_full_disk_costs_the_events_that_it_does_not_take():
     sink = Events(EventsConfig(path="/dev/full"))
     sink.setup()
-    with pytest.raises(ResourceError, match=r"/dev/full can't be written .*make room"):
-        sink.process(result())
+    for _ in range(3):
+        with pytest.raises(FrameError, match=r"/dev/full can't be written .*make room"):
+            sink.process(result())
     sink.close()
+
+
+def test_a_disk_that_takes_half_a_line_is_left_with_whole_ones(tmp_path, small_files):
+    path = tmp_path / "events.jsonl"
+    sink = Events(EventsConfig(path=str(path), classes=CLASSES))
+    sink.setup()
+    taken = []
+    with small_files(2000):
+        for n in range(20):
+            with contextlib.suppress(FrameError):
+                sink.process(result(n))
+                taken.append(n)
+    sink.process(result(20))  # there is room again
+    sink.close()
+    ids = [json.loads(line)["frame_id"] for line in path.read_text().splitlines()]
+    assert ids == [*taken, 20]
+    assert 2 < len(taken) < 19
+
+
+@pytest.mark.parametrize("how", ["rename", "delete", "folder"])
+def test_a_file_that_was_rotated_or_deleted_gets_a_successor(tmp_path, how):
+    path = tmp_path / "new" / "events.jsonl"
+    sink = Events(EventsConfig(path=str(path), classes=CLASSES))
+    sink.setup()
+    sink.process(result(0))
+    sink.idle()
+    sink.process(result(1))
+    if how == "rename":
+        path.rename(tmp_path / "events.1")
+    elif how == "delete":
+        path.unlink()
+    else:
+        path.parent.rename(tmp_path / "old")
+    sink.idle()
+    sink.process(result(2))
+    sink.close()
+    assert [json.loads(line)["frame_id"] for line in path.read_text().splitlines()] == [2]
+    if how == "rename":
+        rotated = (tmp_path / "events.1").read_text().splitlines()
+        assert [json.loads(line)["frame_id"] for line in rotated] == [0, 1]

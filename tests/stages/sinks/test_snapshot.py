@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import cv2
 import pytest
+import sink_frames
 from sink_frames import bar, frame
 
-from pipeline.errors import ConfigError, ResourceError
+from pipeline.errors import ConfigError, FrameError, ResourceError
 from stages.sinks.snapshot import Snapshot, SnapshotConfig
+
+TESTS = Path(sink_frames.__file__).parent
 
 
 def sink(folder, **config) -> Snapshot:
@@ -65,8 +72,49 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path):
         Snapshot.check(SnapshotConfig(path=str(tmp_path / "file")))
 
 
-def test_a_folder_that_went_away_is_said(tmp_path):
+def test_a_folder_that_went_away_costs_pictures_until_it_is_back(tmp_path):
     snapshot = sink(tmp_path / "new")
     (tmp_path / "new").rmdir()
-    with pytest.raises(ResourceError, match="can't be written"):
+    with pytest.raises(FrameError, match="can't be written"):
         snapshot.process(frame())
+    (tmp_path / "new").mkdir()
+    snapshot.process(frame(3))
+    assert bar(cv2.imread(str(tmp_path / "new" / "gate.jpg"))) == 3
+
+
+def test_a_full_disk_keeps_the_last_picture_and_no_half_one(tmp_path, small_files):
+    snapshot = sink(tmp_path)
+    snapshot.process(frame(1))
+    with small_files(200), pytest.raises(FrameError, match="make room"):
+        snapshot.process(frame(2))
+    assert [path.name for path in tmp_path.iterdir()] == ["gate.jpg"]
+    assert bar(cv2.imread(str(tmp_path / "gate.jpg"))) == 1
+    snapshot.process(frame(3))
+    assert bar(cv2.imread(str(tmp_path / "gate.jpg"))) == 3
+
+
+MANY = """
+import sys
+from pathlib import Path
+from sink_frames import frame
+from stages.sinks.snapshot import Snapshot, SnapshotConfig
+
+sink = Snapshot(SnapshotConfig(path=sys.argv[1]))
+sink.setup()
+frames = [frame(n, size_wh=(16, 16)) for n in range(16)]
+pages = []
+for n in range(4001):
+    sink.process(frames[n % 16])
+    if n % 1000 == 0:
+        pages.append(int(Path("/proc/self/statm").read_text().split()[1]))
+print(*(after - pages[1] for after in pages[2:]))
+"""
+
+
+def test_thousands_of_pictures_take_no_more_memory_than_one(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", MANY, str(tmp_path)], env=os.environ | {"PYTHONPATH": str(TESTS)},
+        cwd=TESTS.parent,
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert max(map(int, done.stdout.split())) <= 8  # pages of 4 KiB; it was 200

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import av
@@ -121,6 +122,97 @@ def test_after_kill_9_the_file_plays_up_to_the_last_second(tmp_path, after):
     assert [bar(image) for image in images] == [n % 16 for n in range(len(images))]
     write(tmp_path, [frame(0)])
     assert len(decode(tmp_path / "gate-2.mp4")[0]) == 1
+
+
+def fill(video: Video, frames) -> list[int]:
+    """Which frames it took."""
+    taken = []
+    for one in frames:
+        with contextlib.suppress(FrameError):
+            video.process(one)
+            taken.append(one.info.frame_id)
+    return taken
+
+
+def pictures(folder: Path) -> list[int]:
+    """Bars of all files of a folder, in the order in which they were begun."""
+    paths = sorted(folder.iterdir(), key=lambda path: (len(path.name), path.name))
+    return [bar(image) for path in paths for image in decode(path)[0]]
+
+
+def test_what_the_disk_does_not_take_is_counted_and_no_file_is_torn(
+    tmp_path, small_files, monkeypatch
+):
+    monkeypatch.setattr("stages.sinks.video._AGAIN_S", 0)
+    video = sink(tmp_path)
+    with small_files(12_000):
+        taken = fill(video, [frame(n) for n in range(300)])
+        video.close()
+    unwritten = video.runtime.counts["unwritten", "gate"]
+    assert 0 < unwritten < len(taken) < 300
+    assert len(pictures(tmp_path)) == len(taken) - unwritten
+    assert all(path.stat().st_size <= 12_000 for path in tmp_path.iterdir())
+
+
+def test_the_last_fragment_may_find_no_room_either(tmp_path, small_files):
+    video = sink(tmp_path)
+    assert fill(video, [frame(n) for n in range(30)]) == [*range(30)]
+    with small_files(1000):
+        video.close()
+    assert video.runtime.counts["unwritten", "gate"] == 5
+    assert pictures(tmp_path) == [n % 16 for n in range(25)]
+
+
+def test_a_full_disk_leaves_no_empty_file_and_the_video_goes_on_when_there_is_room(
+    small_disk, monkeypatch
+):
+    monkeypatch.setattr("stages.sinks.video._AGAIN_S", 0)
+    video = sink(small_disk)
+    before = fill(video, [frame(n) for n in range(30)])
+    other = small_disk / "other"
+    with other.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(512))
+    lost_from = fill(video, [frame(n) for n in range(30, 200)])
+    assert [path.name for path in small_disk.iterdir() if not path.stat().st_size] == []
+    other.unlink()
+    after = fill(video, [frame(n) for n in range(200, 230)])
+    assert len(after) == 30
+    video.close()
+    unwritten = video.runtime.counts["unwritten", "gate"]
+    assert len(lost_from) <= unwritten + 1
+    shown = pictures(small_disk)
+    assert len(shown) == len(before) + len(lost_from) + len(after) - unwritten
+    assert shown[-30:] == [n % 16 for n in range(200, 230)]
+
+
+def test_after_a_failure_the_disk_is_left_alone_for_a_moment(tmp_path, small_files, monkeypatch):
+    monkeypatch.setattr("stages.sinks.video._AGAIN_S", 1000)
+    video = sink(tmp_path)
+    with small_files(0), pytest.raises(FrameError, match=r"can be written .*make room"):
+        video.process(frame(0))
+    with pytest.raises(FrameError, match="a moment ago"):
+        video.process(frame(1))
+    assert list(tmp_path.iterdir()) == []
+    video.close()
+
+
+@pytest.mark.parametrize("how", ["rename", "delete"])
+def test_a_file_that_was_moved_or_deleted_gets_a_successor(tmp_path, how):
+    video = sink(tmp_path / "new")
+    fill(video, [frame(n) for n in range(3)])
+    video.idle()
+    path = tmp_path / "new" / "gate.mp4"
+    if how == "rename":
+        path.rename(tmp_path / "old.mp4")
+    else:
+        path.unlink()
+    video.idle()
+    fill(video, [frame(n) for n in range(3, 8)])
+    video.close()
+    assert pictures(tmp_path / "new") == [3, 4, 5, 6, 7]
+    if how == "rename":
+        assert len(decode(tmp_path / "old.mp4")[0]) == 3
 
 
 def test_a_picture_too_small_to_encode_is_one_lost_frame(tmp_path):
