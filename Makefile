@@ -20,7 +20,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks $(ARGS)
 
 bench-long: $(VENV)/.installed-dev
-	$(BIN)/python -m benchmarks latency-long capacity rivals recovery training $(ARGS)
+	$(BIN)/python -m benchmarks latency-long capacity rivals recovery soak training $(ARGS)
 
 $(VENV)/bin/python:
 	@echo "making $(VENV) …"

@@ -28,6 +28,7 @@ LONG = {  # only when it is named; "…-long" is the longer run of a module
     "capacity": ["--seconds", "60", "--fps", "5"],
     "rivals": ["--seconds", "780"],
     "recovery": ["--tries", "10"],
+    "soak": ["--seconds", "1800"],
     "training": ["--pairs", "7"],
 }
 

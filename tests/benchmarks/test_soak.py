@@ -1,0 +1,30 @@
+"""The slope over several lives of a process."""
+
+import numpy as np
+import pytest
+
+from benchmarks.soak import Soak
+
+
+def lived(soak, pid, level, slope_a_second, looks=300):
+    noise = np.random.default_rng(pid).normal(0, 1, looks)
+    for second in range(looks):
+        value = int(level + slope_a_second * second + noise[second])
+        soak.lives["sink", pid].append((float(second), value, 10, 2))
+
+
+@pytest.mark.parametrize("slope_a_second", [0.0, 50.0])
+def test_lives_on_different_levels_tell_one_slope(slope_a_second):
+    soak = Soak(20, 1)
+    for pid, level in enumerate((1e6, 2e6, 5e6)):
+        lived(soak, pid, level, slope_a_second)
+    ((name, slope, error, looks),) = soak.slopes("memory")
+    assert (name, looks) == ("sink", 3 * 270)
+    assert abs(slope - slope_a_second * 3600) <= max(4 * error, 1.0)
+    assert [row[1:3] for row in soak.slopes("threads")] == [(0.0, 0.0)]
+
+
+def test_a_short_life_is_not_counted():
+    soak = Soak(20, 1)
+    lived(soak, 1, 1e6, 0.0, looks=40)
+    assert soak.slopes("memory") == []
