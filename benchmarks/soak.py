@@ -2,9 +2,10 @@
 
     python -m benchmarks.soak [--seconds 1800] [--kill-every 20] [--seed 7] [--json FILE]
 
-Four rendered cameras faster than the model, with events, videos and snapshots; every 20 seconds one process,
-drawn by a seeded generator, is killed with SIGKILL. Once a second memory (PSS), descriptors and threads of
-every process are read. A slope is fitted over all lives of a process together, each after it has settled.
+Four rendered cameras faster than the model, with events, videos and snapshots; every 20 seconds one
+process, drawn by a seeded generator, is killed with SIGKILL. Once a second memory of its own (anonymous:
+what a leak would grow), descriptors and threads of every process are read. A slope is fitted over all lives
+of a process together, each after it has settled; its interval takes looks within half a minute for one.
 """
 
 from __future__ import annotations
@@ -30,14 +31,12 @@ from pipeline.supervisor import Options, Supervisor
 SOURCES = [f"synthetic://?seed={seed}&size=640x360&rate=25" for seed in (1, 2, 3, 4)]
 LOOK_S = 1.0
 SETTLED_S = 30.0  # of a life: caches fill, allocators reach their level
+ALIKE_S = 30.0  # looks that are nearer than this say the same
 MIN_LOOKS = 30  # of a life that is counted
 SUPERVISOR = "supervisor"
 Looks = list[tuple[float, int, int, int]]  # age in seconds, bytes, descriptors, threads
 LEVEL = {  # what may change in an hour without being a leak
-    "memory": (
-        "MiB / h",
-        12.0,
-    ),  # a page in a quarter of a minute: allocators that find their level
+    "memory": ("MiB / h", 12.0),  # 3 kB a second: allocators that find their level
     "descriptors": ("1 / h", 1.0),
     "threads": ("1 / h", 1.0),
 }
@@ -75,8 +74,8 @@ class Soak:
             self.kills[name] += 1
             supervisor.children[name].signal(signal.SIGKILL)
 
-    def slopes(self, what: str) -> list[tuple[str, float, int]]:
-        """(process, growth an hour, looks) of all processes that lived long enough."""
+    def slopes(self, what: str) -> list[tuple[str, float, float, int]]:
+        """(process, growth an hour, its standard error, looks) of all that lived long enough."""
         column = 1 + list(LEVEL).index(what)
         rows: dict[str, list[np.ndarray]] = defaultdict(list)
         for (name, _), looks in self.lives.items():
@@ -85,8 +84,13 @@ class Soak:
                 rows[name].append(settled[:, (0, column)] - settled[:, (0, column)].mean(axis=0))
         found = []
         for name, lives in sorted(rows.items()):
-            age_s, value = np.concatenate(lives).T
-            found.append((name, float(age_s @ value / (age_s @ age_s)) * 3600, len(age_s)))
+            age_h, value = np.concatenate(lives).T / [[3600], [1]]
+            slope = age_h @ value / (age_h @ age_h)
+            rest = value - slope * age_h
+            apart = max(2.0, len(age_h) * LOOK_S / ALIKE_S)  # looks that say something new
+            spread = (rest @ rest / len(rest)) / (age_h @ age_h / len(age_h))
+            error = np.sqrt(spread / (apart - 1))
+            found.append((name, float(slope), float(error), len(age_h)))
         return found
 
 
