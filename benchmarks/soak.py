@@ -136,12 +136,13 @@ def figures(seconds: float, kill_every_s: float, seed: int) -> list[Figure]:
         _count("sum", "lines that no account knows", abs(len(lines) - taken), served),
     ]
     for what, (unit, limit) in LEVEL.items():
-        for process, slope, looks in soak.slopes(what):
-            value = slope / 2**20 if what == "memory" else slope
+        scale = 2**20 if what == "memory" else 1
+        for process, slope, error, looks in soak.slopes(what):
+            low, high = slope - 2 * error, slope + 2 * error
             rows.append(
                 Figure(
-                    id=what, what=f"{process}, {unit}", value=value, low=value, high=value, n=looks,
-                    target=Target(sign="≤", limit=limit),
+                    id=what, what=f"{process}, {unit}", value=slope / scale, low=low / scale,
+                    high=high / scale, n=looks, target=Target(sign="≤", limit=limit),
                 )
             )  # fmt: skip
     return rows
