@@ -70,7 +70,7 @@ def first_detection_s() -> float:
     """`manyeyes run` until a detection is on disk. Raises TimeoutError, RuntimeError."""
     with tempfile.TemporaryDirectory(prefix="manyeyes-bench-") as folder:
         events = Path(folder) / "events.jsonl"
-        command = [sys.executable, "-m", "pipeline.cli", "run", SOURCE, "--events", str(events)]
+        command = [sys.executable, "-m", "pipeline", "run", SOURCE, "--events", str(events)]
         begun = time.monotonic()
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
             try:

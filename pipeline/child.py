@@ -36,7 +36,7 @@ _ABORT_S = 0.2  # for faulthandler to print the stacks
 class Child:
     """One row of the plan: its process, its pool, its history."""
 
-    def __init__(self, spec: ProcessSpec, ledger: Ledger) -> None:
+    def __init__(self, spec: ProcessSpec, ledger: Ledger, stderr: int | None = None) -> None:
         self.spec = spec
         self.state: State = "waiting"
         self.restarts = Restarts()
@@ -49,7 +49,7 @@ class Child:
         self.failure: tuple[int, str] | None = None
         self.about = ""  # what does its work, as this or the last incarnation told
         self.pidfd = -1
-        self._ledger = ledger
+        self._ledger, self._stderr = ledger, stderr
         self.index = ledger.process_index[spec.name]
         self._control: Control | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -139,6 +139,7 @@ class Child:
                     pass_fds=[theirs.fileno()],
                     env=child_environment(self.spec.environment, without=without),
                     stdin=subprocess.DEVNULL,
+                    stderr=self._stderr,
                 )
             try:
                 return control, process, os.pidfd_open(process.pid)

@@ -9,15 +9,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, Annotated, Any, NoReturn, cast
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 
 from pipeline import config as configuration
 from pipeline import doctor as health
-from pipeline import signals
+from pipeline import signals, terminal
+from pipeline.chatter import listening
 from pipeline.errors import ConfigError, ManyeyesError, ResourceError
 from pipeline.live import LiveTable, health_table, speed_table
 from pipeline.memory import check_room
@@ -283,15 +283,21 @@ def config_of(sources: list[str], given: dict[str, Any]) -> configuration.Config
 
 def _run(config: configuration.Config) -> None:
     plan = make(config)
-    console = Console()
+    out, err = terminal.never_wait()
+    console = Console(file=cast(IO[str], out))
     for note in plan.notes:
         console.print(note, style="dim")
-    options = Options(
-        directory=config.run.directory, seconds=config.run.seconds, strict=config.run.strict
-    )
-    table = LiveTable(console)
-    supervisor = Supervisor(plan, options, table.tick)
+    table = LiveTable(console, lambda: out.idle)
     with ExitStack() as stack:
+        stack.enter_context(table.shown())
+        beside = out.isatty() and err.isatty()  # then it appears above the live table
+        say = table.say if beside else lambda line: err.write(line + "\n")
+        chatter = stack.enter_context(listening(say))
+        options = Options(
+            directory=config.run.directory, seconds=config.run.seconds, strict=config.run.strict,
+            stderr=chatter.descriptor,
+        )  # fmt: skip
+        supervisor = Supervisor(plan, options, table.tick)
 
         def serve_metrics() -> None:
             host, port = config.metrics.host, config.metrics.port
@@ -299,8 +305,7 @@ def _run(config: configuration.Config) -> None:
                 server = stack.enter_context(closing(MetricsServer(supervisor, host, port)))
                 console.print(f"metrics on http://{host}:{server.port}/metrics", style="dim")
 
-        with table.shown():
-            supervisor.run(serve_metrics)
+        supervisor.run(serve_metrics)
     table.print_end(supervisor)
     for sink, accounts in supervisor.accounts.of_sinks().items():
         if lost := sum(one.lost for one in accounts):
@@ -312,19 +317,19 @@ def _run(config: configuration.Config) -> None:
 
 def main() -> None:
     """The console script, once it is loaded; see `__main__`."""
-    signals.end_at_once()
+    logging.getLogger().setLevel(logging.INFO)
     search_current_folder()
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(message)s",
-        handlers=[RichHandler(console=Console(stderr=True), show_time=False, show_path=False)],
-    )
     try:
-        app()
-    except ManyeyesError as error:
-        print(f"manyeyes: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        try:
+            app()
+        except ManyeyesError as error:
+            _end_with(error)
+        finally:
+            terminal.finish()
+    except ManyeyesError as error:  # what the command had to say could not be written
+        _end_with(error)
 
 
-if __name__ == "__main__":
-    main()
+def _end_with(error: ManyeyesError) -> NoReturn:
+    print(f"manyeyes: {error}", file=sys.stderr)
+    sys.exit(error.exit_code)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich import box
@@ -30,8 +29,9 @@ _NAME_CHARS = 13  # of a camera; longer ones are cut, so that a row fits into 80
 class LiveTable:
     """One row a camera; made anew twice a second by the supervisor's tick."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, may_draw: Callable[[], bool] = lambda: True) -> None:
+        """may_draw: whether what was drawn before has arrived."""
+        self._console, self._may_draw = console, may_draw
         self._live = Live(console=console, auto_refresh=False, transient=True)
         self._next = 0.0
         self._rates: Rates | None = None
@@ -44,8 +44,12 @@ class LiveTable:
         if not self._console.is_terminal:
             yield
             return
-        with self._live, _stderr_above(self._console):
+        with self._live:
             yield
+
+    def say(self, line: str) -> None:
+        """A line of its own, above the table while it is shown; from any thread."""
+        self._console.print(Text(line))
 
     def tick(self, supervisor: Supervisor) -> None:
         """To be called by the supervisor."""
@@ -60,7 +64,7 @@ class LiveTable:
         if self._rates is None:
             self._rates = Rates(supervisor.ledger)
         self._rates.update()
-        if self._console.is_terminal:
+        if self._console.is_terminal and self._may_draw():
             fps = {c: self._rates.fps("postprocess", c) for c in supervisor.plan.cameras}
             status = self._status(supervisor)
             self._live.update(Group(status, cameras_table(supervisor, fps)), refresh=True)
@@ -85,35 +89,6 @@ class LiveTable:
         some = ", ".join(waiting[:3]) + (", …" if len(waiting) > 3 else "")
         text = f"starting: {ready} of {len(supervisor.children)} ready, waiting for {some}"
         return Text(text, style="yellow", no_wrap=True, overflow="ellipsis")
-
-
-@contextmanager
-def _stderr_above(console: Console) -> Iterator[None]:
-    """What this process and its children write to stderr appears above the live table.
-
-    Otherwise it would be written into the table. Where stderr is no terminal it is left alone.
-    """
-    if not os.isatty(2):
-        yield
-        return
-    terminal = os.dup(2)
-    end, start = os.pipe()
-    os.dup2(start, 2)
-    os.close(start)
-
-    def copy() -> None:
-        with os.fdopen(end, errors="replace") as lines:
-            for line in lines:
-                console.print(Text(line.rstrip("\n")))
-
-    thread = threading.Thread(target=copy, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        os.dup2(terminal, 2)
-        os.close(terminal)
-        thread.join(1.0)  # it ends when the last child has ended
 
 
 def _table(

@@ -50,6 +50,7 @@ class Options:
     seconds: float | None = None  # from the moment that everything is ready; None: until it ends
     strict: bool = False  # a failure at the start or an open breaker ends the run
     to_bgr: str | None = "stages.imaging.pixels:to_bgr"
+    stderr: int | None = None  # a descriptor, always read, for that of all processes; None: ours
 
 
 class Supervisor:
@@ -63,7 +64,8 @@ class Supervisor:
         self.plan, self.options, self._on_tick = plan, options, on_tick
         self.accounts = Accounts(plan.layout)
         self.ledger = self.accounts.ledger
-        self.children = {spec.name: Child(spec, self.ledger) for spec in plan.processes}
+        stderr = options.stderr
+        self.children = {s.name: Child(s, self.ledger, stderr) for s in plan.processes}
         # a model takes longest to load, and nobody waits for a camera before it is there
         order = {"batch": 0, "source": 2}
         self._by_start = sorted(self.children.values(), key=lambda c: order.get(c.spec.role, 1))

@@ -7,7 +7,7 @@ import time
 import uuid
 from pathlib import Path
 
-MANYEYES = Path(sys.executable).with_name("manyeyes")
+MANYEYES = (sys.executable, "-P", "-m", "pipeline")  # what the installed script calls
 BOUND_S = 60
 _ON_TERMINAL = """
 import os, sys
@@ -31,20 +31,17 @@ class Command:
             "COLUMNS": "80", name: value,
         }  # fmt: skip
 
-    def start(self, *arguments, **options):
-        return self._popen([MANYEYES, *map(str, arguments)], **options)
-
-    def _popen(self, command, **options):
+    def start(self, *arguments, before=(), **options):
+        """before: a command that runs it."""
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(command, cwd=self.folder, env=self.environment, **(pipes | options))
-
-    def start_module(self, *arguments, before=(), **options):
-        """The same, whatever the installed script says; as an argument of `before`, if given."""
-        return self._popen([*before, sys.executable, "-m", "pipeline", *arguments], **options)
+        return subprocess.Popen(
+            [*before, *MANYEYES, *map(str, arguments)],
+            cwd=self.folder, env=self.environment, **(pipes | options),
+        )  # fmt: skip
 
     def start_on(self, terminal, *arguments):
         """With this terminal as its own; the descriptor is closed here."""
-        command = [sys.executable, "-c", _ON_TERMINAL, str(terminal), MANYEYES, *arguments]
+        command = [sys.executable, "-c", _ON_TERMINAL, str(terminal), *MANYEYES, *arguments]
         try:
             return subprocess.Popen(
                 command, cwd=self.folder, env=self.environment, pass_fds=[terminal]
@@ -52,8 +49,8 @@ class Command:
         finally:
             os.close(terminal)
 
-    def __call__(self, *arguments):
-        process = self.start(*arguments)
+    def __call__(self, *arguments, **options):
+        process = self.start(*arguments, **options)
         try:
             out, err = process.communicate(timeout=BOUND_S)
         finally:

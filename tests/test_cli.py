@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import socket
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 import tiny_models
 import typer
-from command import BOUND_S, MANYEYES
+from command import BOUND_S
 
 from pipeline import cli, config
 
@@ -396,4 +397,4 @@ def test_help_lists_every_command(manyeyes):
     assert (code, err) == (0, "")
     for name in ("demo", "run", "check", "graph", "model", "data", "train", "evaluate", "export"):
         assert re.search(rf"^│ {name} ", out, re.M)
-    assert shutil.which(MANYEYES)
+    assert shutil.which(Path(sys.executable).with_name("manyeyes"))

@@ -107,7 +107,7 @@ def scraped(tmp_path_factory):
         """
     )
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipeline.cli", "run", str(toml)],
+        [sys.executable, "-m", "pipeline", "run", str(toml)],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     try:

@@ -52,7 +52,7 @@ def other(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    command = [sys.executable, "-m", "pipeline.cli", "train", data, "-o", folder, *FAST]
+    command = [sys.executable, "-m", "pipeline", "train", data, "-o", folder, *FAST]
     subprocess.run(command, check=True)
     return folder
 
