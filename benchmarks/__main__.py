@@ -22,6 +22,7 @@ SUITE = {  # name: arguments of the quick run
     "latency": ["--seconds", "120"],
     "fairness": ["--seconds", "180"],
     "startup": ["--seconds", "90"],
+    "boxes": ["--seconds", "120"],
 }
 LONG = {  # only when it is named; "…-long" is the longer run of a module
     "latency-long": ["--seconds", "120", "--long"],
