@@ -7,8 +7,9 @@ import time
 from collections.abc import Mapping
 
 from pipeline import memory
+from pipeline.arrivals import Arrivals
 from pipeline.audit import Audit
-from pipeline.ledger import PATHS, VIEW, Layout, Ledger
+from pipeline.ledger import DETECT, PATHS, VIEW, Layout, Ledger
 from pipeline.tally import Tally, Totals
 
 _COUNT_S = 0.25  # between two counts of all frames; nobody looks more often
@@ -33,6 +34,7 @@ class Accounts:
         # as of the last count, by camera and path, by camera and sink
         self.totals: dict[tuple[str, str], Totals] = {}
         self.sink_totals: dict[tuple[str, str], Totals] = {}
+        self._arrivals = {camera: Arrivals() for camera in layout.cameras}
         self._due = 0.0
 
     def of_sinks(self) -> dict[str, list[Totals]]:
@@ -42,11 +44,17 @@ class Accounts:
             accounts.setdefault(process.removeprefix("sink."), []).append(totals)
         return accounts
 
+    def missed(self, now_s: float) -> set[str]:
+        """Cameras whose results do not arrive, or not yet."""
+        return {name for name, arrivals in self._arrivals.items() if arrivals.missing(now_s)}
+
     def count_if_due(self, now_s: float, living: Mapping[int, int]) -> None:
         """Several times a second; living: as for `Audit.look`."""
         if now_s >= self._due:
             self.audit.look(now_s, living)
             self._count()
+            for camera, arrivals in self._arrivals.items():
+                arrivals.update(now_s, self.totals[camera, PATHS[DETECT]])
             self._due = now_s + max(_COUNT_S, (time.monotonic() - now_s) / _COUNT_SHARE)
 
     def close(self) -> None:

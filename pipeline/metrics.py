@@ -61,6 +61,9 @@ class Run(Protocol):
     def stage_states(self) -> Iterable[tuple[str, bool, int, bool]]:
         """(name, up, restarts, breaker open) of every process."""
 
+    def cameras_missed(self) -> set[str]:
+        """Cameras whose results do not arrive."""
+
     def engines(self) -> Iterable[tuple[str, str]]:
         """(name, what does its work) of every process that has told."""
 
@@ -288,7 +291,7 @@ def _version() -> str:
 
 
 class MetricsServer:
-    """HTTP on a thread of its own: /metrics, /healthz (it lives), /readyz (everything is up)."""
+    """HTTP on a thread of its own: /metrics, /healthz (it lives), /readyz (results of all arrive)."""
 
     def __init__(self, run: Run, host: str, port: int, *, stuck_s: float = _STUCK_S) -> None:
         """port 0: any free one, told by `port`. Raises ResourceError if it can't be bound.
@@ -348,7 +351,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(404, "text/plain", b"/metrics, /healthz or /readyz\n")
 
     def _down(self) -> list[str]:
-        cameras = [f"camera {name}" for name, is_up in cameras_up(self.run).items() if not is_up]
+        mute = {name for name, is_up in cameras_up(self.run).items() if not is_up}
+        missed = mute | self.run.cameras_missed()
+        cameras = [f"camera {name}" for name in self.run.plan.cameras if name in missed]
         states = self.run.stage_states()
         return cameras + [f"stage {name}" for name, is_up, _, _ in states if not is_up]
 

@@ -126,6 +126,14 @@ class Supervisor:
         """What became of each camera's frames at each sink (its process)."""
         return self.accounts.sink_totals
 
+    def cameras_missed(self) -> set[str]:
+        """Those whose results do not arrive, though their source has not ended; for the exporter."""
+        missed = self.accounts.missed(time.monotonic())
+        for child in self.children.values():
+            if child.spec.role == "source" and child.state == "ended" and not child.failure:
+                missed.difference_update(child.spec.cameras)
+        return missed
+
     def engines(self) -> Iterator[tuple[str, str]]:
         """(name, what does its work) of every process that has told; for the exporter."""
         yield from ((c.name, c.about) for c in self.children.values() if c.about)

@@ -87,6 +87,15 @@ class Shrink(Stage):
         return Tensor(info=frame.info, fit=Fit(scale_x=0.5, scale_y=0.5), pixels=out)
 
 
+class Blind(Shrink):
+    """Can use no frame of the second camera."""
+
+    def process(self, frame: Frame) -> Tensor:
+        if frame.info.camera == "c1":
+            raise FrameError("not this one")
+        return super().process(frame)
+
+
 @dataclass(frozen=True, kw_only=True)
 class LateConfig:
     wanted: str  # a file

@@ -348,6 +348,24 @@ def test_an_absent_camera_is_named_and_the_others_go_on(tmp_path, monkeypatch):
     play(replace(plan, processes=processes), steps, monkeypatch)
 
 
+def test_a_camera_is_ready_when_its_results_arrive(tmp_path, monkeypatch):
+    plan = patterns.plan(tmp_path, cameras=2)
+    blind = replace(plan.by_name["preprocess"], run="parts:Blind")
+    processes = tuple(blind if p.name == "preprocess" else p for p in plan.processes)
+
+    def steps(supervisor, port):
+        while supervisor.totals.get(("c0", "detect")) is None:
+            yield
+        while not supervisor.totals["c0", "detect"].delivered or len(down(port)) > 1:
+            yield
+        assert down(port) == ["camera c1"]  # its frames arrive, every process is up
+        assert supervisor.totals["c1", "detect"].dropped["error"]
+        up = samples(get(port, "/metrics")[1])["manyeyes_camera_up"]
+        assert up == {(("camera", "c0"),): 1, (("camera", "c1"),): 1}
+
+    play(replace(plan, processes=processes), steps, monkeypatch)
+
+
 # -- files -----------------------------------------------------------------------------------------
 
 
