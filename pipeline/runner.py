@@ -29,6 +29,7 @@ from pipeline.errors import (
 )
 from pipeline.join import Join
 from pipeline.ledger import DETECT, MAX_BATCH
+from pipeline.logs import Sparingly
 from pipeline.messages import Message
 from pipeline.process import IDLE_MS, Process
 from pipeline.reader import Delivery
@@ -279,6 +280,7 @@ def main() -> int:
     faulthandler.enable()
     signals.ignore()
     logging.basicConfig(level=logging.INFO, format=f"%(levelname)s {name}: %(message)s")
+    logging.root.handlers[0].addFilter(Sparingly())
     search_current_folder()
     control = Control(socket.socket(fileno=int(fd)))
     try:

@@ -36,13 +36,15 @@ def supervised(folder, events, on_tick=None, **options):
 
 
 @pytest.mark.parametrize("policy", ["every", "newest"])
-def test_a_full_disk_costs_events_and_ends_nothing(tmp_path, policy):
+def test_a_full_disk_costs_events_and_ends_nothing(tmp_path, policy, capfd):
     supervisor = supervised(tmp_path, "/dev/full", policy=policy, frames=30, rate_hz=50)
     for camera in ("c0", "c1"):
         sink = supervisor.sink_totals[camera, "sink.results"]
         assert sink.delivered == sink.error == 0
         assert sink.dropped["error"] == sink.captured > 0
     assert supervisor.children["sink.results"].restarts.count == 0
+    said = capfd.readouterr().err.count("make room")
+    assert 2 <= said < 20  # of 60: a few a camera
 
 
 class Stall:
