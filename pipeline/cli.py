@@ -23,6 +23,7 @@ from pipeline.live import LiveTable, health_table, speed_table
 from pipeline.memory import check_room
 from pipeline.metrics import MetricsServer
 from pipeline.plan import make
+from pipeline.redaction import shown
 from pipeline.speed import recall
 from pipeline.supervisor import Options, Supervisor
 from pipeline.wiring import load, search_current_folder
@@ -275,7 +276,7 @@ def config_of(sources: list[str], given: dict[str, Any]) -> configuration.Config
         return configuration.load(Path(files[0]), **given)
     if files:
         raise ConfigError(
-            f"command line: wanted one TOML file or only sources, got {files[0]} and others; "
+            f"command line: wanted one TOML file or only sources, got {shown(files[0])} and others; "
             "write all cameras into one file"
         )
     return configuration.from_sources(sources, **given)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +14,10 @@ from typing import Annotated, Any, Literal, TypedDict, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline import mistakes
+from pipeline import mistakes, redaction
 from pipeline.errors import ConfigError
 from pipeline.fields import no_json
+from pipeline.sources import check_path, located, name_of
 
 _NAME = r"^[A-Za-z0-9_-]{1,64}$"
 _NAMED = "1 to 64 of the characters A-Z a-z 0-9 _ -"
@@ -186,7 +186,8 @@ def load(path: str | Path, **overrides: Unpack[Overrides]) -> Config:
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path}: can't be read: {error.strerror}; check the path") from error
+        where = redaction.shown(str(path))
+        raise ConfigError(f"{where}: can't be read: {error.strerror}; check the path") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is no UTF-8 text; wanted a TOML file") from error
     except tomllib.TOMLDecodeError as error:
@@ -202,8 +203,8 @@ def from_sources(sources: Sequence[str | int], **overrides: Unpack[Overrides]) -
     """
     names: list[str] = []
     for index, source in enumerate(sources):
-        _check_path(source)
-        names.append(_name_of(source, index, names))
+        check_path(source)
+        names.append(name_of(source, index, names))
     cameras = [{"name": n, "source": s} for n, s in zip(names, sources, strict=True)]
     raw = {"metrics": {"enabled": False}, "camera": cameras}
     return _validate(_overridden(raw, overrides), "command line", Path.cwd())
@@ -215,23 +216,6 @@ def schema() -> dict[str, Any]:
 
 
 # -- what a name, a path and a whole configuration must be ------------------------------------------
-
-
-def _check_path(source: str | int) -> None:
-    """A path on the command line is a file of this moment; in a TOML it may come back later."""
-    text = str(source)
-    is_path = not (text.isdecimal() or "://" in text or any(sign in text for sign in "*?["))
-    if is_path and not Path(text).exists():
-        raise ConfigError(f"command line: source {text!r}: there is no such file or folder")
-
-
-def _name_of(source: str | int, index: int, taken: Sequence[str]) -> str:
-    text = str(source)
-    is_file = not (isinstance(source, int) or text.isdecimal() or "://" in text)
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(text).stem)[:56] if is_file else ""
-    base = stem.strip("_") or f"cam{index}"
-    copies = (base, *(f"{base}-{i}" for i in range(2, len(taken) + 3)))
-    return next(name for name in copies if name not in taken)
 
 
 def _overridden(raw: dict[str, Any], given: Overrides) -> dict[str, Any]:
@@ -325,29 +309,8 @@ def _check_whole(config: Config, file: str) -> None:
 
 
 def _camera(camera: CameraConfig, file: str, folder: Path) -> CameraConfig:
-    source = camera.source
-    if isinstance(source, int):
-        if source < 0:
-            raise ConfigError(
-                f"{file}: camera {camera.name!r}: source must be the index of a webcam, 0 or more, "
-                f"got {source}"
-            )
-        return camera
-    _, is_url, rest = source.partition("://")
-    if "@" in rest:
-        raise ConfigError(
-            f"{file}: camera {camera.name!r}: a user or a password inside the URL of source; take it "
-            "out, write credentials = 'NAME' and set NAME_USER and NAME_PASSWORD in the environment "
-            "(an @ that is part of the path is written %40)"
-        )
-    if not source:
-        raise ConfigError(
-            f"{file}: camera {camera.name!r}: source is empty; "
-            "wanted a URL, a path, or the index of a webcam"
-        )
-    if is_url or source.isdecimal():
-        return camera
-    return camera.model_copy(update={"source": str(folder / source)})
+    source = located(f"{file}: camera {camera.name!r}", camera.source, folder)
+    return camera.model_copy(update={"source": source})
 
 
 def _model_path(model: ModelConfig, file: str, folder: Path) -> Path:

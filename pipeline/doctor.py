@@ -22,6 +22,7 @@ from pipeline import memory, timing
 from pipeline.errors import ConfigError, ResourceError
 from pipeline.host import child_environment, quota_cores, visible_cores
 from pipeline.plan import make
+from pipeline.redaction import shown
 from pipeline.sizing import cameras_at
 from pipeline.speed import Speed, Timing, remember
 from pipeline.wiring import Plan, load
@@ -84,7 +85,7 @@ def measure(
     if source is None and not clip.exists():
         raise ConfigError("doctor: there is no H.264 encoder to make a clip with; name a --source")
     plans = [plan_of(file, source or str(clip)) for file in files]
-    speed = timing.measure(plans, source or "rendered 1280x720 H.264", tell)
+    speed = timing.measure(plans, shown(source) if source else "rendered 1280x720 H.264", tell)
     remember(speed)
     return speed
 

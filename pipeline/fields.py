@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from pipeline import redaction
 from pipeline.errors import ConfigError
 
 
@@ -20,7 +21,7 @@ def check_keys(where: str, keys: Iterable[str], known: Iterable[str]) -> None:
         if key not in names:
             near = difflib.get_close_matches(key, names, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
-            raise ConfigError(f"{where}: unknown key {key!r}; {hint}")
+            raise ConfigError(f"{where}: unknown key {redaction.shown(key)!r}; {hint}")
 
 
 def check_fields(where: str, fields: dict[str, Any], known: type) -> None:
@@ -49,8 +50,17 @@ def shown(value: Any) -> str:
         return "a table"
     if isinstance(value, bool):
         return str(value).lower()
+    value = _redacted(value)
     text = repr(value) if isinstance(value, str | list) else str(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _redacted(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_redacted(part) for part in value]
+    if isinstance(value, dict):
+        return {key: _redacted(part) for key, part in value.items()}
+    return redaction.shown(value) if isinstance(value, str) else value
 
 
 def no_json(value: Any) -> dict[str, str]:

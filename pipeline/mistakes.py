@@ -6,6 +6,7 @@ from typing import Any, cast, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from pipeline import redaction
 from pipeline.errors import ConfigError
 from pipeline.fields import check_keys, shown
 
@@ -49,7 +50,9 @@ def _place(
     if len(loc) > 2 and isinstance(loc[1], int):
         table = raw[name][loc[1]]
         label = table.get("name", table.get("type"))
-        where = f"{name} {label!r}" if isinstance(label, str) else f"[[{name}]] number {loc[1] + 1}"
+        where = f"[[{name}]] number {loc[1] + 1}"
+        if isinstance(label, str):
+            where = f"{name} {redaction.shown(label)!r}"
         return where, section, loc[2:], table
     if len(loc) > 1 and isinstance(loc[1], str) and isinstance(raw[name], dict):
         return f"[{name}]", section, loc[1:], raw[name]

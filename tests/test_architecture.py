@@ -65,6 +65,7 @@ CONTRACT = {
     "pipeline.detections",
     "pipeline.clock",
     "pipeline.errors",
+    "pipeline.redaction",
 }
 SHARED = ("stages.imaging", "stages.detector")
 STAGE_BASES = {"Source", "Stage", "JoinStage", "BatchStage", "Sink"}

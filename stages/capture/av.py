@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ConfigError, EndOfStream, FrameError, SourceError
+from pipeline.redaction import shown
 from pipeline.stage import Picture, Source
 from stages.capture.clock import RecordingClock
-from stages.capture.credentials import Credentials, load, refuse_secrets, shown, variables
+from stages.capture.credentials import Credentials, load, refuse_secrets, variables
 from stages.capture.planes import place
 from stages.capture.sizes import check_max_size
 from stages.capture.tracks import film_of
@@ -87,14 +88,14 @@ class AvSource(Source):
         scheme = _scheme(config.url)
         if scheme not in PROTOCOLS:
             raise ConfigError(
-                f"source {scheme}://…: wanted rtsp://, rtsps://, http://, https:// or a file's path"
+                f"source {shown(config.url)}: wanted rtsp://, rtsps://, http://, https:// or a file's path"
             )
         if scheme != "file":
             refuse_secrets(config.url)
         if config.credentials is not None:
             if scheme == "file":
                 raise ConfigError(
-                    f"source {config.url}: a file takes no credentials; remove the key"
+                    f"source {shown(config.url)}: a file takes no credentials; remove the key"
                 )
             load(config.credentials)
         if config.transport not in ("tcp", "udp"):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from pipeline.errors import ConfigError
+from pipeline.redaction import shown
 from stages.capture.av import AvConfig
 from stages.capture.opencv import OpenCvConfig, is_webcam
 from stages.capture.pictures import SUFFIXES, PicturesConfig
@@ -61,7 +61,7 @@ def source_for(
     ('stages.capture.opencv:OpenCvSource', {'device': 0})
     """
     kind, text = _kind(source), str(source)
-    name = f"{text.split('://', maxsplit=1)[0]}://…" if "://" in text else text
+    name = shown(text)
     if reader not in (None, "av", "opencv"):
         raise ConfigError(f"source {name}: reader must be 'av' or 'opencv', got {reader!r}")
     if reader is not None and kind != "video" and (reader == "opencv") != (kind == "webcam"):
@@ -84,18 +84,17 @@ def _kind(source: str | int) -> str:
     """One of URLS, synthetic, webcam, pictures, video."""
     if isinstance(source, bool) or not isinstance(source, str | int):
         raise ConfigError(
-            f"source must be text or a webcam's index, got {source!r}; wanted {ALLOWED}"
+            f"source must be text or a webcam's index, got {type(source).__name__}; wanted {ALLOWED}"
         )
     if isinstance(source, int) or source.isdecimal() or is_webcam(source):
         if isinstance(source, int) and source < 0:
             raise ConfigError(f"source {source}: the index of a webcam is 0 or more")
         return "webcam"
     if "://" in source:
-        scheme = urlsplit(source).scheme.lower()
+        scheme = source.partition("://")[0].lower()
         if scheme in (*URLS, "synthetic"):
             return scheme
-        # Not the whole URL: there may be a password in it.
-        raise ConfigError(f"source {source.split('://')[0]}://…: unknown scheme; wanted {ALLOWED}")
+        raise ConfigError(f"source {shown(source)}: unknown scheme; wanted {ALLOWED}")
     if not source:
         raise ConfigError(f"source is empty; wanted {ALLOWED}")
     path = Path(source)
@@ -104,4 +103,6 @@ def _kind(source: str | int) -> str:
         return "video" if path.is_file() and suffix not in SUFFIXES else "pictures"
     if path.is_file() or suffix in VIDEOS:
         return "video"
-    raise ConfigError(f"source {source!r}: no such file or folder, and no URL; wanted {ALLOWED}")
+    raise ConfigError(
+        f"source {shown(source)!r}: no such file or folder, and no URL; wanted {ALLOWED}"
+    )

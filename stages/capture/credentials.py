@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import quote, quote_plus, urlsplit
 
 from pipeline.errors import ConfigError
+from pipeline.redaction import shown
 
 # FFmpeg's RTSP client keeps `user:password` in 128 bytes and cuts off the rest without a word.
 MAX_ENCODED_CHARS = 127
@@ -108,16 +109,8 @@ def refuse_secrets(url: str) -> None:
     query = re.search(r"(?i)[?&/;](user(name)?|pass(word|wd)?|pwd|usr)=(?!\{)", url)
     if not clean or query:
         raise ConfigError(
-            f"source {url.split(':', 1)[0]}://…: a user, a password or a port that is no number "
+            f"source {shown(url)}: a user, a password or a port that is no number "
             'inside the URL; take them out and write credentials = "NAME", with NAME_USER and '
             "NAME_PASSWORD in the environment (a camera that wants them in its path or query gets "
             "them where the URL has {user} and {password})"
         )
-
-
-def shown(url: str) -> str:
-    """`url` as errors and logs may show it: without user, password and query."""
-    parts = urlsplit(url)
-    if not parts.scheme or not parts.netloc:
-        return url
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

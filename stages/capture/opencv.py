@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ConfigError, EndOfStream, FrameError, SourceError
+from pipeline.redaction import shown
 from pipeline.stage import Picture, Source
 from stages.capture.clock import RecordingClock
 from stages.capture.planes import Turn, looks_of
@@ -42,6 +43,7 @@ class OpenCvSource(Source):
     def __init__(self, config: OpenCvConfig) -> None:
         super().__init__(config)
         self._live = is_webcam(config.device)
+        self._name = shown(str(config.device))
         self.turn_s = 10.0  # a webcam may take seconds to start its sensor
         self._capture: Any = None
         self._clock = RecordingClock()
@@ -55,7 +57,7 @@ class OpenCvSource(Source):
         check_max_size(config.max_size)
         if isinstance(config.device, str) and "://" in config.device:
             raise ConfigError(
-                f"source {config.device.split(':', 1)[0]}://…: the opencv reader takes webcams and "
+                f"source {shown(config.device)}: the opencv reader takes webcams and "
                 'files; remove reader = "opencv"'
             )
         if config.fourcc is not None and len(config.fourcc) != 4:
@@ -96,7 +98,7 @@ class OpenCvSource(Source):
         view = place.reshape(height, width, 3) if fits else None
         ok, image = self._capture.retrieve() if view is None else self._capture.retrieve(view)
         if not ok:
-            raise FrameError(f"source {self.config.device}: a picture can't be decoded")
+            raise FrameError(f"source {self._name}: a picture can't be decoded")
         source_size = self._size
         if image is not view:
             image, source_size = self._move(image, buffer)
@@ -141,7 +143,7 @@ class OpenCvSource(Source):
         if not capture.isOpened():
             capture.release()
             wanted = "a webcam that no other program uses" if self._live else "a video file"
-            raise SourceError(f"source {device}: OpenCV can't open it; wanted {wanted}")
+            raise SourceError(f"source {self._name}: OpenCV can't open it; wanted {wanted}")
         self._capture = capture
         self._size = (
             int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
@@ -152,7 +154,7 @@ class OpenCvSource(Source):
 
     def _grab(self) -> bool:
         if self._capture is None:
-            raise SourceError(f"source {self.config.device}: is not open")
+            raise SourceError(f"source {self._name}: is not open")
         if not self._capture.grab():
             self._at_end()
             return False
@@ -167,11 +169,11 @@ class OpenCvSource(Source):
 
     def _at_end(self) -> None:
         if self._live:
-            raise SourceError(f"source {self.config.device}: lost: gave no picture")
+            raise SourceError(f"source {self._name}: lost: gave no picture")
         if self._pictures == 0:
-            raise SourceError(f"source {self.config.device}: not one picture could be decoded")
+            raise SourceError(f"source {self._name}: not one picture could be decoded")
         if not self.config.loop:
-            raise EndOfStream(f"source {self.config.device}: end of the file")
+            raise EndOfStream(f"source {self._name}: end of the file")
         self._start()
 
     def _move(
@@ -182,8 +184,7 @@ class OpenCvSource(Source):
 
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise FrameError(
-                f"source {self.config.device}: wanted uint8 (H, W, 3), "
-                f"got {image.dtype} {image.shape}"
+                f"source {self._name}: wanted uint8 (H, W, 3), got {image.dtype} {image.shape}"
             )
         height, width = image.shape[:2]
         self._size = (width, height)

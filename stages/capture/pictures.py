@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ConfigError, EndOfStream, FrameError, SourceError
+from pipeline.redaction import shown
 from pipeline.stage import Picture, Source
 from stages.capture.clock import RecordingClock
 from stages.capture.sizes import check_max_size, fit_size
@@ -134,7 +135,7 @@ class PicturesSource(Source):
         self._paths, self._next = find_pictures(self.config.path), 0
         if not self._paths:
             raise SourceError(
-                f"source {self.config.path}: no pictures; wanted a folder, a glob or a file "
+                f"source {shown(self.config.path)}: no pictures; wanted a folder, a glob or a file "
                 f"with names in {', '.join(SUFFIXES)}"
             )
         self._clock.start_lap(self._step_ns)
@@ -142,10 +143,10 @@ class PicturesSource(Source):
     def _advance(self) -> Path:
         """The next path, when it is due."""
         if not self._paths:
-            raise SourceError(f"source {self.config.path}: is not open")
+            raise SourceError(f"source {shown(self.config.path)}: is not open")
         if self._next == len(self._paths):
             if not self.config.loop:
-                raise EndOfStream(f"source {self.config.path}: was the last picture")
+                raise EndOfStream(f"source {shown(self.config.path)}: was the last picture")
             self._list()
         path = self._paths[self._next]
         self._next += 1

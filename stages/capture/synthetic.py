@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from pipeline.errors import ConfigError, EndOfStream, FrameError
 from pipeline.messages import MAX_SIDE_PX
+from pipeline.redaction import shown
 from pipeline.stage import Picture, Source
 
 MAX_LAG_S = 1.0  # behind by more than this, go on from here instead of catching up in a burst
@@ -50,16 +51,22 @@ def parse(url: str) -> Settings:
     """
     parts = urlsplit(url)
     if parts.scheme != "synthetic" or parts.path.strip("/") or parts.netloc:
-        raise ConfigError(f"source {url!r}: wanted synthetic://?key=value&…, such as {EXAMPLE}")
+        raise ConfigError(
+            f"source {shown(url)}: wanted synthetic://?key=value&…, such as {EXAMPLE}"
+        )
     settings: dict[str, Any] = {}
     for key, text in parse_qsl(parts.query, keep_blank_values=True):
         if key not in _KEYS:
-            raise ConfigError(f"source {url!r}: unknown key {key!r}; it knows {', '.join(_KEYS)}")
+            raise ConfigError(
+                f"source {shown(url)}: unknown key {key!r}; it knows {', '.join(_KEYS)}"
+            )
         wanted, read = _KEYS[key]
         try:
             settings |= read(text)
         except ValueError:
-            raise ConfigError(f"source {url!r}: {key} must be {wanted}, got {text!r}") from None
+            raise ConfigError(
+                f"source {shown(url)}: {key} must be {wanted}, got {text!r}"
+            ) from None
     return Settings(**settings)
 
 

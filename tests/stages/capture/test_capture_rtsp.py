@@ -13,6 +13,7 @@ from cameras import Camera
 from rtsp_server import GstCamera, missing
 
 from pipeline.errors import FrameError, SourceError
+from pipeline.redaction import shown
 from pipeline.stage import Picture
 from stages.capture.av import AvConfig, AvSource
 
@@ -86,14 +87,14 @@ def test_a_camera_that_falls_silent_is_lost(watch, fault):
         pictures, why = take_until_lost(watch(camera.url))
         # `half` may cost the picture before it: its last packet only ends with the next.
         assert len(pictures) in (19, 20)
-        assert why == f"source {camera.url}: lost: sent nothing for 0.5 s"
+        assert why == f"source {shown(camera.url)}: lost: sent nothing for 0.5 s"
 
 
 def test_packets_without_pictures_are_no_life(watch):
     with Camera(fault="nonsense", after=20) as camera:
         pictures, why = take_until_lost(watch(camera.url))
         assert len(pictures) == 20
-        assert why == f"source {camera.url}: lost: packets, but no picture for 0.5 s"
+        assert why == f"source {shown(camera.url)}: lost: packets, but no picture for 0.5 s"
 
 
 def test_a_camera_may_take_its_time_until_the_first_keyframe(watch):

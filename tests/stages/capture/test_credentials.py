@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError, SourceError
 from stages.capture.av import AvConfig, AvSource
-from stages.capture.credentials import Credentials, load, refuse_secrets, shown
+from stages.capture.credentials import Credentials, load, refuse_secrets
 
 LOGINS = [
     ("operator7", "simplepass9"),
@@ -191,11 +191,6 @@ def test_a_password_in_the_url_is_refused_and_not_repeated(url):
 )
 def test_other_urls_pass(url):
     refuse_secrets(url)
-
-
-def test_shown_has_neither_login_nor_query():
-    assert shown("rtsp://a:b@cam:554/x?token=c") == "rtsp://cam:554/x"
-    assert shown("clips/a?b@c.mp4") == "clips/a?b@c.mp4"
 
 
 def test_load_from_a_file(tmp_path):
