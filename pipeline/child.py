@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -110,9 +111,12 @@ class Child:
             os.close(self.pool_fd)
             self.pool_fd = None
 
-    def start(self, first: dict[str, Any], fds: Sequence[int], without: Set[str]) -> None:
-        """A fresh interpreter; `first` is its first command, with the memory it needs.
+    def start(
+        self, first: dict[str, Any], ledger_fd: int, originals: Sequence[int], *, without: Set[str]
+    ) -> None:
+        """A fresh interpreter; its first command is `first` and what it is, with the memory it needs.
 
+        originals: descriptors of the copies of `spec.files`.
         without: names of variables that its environment must not have.
         Raises ResourceError, and nothing is left of it, if the host refuses one more.
         """
@@ -124,8 +128,12 @@ class Child:
         self._silences = Silence(), Silence()
         self._started_at = time.monotonic()
         self._processed_before = self._processed()
+        pool = [] if self.pool_fd is None else [self.pool_fd]
+        # not by way of its environment, which every process of the same user can read
+        known = {name: os.environ[name] for name in self.spec.secrets if name in os.environ}
         self.send(
-            "start", fds, incarnation=self.incarnation, identity=self.identity,
+            "start", [ledger_fd, *pool, *originals], spec=dataclasses.asdict(self.spec),
+            secrets=known, incarnation=self.incarnation, identity=self.identity,
             pool_epoch=self.pool_epoch, **first,
         )  # fmt: skip
 

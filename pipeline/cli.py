@@ -22,6 +22,7 @@ from pipeline.errors import ConfigError, ManyeyesError, ResourceError
 from pipeline.live import LiveTable, health_table, speed_table
 from pipeline.memory import check_room
 from pipeline.metrics import MetricsServer
+from pipeline.originals import nbytes
 from pipeline.plan import make
 from pipeline.redaction import shown
 from pipeline.speed import recall
@@ -129,7 +130,7 @@ def check(config: Annotated[Path, typer.Argument(help="a TOML file")]) -> None:
     checked = configuration.load(config)
     plan = make(checked)
     plan.check()
-    check_room(plan.pool_bytes)
+    check_room(plan.pool_bytes + nbytes(plan.files))
     print(
         f"{config}: fine. {len(plan.processes)} processes, "
         f"{plan.pool_bytes / 2**20:.0f} MiB of shared memory"

@@ -84,9 +84,12 @@ def create(name: str, nbytes: int) -> int:
     return fd
 
 
-def seal(fd: int) -> None:
-    """From now on nobody can resize the memory or map it for writing; the writer's mapping stays."""
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+def seal(fd: int, *, writable: bool = True) -> None:
+    """From now on nobody can resize the memory or map it for writing; the writer's mapping stays.
+
+    Not writable: there is no such mapping, and nobody writes into it in any other way either.
+    """
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS if writable else _SEALS | fcntl.F_SEAL_WRITE)
 
 
 def sealed(name: str, data: bytes) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -25,7 +26,8 @@ class Process:
     """The frame of a child process. Subclasses say what one turn does."""
 
     def __init__(self, control: Control, start: dict[str, Any], fds: list[int]) -> None:
-        """start: the supervisor's first command; fds: of the ledger and of our own pool, if any."""
+        """start: the supervisor's first command; fds: of the ledger, of our own pool, if any, and of
+        the copies of `spec.files`."""
         self.control = control
         self._control_fd = control.fileno()
         self.spec = ProcessSpec.from_json(start["spec"])
@@ -39,8 +41,10 @@ class Process:
         pool = None
         if self.spec.slots:
             pool = PoolWriter(fds[1], self.spec.slots, self.spec.slot_bytes)
-        for fd in fds:
+        memory = 2 if self.spec.slots else 1
+        for fd in fds[:memory]:
             os.close(fd)
+        self._originals = dict(zip(self.spec.files, fds[memory:], strict=True))
         context = transport.context()
         self.writer = Writer(
             self.spec,
@@ -65,6 +69,16 @@ class Process:
         self._settling: dict[str, list[Any]] = {}
         self._tell_at = 0.0
         self._new_pollers()
+
+    def original(self, path: str) -> str:
+        """See stage.Runtime.original."""
+        return f"/proc/self/fd/{self._originals[path]}" if path in self._originals else path
+
+    def named(self, text: str) -> str:
+        """`text` with the names of files in place of where their originals are."""
+        for path in self._originals:  # at its end, since 1 is the beginning of 12
+            text = path.join(re.split(rf"{self.original(path)}\b", text))
+        return text
 
     # -- the supervisor's commands -----------------------------------------------------------------
 

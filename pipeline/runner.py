@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pipeline import signals, transport
@@ -50,6 +50,7 @@ class StageRuntime:
         self.empty = process.writer.empty
         self.pack = process.writer.pack
         self.quit = process.quit_run
+        self.original = process.original
         self._process = process
 
     def count(self, name: str, camera: str, n: int = 1) -> None:
@@ -283,13 +284,16 @@ def main() -> int:
     logging.root.handlers[0].addFilter(Sparingly())
     search_current_folder()
     control = Control(socket.socket(fileno=int(fd)))
+    named: Callable[[str], str] = str
     try:
-        _process(control).run()
+        process = _process(control)
+        named = process.named
+        process.run()
     except PeerGone:
         return 1
     except ManyeyesError as error:
         with contextlib.suppress(PeerGone):
-            control.send("failed", text=str(error), exit_code=error.exit_code)
+            control.send("failed", text=named(str(error)), exit_code=error.exit_code)
         return error.exit_code
     return 0
 

@@ -57,6 +57,9 @@ class Runtime(Protocol):
         Each begins on a cache line, ALIGN_BYTES, of its own. Raises FrameError if the slot is too small.
         """
 
+    def original(self, path: str) -> str:
+        """Where to open a file that the class named in `files`: it is there as it was at the start."""
+
     def count(self, name: str, camera: str, n: int = 1) -> None:
         """Add n to one of the counters that the class declared in `counters`."""
 
@@ -84,6 +87,10 @@ class LocalRuntime:
         specs = lay_out(arrays)
         buffer = self.empty((specs[-1].end,), np.uint8)
         return copies(arrays, specs, buffer)
+
+    def original(self, path: str) -> str:
+        """The file itself."""
+        return path
 
     def count(self, name: str, camera: str, n: int = 1) -> None:
         """Kept in `counts[name, camera]`."""
@@ -130,6 +137,14 @@ class _Part:
     @classmethod
     def counters(cls, config: Any) -> tuple[str, ...]:
         """Names of counters per camera, served as metrics; they survive a restart of the stage."""
+        return ()
+
+    @classmethod
+    def files(cls, config: Any) -> tuple[str, ...]:
+        """Paths of what `setup` reads through `runtime.original`: a run keeps them as it found them.
+
+        They stay in memory until its end, so they are models and not films.
+        """
         return ()
 
     @classmethod

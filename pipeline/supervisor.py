@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import select
 import signal
 import socket
@@ -25,6 +24,7 @@ from pipeline.child import Child
 from pipeline.control import MAX_FDS
 from pipeline.errors import ConfigError, ManyeyesError, ResourceError
 from pipeline.host import cores
+from pipeline.originals import Originals, nbytes
 from pipeline.refusal import refused
 from pipeline.rundir import RunDirectory
 from pipeline.settling import Settling
@@ -75,6 +75,7 @@ class Supervisor:
         self._quit = False
         self._live_at = 0.0
         self._epochs = 0
+        self._originals = Originals(())
         self._settling: Settling[tuple[str, int]] = Settling()  # name and code of the dead
         self._unconnected: dict[tuple[str, str], None] = {}  # producer and consumer, in order
         self._old_pools: dict[str, list[int]] = {}  # of dead incarnations, not yet forgotten
@@ -92,7 +93,8 @@ class Supervisor:
             self._directory = directory
             try:
                 with refused("memory of the run"):
-                    memory.check_room(self.plan.pool_bytes)
+                    memory.check_room(self.plan.pool_bytes + nbytes(self.plan.files))
+                self._originals = Originals(self.plan.files)
                 before_start()
                 for child in self.children.values():
                     self._allocate(child)
@@ -209,21 +211,18 @@ class Supervisor:
     def _start(self, child: Child) -> None:
         layout = self.plan.layout.part(child.name, child.spec.cameras)
         first: dict[str, Any] = {
-            "spec": dataclasses.asdict(child.spec),
             "layout": dataclasses.asdict(layout),
             "policy": self.plan.policy,
             "endpoint": self._directory.endpoint(child.index, child.incarnation + 1),
             "to_bgr": self.options.to_bgr,
-            # not by way of its environment, which every process of the same user can read
-            "secrets": {n: os.environ[n] for n in child.spec.secrets if n in os.environ},
         }
-        fds = [self.accounts.fd] if child.pool_fd is None else [self.accounts.fd, child.pool_fd]
-        child.start(
-            first, fds, self.plan.secrets
-        )  # it is told the rest when it is ready, and reads
+        originals = self._originals.fds(child.spec.files)
+        # it is told the rest when it is ready, and reads
+        child.start(first, self.accounts.fd, originals, without=self.plan.secrets)
 
     def _restart(self, child: Child, now: float) -> None:
         try:
+            self._originals.tell_changes(child.spec.files)
             self._allocate(child)
             self._start(child)
         except ResourceError as error:
@@ -384,6 +383,7 @@ class Supervisor:
             while child.alive and child.reap() is None:
                 _readable([child.pidfd], 1.0)
             child.release()
+        self._originals.close()
         self.accounts.close()
 
 

@@ -66,6 +66,7 @@ class ProcessSpec:
     counters: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)  # for the runner: max_fps, max_batch, …
     environment: dict[str, str] = field(default_factory=dict)
+    files: tuple[str, ...] = ()  # paths; a run keeps them as they were at its start
     secrets: tuple[str, ...] = ()  # names of environment variables that it alone may know
 
     @classmethod
@@ -119,6 +120,11 @@ class Plan:
     def secrets(self) -> frozenset[str]:
         """Names of environment variables that no process starts with."""
         return frozenset(name for process in self.processes for name in process.secrets)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Paths of files that are kept as they are at the start, each once."""
+        return tuple(dict.fromkeys(path for process in self.processes for path in process.files))
 
     @property
     def pool_bytes(self) -> int:

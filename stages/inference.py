@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.errors import ConfigError, DeviceLost, ModelError
@@ -82,10 +82,17 @@ class Inference(BatchStage):
         """All arrays of one picture, each on its own cache line."""
         return max(facts_of(config).output_bytes_per_image, 64) + MAX_ARRAYS * ALIGN_BYTES
 
+    @classmethod
+    def files(cls, config: InferenceConfig) -> tuple[str, ...]:
+        """The model's."""
+        return () if config.engine == "stub" else (config.model,)
+
     def setup(self) -> None:
         """Loads the model, runs its golden test, warms up each batch size. Takes seconds."""
         from stages.detector import engines, golden
 
+        # one file is hashed, read and loaded, and it is the one that the run began with
+        self.config = replace(self.config, model=self.runtime.original(self.config.model))
         config = self.config
         _check_hash(config)
         self._out_of_memory: type[Exception] = engines.OutOfMemory
