@@ -14,6 +14,7 @@ have a box of IoU 0.5 or more, and how old pictures are when they are drawn.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import tempfile
@@ -88,7 +89,13 @@ def run(
             for seed in range(1, cameras + 1)
         ]
         events = folder / "events.jsonl"
-        config = configuration.from_sources(sources, events=events, video=folder, seconds=seconds)
+        config = configuration.from_sources(
+            sources,
+            events=events,
+            video=folder,
+            seconds=seconds,
+            track=importlib.util.find_spec("trackers") is not None,  # as `manyeyes demo`
+        )
         plan = _noting(edit(make(config)), folder / "rows.jsonl")
         Supervisor(plan, Options(seconds=seconds)).run()
         rows = [Row(**row) for row in _lines(folder / "rows.jsonl")]
@@ -218,7 +225,7 @@ class NotingRender(Render):
             camera=info.camera,
             frame_id=info.frame_id,
             age_ms=(time.monotonic_ns() - info.t_capture_ns) / 1e6,
-            drawn=_boxes(detections),
+            drawn=_boxes(_followed(detections)),
             truth=_boxes(info.truth),
         )
         os.write(self._fd, json.dumps(asdict(row)).encode() + b"\n")
@@ -226,7 +233,16 @@ class NotingRender(Render):
 
 
 def _boxes(found: Detections | None) -> Boxes:
-    return ([], []) if found is None else (found.xyxy.tolist(), found.labels.tolist())
+    if found is None:
+        return [], []
+    return found.xyxy.tolist(), found.labels.tolist()
+
+
+def _followed(found: Detections | None) -> Detections | None:
+    """Without what is not drawn, since it is of no object yet."""
+    if found is None or found.track_ids is None:
+        return found
+    return found[np.flatnonzero(found.track_ids >= 0)]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ class Depths:
     tensors: tuple[int, int] = (3, 1)  # in service, in the mailbox, and the one that replaces it
     outputs: tuple[int, int] = (2, 2)
     results: tuple[int, int] = (8, 32)
-    pictures: tuple[int, int] = (1, 2)  # drawn ones, to the sinks
+    pictures: tuple[int, int] = (1, 3)  # as many wait as render draws at once when a result comes
     overflow: Overflow = "drop"
 
 

@@ -42,6 +42,14 @@ def test_what_was_not_there_before_has_no_speed_and_is_left_out():
     assert both.xyxy[:, 0].tolist() == [0]
 
 
+def test_a_followed_object_is_known_by_its_id_wherever_it_went():
+    first = found([0, 0, 20, 20], [100, 0, 120, 20], [50, 0, 70, 20], tracks=[3, 7, -1])
+    last = found([40, 0, 60, 20], [101, 0, 121, 20], [52, 0, 72, 20], tracks=[3, 8, -1])
+    here = moved(first, last, 2)
+    assert here.track_ids.tolist() == [3, -1]  # 8 was not there before
+    assert here.xyxy[:, 0].tolist() == [80, 54]
+
+
 @pytest.mark.parametrize("first", [found(), found([0, 0, 2, 2])])
 def test_nothing_found_moves_nothing(first):
     assert len(moved(first, found(), 2)) == 0
