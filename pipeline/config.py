@@ -110,6 +110,7 @@ class CameraConfig(_Section):
 
     name: str = _field(..., _NAMED, pattern=_NAME)
     source: str | int = _field(..., "a URL, a path, or the index of a webcam")
+    model: Path | None = _field(None, "the path of a model bundle")  # None: that of [model]
     credentials: str | None = _field(
         None,
         "a NAME, with NAME_USER and NAME_PASSWORD in the environment",
@@ -262,7 +263,9 @@ def _validate(raw: dict[str, Any], file: str, folder: Path) -> Config:
             mistakes.sentence(error, raw, file, Config)
         ) from None  # its text repeats the input
     _check_whole(config, file)
-    cameras = tuple(_camera(camera, file, folder) for camera in config.camera)
+    cameras = tuple(
+        _with_model(_camera(camera, file, folder), file, folder) for camera in config.camera
+    )
     model = config.model.model_copy(update={"path": _model_path(config.model, file, folder)})
     directory = config.run.directory and folder / config.run.directory
     run = config.run.model_copy(update={"directory": directory})
@@ -313,14 +316,22 @@ def _camera(camera: CameraConfig, file: str, folder: Path) -> CameraConfig:
     return camera.model_copy(update={"source": source})
 
 
+def _with_model(camera: CameraConfig, file: str, folder: Path) -> CameraConfig:
+    if camera.model is None:
+        return camera
+    where = f"{file}: camera {camera.name!r}: model"
+    return camera.model_copy(update={"model": _existing(folder / camera.model, where)})
+
+
 def _model_path(model: ModelConfig, file: str, folder: Path) -> Path:
     if model.path is None:
         return demo_model()
-    path = folder / model.path
+    return _existing(folder / model.path, f"{file}: [model]: path")
+
+
+def _existing(path: Path, where: str) -> Path:
     if not path.is_file():
-        raise ConfigError(
-            f"{file}: [model]: path: there is no file {str(path)!r}; correct the path"
-        )
+        raise ConfigError(f"{where}: there is no file {str(path)!r}; correct the path")
     return path
 
 

@@ -65,7 +65,8 @@ class LiveTable:
             self._rates = Rates(supervisor.ledger)
         self._rates.update()
         if self._console.is_terminal and self._may_draw():
-            fps = {c: self._rates.fps("postprocess", c) for c in supervisor.plan.cameras}
+            ends = supervisor.plan.detectors
+            fps = {c: self._rates.fps(ends[c], c) for c in supervisor.plan.cameras}
             status = self._status(supervisor)
             self._live.update(Group(status, cameras_table(supervisor, fps)), refresh=True)
 
@@ -158,10 +159,11 @@ def _reasons(totals: list[Totals]) -> str:
 def _truth(supervisor: Supervisor, cameras: list[str]) -> dict[str, _Hits]:
     """What was found, found for nothing, and missed, per camera; {} where no truth travelled along."""
     ledger, truth = supervisor.ledger, {}
-    if not set(_TRUTH) <= ledger.layout.counters.get("postprocess", {}).keys():
-        return {}
     for camera in cameras:
-        hits, extra, missed = (ledger.counted("postprocess", name, camera) for name in _TRUTH)
+        process = supervisor.plan.detectors[camera]
+        if not set(_TRUTH) <= ledger.layout.counters.get(process, {}).keys():
+            return {}
+        hits, extra, missed = (ledger.counted(process, name, camera) for name in _TRUTH)
         truth[camera] = (hits, extra, missed)
     return truth if any(map(any, truth.values())) else {}
 

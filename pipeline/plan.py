@@ -10,19 +10,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pipeline.config import CameraConfig, Config, SinkConfig, StageConfig, TrackConfig
+from pipeline.chains import Chain, chains_of, classes_of
+from pipeline.config import CameraConfig, Config, ModelConfig, SinkConfig, StageConfig, TrackConfig
 from pipeline.draft import Draft, PlannedSink, depths_of
 from pipeline.errors import ConfigError
 from pipeline.fields import check_fields
 from pipeline.ledger import DETECT, PATHS, VIEW
 from pipeline.messages import Frame, Result
 from pipeline.runner import build
-from pipeline.sizing import engine_for, largest_batch, workers_for
-from pipeline.speed import recall
 from pipeline.wiring import Plan, load, signature
 
 SOURCE_FOR = "stages.capture.choose:source_for"
-READ_FACTS = "stages.detector.bundle:read_facts"
 PREPROCESS = "stages.preprocess:Preprocess"
 INFERENCE = "stages.inference:Inference"
 POSTPROCESS = "stages.postprocess:Postprocess"
@@ -39,19 +37,14 @@ SINKS = {
 
 def make(config: Config) -> Plan:
     """The plan of a run. Starts nothing, loads no model. Raises ConfigError."""
-    facts = load(READ_FACTS)(config.model.path)
-    speed = None if config.model.engine == "stub" else recall(str(config.model.path))
-    wanted = (config.model.precision, config.model.engine)
-    measured = speed.of(str(config.model.path), *wanted) if speed else ()
-    workers, threads, note = workers_for(config, measured)
-    engine, engine_note = engine_for(config, facts, measured, threads)
-    max_batch = config.model.max_batch or largest_batch(config, facts)
+    chains = chains_of(config)
+    classes = classes_of(chains)
     # without any the results still have to end somewhere
     sinks = config.sink or (SinkConfig(type="null"),)
     draft = Draft(
         config=config,
-        depths=depths_of(config.run.policy, max_batch),
-        sinks=tuple(_sink(sink, tuple(facts.classes), n) for n, sink in enumerate(sinks)),
+        depths=depths_of(config.run.policy, max(chain.max_batch for chain in chains)),
+        sinks=tuple(_sink(sink, classes, n) for n, sink in enumerate(sinks)),
     )
     view_hz = _view_hz(draft.sinks)
 
@@ -62,21 +55,20 @@ def make(config: Config) -> Plan:
     detect, view = sources, sources
     for stage in (stage for stage in config.stage if stage.after == "capture"):
         detect, view = _insert_frames(draft, stage, detect, view, viewed=view_hz is not None)
-    _add_detector(draft, detect, facts, engine, max_batch, workers, threads)
-    last = "postprocess"
+    last = tuple(_add_chain(draft, detect, chain, classes) for chain in chains)
     if config.track is not None:
-        last = _add_track(draft, config.track, facts, last)
+        last = _add_track(draft, config.track, chains, last)
     for stage in (stage for stage in config.stage if stage.after == "postprocess"):
         last = _insert_results(draft, stage, last)
     if view_hz is not None:
-        _add_render(draft, view, last, tuple(facts.classes), view_hz or None)
+        _add_render(draft, view, last, classes, view_hz or None)
     for sink in draft.sinks:
         _add_sink(draft, sink, last)
     return Plan(
         cameras=draft.cameras,
         policy=config.run.policy,
         processes=draft.sized(),
-        notes=(engine_note, note, f"batches of up to {max_batch}, whatever waits, without a timer"),
+        notes=tuple(note for chain in chains for note in chain.notes),
     )
 
 
@@ -143,12 +135,13 @@ def _insert_frames(
     return (here if DETECT in paths else detect), (here if VIEW in paths else view)
 
 
-def _insert_results(draft: Draft, stage: StageConfig, last: str) -> str:
+def _insert_results(draft: Draft, stage: StageConfig, last: tuple[str, ...]) -> tuple[str, ...]:
     _check_taken(stage, Result)
     ways = draft.result_sinks
     draft.add(stage.name, stage.run, dict(stage.config), role="stage", paths=ways)
-    draft.edge(last, stage.name, draft.depths.results, ways)
-    return stage.name
+    for producer in last:
+        draft.edge(producer, stage.name, draft.depths.results, ways)
+    return (stage.name,)
 
 
 def _check_taken(stage: StageConfig, kind: type) -> None:
@@ -165,98 +158,116 @@ def _check_taken(stage: StageConfig, kind: type) -> None:
         )
 
 
-def _add_detector(
-    draft: Draft,
-    detect: tuple[str, ...],
-    facts: Any,
-    engine: dict[str, str],
-    max_batch: int,
-    workers: int,
-    threads: int,
-) -> None:
-    config, depths, text = draft.config, draft.depths, facts.to_json()
-    count = min(config.preprocess.workers, len(config.camera))
-    names = [f"preprocess.{i}" if count > 1 else "preprocess" for i in range(count)]
-    for i, name in enumerate(names):
-        cameras = draft.cameras[i::count]
+def _add_chain(
+    draft: Draft, detect: tuple[str, ...], chain: Chain, classes: tuple[str, ...]
+) -> str:
+    """Everything from frames to results for the cameras of one model; returns who gives the results."""
+    text, last = chain.facts.to_json(), f"postprocess{chain.suffix}"
+    before = _add_preprocess(draft, detect, chain, text)
+    batcher = f"batcher{chain.suffix}"
+    options = {
+        "max_batch": chain.max_batch,
+        "policy": draft.config.run.policy,
+        "depth": sum(draft.depths.tensors),
+    }
+    own: dict[str, Any] = {"cameras": chain.cameras, "paths": (DETECT,)}
+    draft.add(batcher, "", {}, role="batcher", options=options, **own)
+    for name in before:
+        draft.edge(name, batcher, draft.depths.tensors, (DETECT,))
+    in_order = draft.config.run.policy == "every"
+    found = _postprocess(chain.model, text, [classes.index(name) for name in chain.facts.classes])
+    draft.add(last, POSTPROCESS, found, role="stage", delivers=True, in_order=in_order, **own)
+    environment = {key: str(chain.threads) for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    for j in range(chain.workers):
+        name = f"inference{chain.suffix}" + (f".{j}" if chain.workers > 1 else "")
         draft.add(
-            name, PREPROCESS, {"facts": text}, role="stage", cameras=cameras, paths=(DETECT,),
+            name,
+            INFERENCE,
+            {**_inference(chain, text), **chain.engine},
+            role="batch",
+            options={"max_batch": chain.max_batch},
+            environment=environment,
+            **own,
+        )
+        draft.edge(batcher, name, (1, 1), (DETECT,))
+        draft.reads(name, *before)
+        draft.edge(name, last, draft.depths.outputs, (DETECT,), overflow="wait")
+        draft.reads(last, name)
+    return last
+
+
+def _add_preprocess(
+    draft: Draft, detect: tuple[str, ...], chain: Chain, facts: str
+) -> tuple[str, ...]:
+    count = min(draft.config.preprocess.workers, len(chain.cameras))
+    names = [f"preprocess{chain.suffix}" + (f".{i}" if count > 1 else "") for i in range(count)]
+    for i, name in enumerate(names):
+        cameras = chain.cameras[i::count]
+        draft.add(
+            name, PREPROCESS, {"facts": facts}, role="stage", cameras=cameras, paths=(DETECT,),
             works_ahead=True,
         )  # fmt: skip
         for producer in detect:
             if set(draft.specs[producer].cameras) & set(cameras):
-                draft.edge(producer, name, depths.frames, (DETECT,))
+                draft.edge(producer, name, draft.depths.frames, (DETECT,))
                 draft.reads(name, producer)
-    options = {"max_batch": max_batch, "policy": config.run.policy, "depth": sum(depths.tensors)}
-    draft.add("batcher", "", {}, role="batcher", paths=(DETECT,), options=options)
-    for name in names:
-        draft.edge(name, "batcher", depths.tensors, (DETECT,))
-    inference = {**_inference(config, text, max_batch, threads), **engine}
-    engines = [f"inference.{j}" if workers > 1 else "inference" for j in range(workers)]
-    postprocess = {
-        "facts": text,
-        "score_threshold": config.model.score_threshold,
-        "per_class": dict(config.model.per_class),
-        "classes": None if config.model.classes is None else list(config.model.classes),
-        "iou_threshold": config.model.iou_threshold,
-        "max_detections": config.model.max_detections,
+    return tuple(names)
+
+
+def _postprocess(model: ModelConfig, facts: str, labels: list[int]) -> dict[str, Any]:
+    return {
+        "facts": facts,
+        "score_threshold": model.score_threshold,
+        "per_class": dict(model.per_class),
+        "classes": None if model.classes is None else list(model.classes),
+        "iou_threshold": model.iou_threshold,
+        "max_detections": model.max_detections,
+        "labels": labels,
     }
-    draft.add(
-        "postprocess",
-        POSTPROCESS,
-        postprocess,
-        role="stage",
-        paths=(DETECT,),
-        delivers=True,
-        in_order=config.run.policy == "every",
-    )
-    environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    for name in engines:
-        draft.add(
-            name,
-            INFERENCE,
-            inference,
-            role="batch",
-            paths=(DETECT,),
-            options={"max_batch": max_batch},
-            environment=environment,
-        )
-        draft.edge("batcher", name, (1, 1), (DETECT,))
-        draft.reads(name, *names)
-        draft.edge(name, "postprocess", depths.outputs, (DETECT,), overflow="wait")
-        draft.reads("postprocess", name)
 
 
-def _add_track(draft: Draft, track: TrackConfig, facts: Any, last: str) -> str:
-    model = draft.config.model
-    lowest = model.score_threshold
-    if lowest is None:
-        lowest = facts.defaults.score_threshold
+def _add_track(
+    draft: Draft, track: TrackConfig, chains: tuple[Chain, ...], last: tuple[str, ...]
+) -> tuple[str, ...]:
     fields = track.model_dump()
     if track.new_score is None:  # each box that postprocess lets through may begin an object
-        fields["new_score"] = min((lowest, *model.per_class.values()))
+        fields["new_score"] = min(
+            score
+            for chain in chains
+            for score in (
+                chain.facts.defaults.score_threshold
+                if chain.model.score_threshold is None
+                else chain.model.score_threshold,
+                *chain.model.per_class.values(),
+            )
+        )
     fields["live"] = draft.config.run.policy == "newest"
     draft.add("track", TRACK, fields, role="stage", paths=draft.result_sinks)
-    draft.edge(last, "track", draft.depths.results, draft.result_sinks)
-    return "track"
+    for producer in last:
+        draft.edge(producer, "track", draft.depths.results, draft.result_sinks)
+    return ("track",)
 
 
-def _inference(config: Config, facts: str, max_batch: int, threads: int) -> dict[str, Any]:
-    model = config.model
+def _inference(chain: Chain, facts: str) -> dict[str, Any]:
+    model = chain.model
     return {
         "model": str(model.path),
         "facts": facts,
         "device": model.device,
         "precision": model.precision,
-        "threads": threads,
-        "max_batch": max_batch,
+        "threads": chain.threads,
+        "max_batch": chain.max_batch,
         "cuda_graphs": model.cuda_graphs,
         "sha256": model.sha256,
     }
 
 
 def _add_render(
-    draft: Draft, view: tuple[str, ...], last: str, classes: tuple[str, ...], max_hz: float | None
+    draft: Draft,
+    view: tuple[str, ...],
+    last: tuple[str, ...],
+    classes: tuple[str, ...],
+    max_hz: float | None,
 ) -> None:
     render = draft.config.render
     config = {"classes": list(classes), "show_clock": render.clock, "show_fps": render.fps}
@@ -272,7 +283,8 @@ def _add_render(
     for producer in view:
         draft.edge(producer, "render", draft.depths.view, (VIEW,), max_hz=max_hz)
         draft.reads("render", producer)
-    draft.edge(last, "render", draft.depths.results, ())
+    for producer in last:
+        draft.edge(producer, "render", draft.depths.results, ())
 
 
 def _sink(sink: SinkConfig, classes: tuple[str, ...], number: int) -> PlannedSink:
@@ -302,11 +314,12 @@ def _view_hz(sinks: tuple[PlannedSink, ...]) -> float | None:
     return 0.0 if None in rates else max(rate for rate in rates if rate is not None)
 
 
-def _add_sink(draft: Draft, sink: PlannedSink, last: str) -> None:
+def _add_sink(draft: Draft, sink: PlannedSink, last: tuple[str, ...]) -> None:
     ways = (sink.way,)
     draft.add(sink.name, sink.run, sink.fields, role="sink", paths=ways, delivers=True)
     if sink.takes_frames:
         draft.edge("render", sink.name, draft.depths.pictures, ways, max_hz=sink.max_hz)
         draft.reads(sink.name, "render")
     else:
-        draft.edge(last, sink.name, draft.depths.results, ways)
+        for producer in last:
+            draft.edge(producer, sink.name, draft.depths.results, ways)

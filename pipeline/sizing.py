@@ -22,7 +22,9 @@ _WORKER_BYTES = 1 << 30  # torch takes half of that before it has a model
 USABLE = 0.9  # of the cores: what a run at full load turns into work (benchmarks, b1)
 
 
-def workers_for(config: Config, measured: Sequence[Timing] = ()) -> tuple[int, int, str]:
+def workers_for(
+    config: Config, measured: Sequence[Timing] = (), *, of_cores: float = 1.0
+) -> tuple[int, int, str]:
     """How many inference processes, with how many threads each, and why, for the user to read.
 
     At full load every frame wants its share of the cores, so as many cores go to the model as its share
@@ -30,7 +32,7 @@ def workers_for(config: Config, measured: Sequence[Timing] = ()) -> tuple[int, i
     workers busy; what is left goes to threads, if they make a picture so much faster that it is worth it.
 
     measured: of the model on this host, one for each number of threads; without any, the share of a
-    usual model. What the configuration says stands.
+    usual model. of_cores: share of them that this model may have, 0..1. What the configuration says stands.
     """
     model, cameras = config.model, len(config.camera)
     if model.device.startswith("cuda") or any(not timing.on_cpu for timing in measured):
@@ -46,8 +48,8 @@ def workers_for(config: Config, measured: Sequence[Timing] = ()) -> tuple[int, i
         )
     limit = cameras if config.run.policy == "newest" else max(1, int(cores()))
     limit = max(1, min(limit, available_bytes() // _WORKER_BYTES))
-    workers = model.workers or max(1, min(round(cores() * share), limit))
-    threads = max(1, round(cores() * share / workers))
+    workers = model.workers or max(1, min(round(cores() * of_cores * share), limit))
+    threads = max(1, round(cores() * of_cores * share / workers))
     more = [timing.seconds[1] for timing in measured if timing.threads > 1]
     if measured and (not more or measured[0].seconds[1] < _WORTH_IT * min(more)):
         threads = 1

@@ -121,6 +121,16 @@ class Plan:
         """Names of environment variables that no process starts with."""
         return frozenset(name for process in self.processes for name in process.secrets)
 
+    @cached_property
+    def detectors(self) -> dict[str, str]:
+        """Camera → the process with which its detect path ends."""
+        return {
+            camera: process.name
+            for process in self.processes
+            if process.delivers and DETECT in process.paths
+            for camera in process.cameras
+        }
+
     @property
     def files(self) -> tuple[str, ...]:
         """Paths of files that are kept as they are at the start, each once."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -31,6 +31,7 @@ class PostprocessConfig:
     classes: list[str] | None = None  # class names to keep; None: all
     iou_threshold: float | None = None  # 0..1, of NMS within a class
     max_detections: int | None = None  # of one frame, 1..1000
+    labels: tuple[int, ...] | None = None  # of the run for each of the model's; None: the same
 
 
 class Postprocess(Stage):
@@ -43,6 +44,8 @@ class Postprocess(Stage):
         super().__init__(config)
         self._facts = Facts.from_json(config.facts)
         self._options = _options(config, self._facts)
+        same = config.labels is None or config.labels == tuple(range(len(config.labels)))
+        self._labels = None if same else np.array(config.labels, np.int32)
 
     @classmethod
     def check(cls, config: PostprocessConfig) -> None:
@@ -64,6 +67,8 @@ class Postprocess(Stage):
         self._count(found, info.camera)
         if info.truth is not None:
             self._judge(found, info.truth, info.camera)
+        if self._labels is not None:
+            found = replace(found, labels=self._labels[found.labels])
         return Result(info=info, detections=found, model_id=output.model_id)
 
     def _count(self, found: Detections, camera: str) -> None:
