@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import sys
@@ -18,6 +17,7 @@ from pipeline import config as configuration
 from pipeline import doctor as health
 from pipeline import signals, terminal
 from pipeline.chatter import listening
+from pipeline.demo import demo_config, follows
 from pipeline.errors import ConfigError, ManyeyesError, ResourceError
 from pipeline.live import LiveTable, health_table, speed_table
 from pipeline.memory import check_room
@@ -72,23 +72,11 @@ def demo(
 
     Example: manyeyes demo --seconds 30 --cameras 8
     """
-    follow = importlib.util.find_spec("trackers") is not None
-    if not follow:
+    config = demo_config(cameras, seconds, output, window=window)
+    if not follows():
         _progress("objects are not followed: pip install 'manyeyes[track]'")
-    sources = [
-        f"synthetic://?seed={seed}&size=640x360&rate={8 if cameras > 2 else 15}"
-        for seed in range(1, cameras + 1)
-    ]
-    config = configuration.from_sources(
-        sources,
-        events=output / "events.jsonl",
-        video=output,
-        window=window,
-        seconds=seconds,
-        track=follow,
-    )
     _run(config)
-    Console().print(f"annotated videos and events.jsonl are in {output}/")
+    Console().print(f"annotated videos, events.jsonl and happenings.jsonl are in {output}/")
 
 
 @app.command()

@@ -10,147 +10,121 @@ import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
-from pipeline import mistakes, redaction
+from pipeline import redaction
 from pipeline.errors import ConfigError
 from pipeline.fields import no_json
+from pipeline.mistakes import SHARE, sentence
+from pipeline.scenery import LineConfig, TrackConfig, ZoneConfig, check_places
+from pipeline.section import BOOL, CLASS, NAME, NAMED, Section, Share, Size, field
 from pipeline.sources import check_path, located, name_of
 
-_NAME = r"^[A-Za-z0-9_-]{1,64}$"
-_NAMED = "1 to 64 of the characters A-Z a-z 0-9 _ -"
-_CLASS = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
-_BOOL = "true or false"
-_SHARE = mistakes.SHARE
 
-
-def _field(default: Any, wanted: str, **limits: Any) -> Any:
-    return Field(default, description=wanted, **limits)
-
-
-Size = tuple[Annotated[int, Field(ge=2, le=32768)], Annotated[int, Field(ge=2, le=32768)]]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class RunConfig(_Section):
+class RunConfig(Section):
     """`[run]`."""
 
-    policy: Literal["newest", "every"] = _field("newest", "'newest' or 'every'")
-    seconds: float | None = _field(None, "a number of seconds > 0", gt=0)  # None: until stopped
-    directory: Path | None = _field(None, "a folder")  # None: one of its own
-    strict: bool = _field(False, _BOOL)  # a source that can't be opened at start ends the run
+    policy: Literal["newest", "every"] = field("newest", "'newest' or 'every'")
+    seconds: float | None = field(None, "a number of seconds > 0", gt=0)  # None: until stopped
+    directory: Path | None = field(None, "a folder")  # None: one of its own
+    strict: bool = field(False, BOOL)  # a source that can't be opened at start ends the run
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """`[model]`. What is None is what the bundle says; 0 is what fits the host."""
 
-    path: Path | None = _field(None, "the path of a model bundle")  # load() puts the demo model in
-    engine: Literal["auto", "torchscript", "onnx", "stub"] = _field(
+    path: Path | None = field(None, "the path of a model bundle")  # load() puts the demo model in
+    engine: Literal["auto", "torchscript", "onnx", "stub"] = field(
         "auto", "'auto', 'torchscript', 'onnx' or 'stub'"
     )
-    device: str = _field(
+    device: str = field(
         "auto", "'auto', 'cpu', 'cuda' or 'cuda:N'", pattern=r"^(auto|cpu|cuda(:\d+)?)$"
     )
-    precision: Literal["auto", "fp32", "fp16", "bf16"] = _field(
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = field(
         "auto", "'auto', 'fp32', 'fp16' or 'bf16'"
     )
-    max_batch: int = _field(
-        0, "a whole number within 0..256 (0: as the model allows)", ge=0, le=256
-    )
-    workers: int = _field(0, "a whole number within 0..64 (0: chosen for the host)", ge=0, le=64)
-    threads: int = _field(0, "a whole number within 0..256 (0: chosen for the host)", ge=0, le=256)
-    cuda_graphs: bool = _field(False, _BOOL)  # for small models on CUDA: one launch a batch
-    sha256: str | None = _field(None, "64 hexadecimal digits", pattern="^[0-9a-fA-F]{64}$")
-    score_threshold: Share | None = _field(None, _SHARE)
-    iou_threshold: Share | None = _field(None, _SHARE)
-    max_detections: int | None = _field(None, "a whole number within 1..1000", ge=1, le=1000)
-    per_class: dict[str, Share] = _field({}, _SHARE)  # score thresholds by class name
-    classes: tuple[str, ...] | None = _field(None, "a list of class names", min_length=1)
+    max_batch: int = field(0, "a whole number within 0..256 (0: as the model allows)", ge=0, le=256)
+    workers: int = field(0, "a whole number within 0..64 (0: chosen for the host)", ge=0, le=64)
+    threads: int = field(0, "a whole number within 0..256 (0: chosen for the host)", ge=0, le=256)
+    cuda_graphs: bool = field(False, BOOL)  # for small models on CUDA: one launch a batch
+    sha256: str | None = field(None, "64 hexadecimal digits", pattern="^[0-9a-fA-F]{64}$")
+    score_threshold: Share | None = field(None, SHARE)
+    iou_threshold: Share | None = field(None, SHARE)
+    max_detections: int | None = field(None, "a whole number within 1..1000", ge=1, le=1000)
+    per_class: dict[str, Share] = field({}, SHARE)  # score thresholds by class name
+    classes: tuple[str, ...] | None = field(None, "a list of class names", min_length=1)
 
 
-class PreprocessConfig(_Section):
+class PreprocessConfig(Section):
     """`[preprocess]`."""
 
-    workers: int = _field(1, "a whole number within 1..64", ge=1, le=64)
+    workers: int = field(1, "a whole number within 1..64", ge=1, le=64)
 
 
-class TrackConfig(_Section):
-    """`[track]`: objects are followed where this section is. What is None is the tracker's own."""
-
-    type: Literal["bytetrack", "ocsort"] = _field("bytetrack", "'bytetrack' or 'ocsort'")
-    lost_s: float = _field(2.0, "a number of seconds within 0.1..60", ge=0.1, le=60)  # unseen
-    confirm_frames: int | None = _field(None, "a whole number within 1..30", ge=1, le=30)
-    new_score: Share | None = _field(None, _SHARE)  # begins an object; None: each that is found
-
-
-class RenderConfig(_Section):
+class RenderConfig(Section):
     """`[render]`."""
 
-    max_age_ms: float = _field(500.0, "a number of milliseconds >= 0", ge=0)
-    clock: bool = _field(True, _BOOL)
-    fps: bool = _field(True, _BOOL)
+    max_age_ms: float = field(500.0, "a number of milliseconds >= 0", ge=0)
+    clock: bool = field(True, BOOL)
+    fps: bool = field(True, BOOL)
 
 
-class MetricsConfig(_Section):
+class MetricsConfig(Section):
     """`[metrics]`. After `load`, port is None where metrics are not wanted."""
 
-    host: str = _field("127.0.0.1", "an address of this host", min_length=1)
-    enabled: bool = _field(True, _BOOL)
-    port: int | None = _field(9108, "a port within 0..65535 (0: any free one)", ge=0, le=65535)
+    host: str = field("127.0.0.1", "an address of this host", min_length=1)
+    enabled: bool = field(True, BOOL)
+    port: int | None = field(9108, "a port within 0..65535 (0: any free one)", ge=0, le=65535)
 
 
-class CameraConfig(_Section):
+class CameraConfig(Section):
     """One `[[camera]]`. What is None is left to the reader of the source."""
 
-    name: str = _field(..., _NAMED, pattern=_NAME)
-    source: str | int = _field(..., "a URL, a path, or the index of a webcam")
-    model: Path | None = _field(None, "the path of a model bundle")  # None: that of [model]
-    credentials: str | None = _field(
+    name: str = field(..., NAMED, pattern=NAME)
+    source: str | int = field(..., "a URL, a path, or the index of a webcam")
+    model: Path | None = field(None, "the path of a model bundle")  # None: that of [model]
+    credentials: str | None = field(
         None,
         "a NAME, with NAME_USER and NAME_PASSWORD in the environment",
         pattern=r"^[A-Za-z_]\w*$",
     )
-    max_fps: float | None = _field(None, "a number of frames a second > 0", gt=0)
-    max_size: Size | None = _field(None, "[width, height] in px, each within 2..32768")
-    loop: bool | None = _field(None, _BOOL)
-    realtime: bool | None = _field(None, _BOOL)  # a file at the rate of its own clock
-    decode: Literal["all", "reference", "keyframes"] | None = _field(
+    max_fps: float | None = field(None, "a number of frames a second > 0", gt=0)
+    max_size: Size | None = field(None, "[width, height] in px, each within 2..32768")
+    loop: bool | None = field(None, BOOL)
+    realtime: bool | None = field(None, BOOL)  # a file at the rate of its own clock
+    decode: Literal["all", "reference", "keyframes"] | None = field(
         None, "'all', 'reference' or 'keyframes'"
     )  # what of a stream is decoded; few pictures cost less
-    reader: Literal["av", "opencv"] | None = _field(None, "'av' or 'opencv'")
-    transport: Literal["tcp", "udp"] | None = _field(None, "'tcp' or 'udp'")
+    reader: Literal["av", "opencv"] | None = field(None, "'av' or 'opencv'")
+    transport: Literal["tcp", "udp"] | None = field(None, "'tcp' or 'udp'")
 
 
-SinkType = Literal["events", "video", "snapshot", "window", "null", "custom"]
-_SINKS = "'events', 'video', 'snapshot', 'window', 'null' or 'custom'"
+SinkType = Literal["events", "happenings", "video", "snapshot", "window", "null", "custom"]
+_SINKS = "'events', 'happenings', 'video', 'snapshot', 'window', 'null' or 'custom'"
 
 
-class SinkConfig(_Section):
+class SinkConfig(Section):
     """One `[[sink]]`: every key that is not here is an option of the sink's own class."""
 
-    type: SinkType = _field(..., _SINKS)
-    name: str | None = _field(None, _NAMED, pattern=_NAME)
-    run: str | None = _field(None, "'package.module:Class'", pattern=_CLASS)
-    options: dict[str, Any] = {}
+    type: SinkType = field(..., _SINKS)
+    name: str | None = field(None, NAMED, pattern=NAME)
+    run: str | None = field(None, "'package.module:Class'", pattern=CLASS)
+    options: dict[str, Any] = field({}, "a table")
 
 
-class StageConfig(_Section):
+class StageConfig(Section):
     """One `[[stage]]` of somebody else."""
 
-    name: str = _field(..., _NAMED, pattern=_NAME)
-    run: str = _field(..., "'package.module:Class'", pattern=_CLASS)
-    after: Literal["capture", "postprocess"] = _field("capture", "'capture' or 'postprocess'")
-    path: Literal["detect", "view", "both"] = _field("both", "'detect', 'view' or 'both'")
-    config: dict[str, Any] = _field({}, "a table")
+    name: str = field(..., NAMED, pattern=NAME)
+    run: str = field(..., "'package.module:Class'", pattern=CLASS)
+    after: Literal["capture", "postprocess"] = field("capture", "'capture' or 'postprocess'")
+    path: Literal["detect", "view", "both"] = field("both", "'detect', 'view' or 'both'")
+    config: dict[str, Any] = field({}, "a table")
 
 
-class Config(_Section):
+class Config(Section):
     """A whole run. Made by `load` and `from_sources`, which check what a field can't."""
 
     run: RunConfig = RunConfig()
@@ -159,9 +133,11 @@ class Config(_Section):
     track: TrackConfig | None = None
     render: RenderConfig = RenderConfig()
     metrics: MetricsConfig = MetricsConfig()
-    camera: tuple[CameraConfig, ...] = _field((), "tables, each under [[camera]]")
-    sink: tuple[SinkConfig, ...] = _field((), "tables, each under [[sink]]")
-    stage: tuple[StageConfig, ...] = _field((), "tables, each under [[stage]]")
+    camera: tuple[CameraConfig, ...] = field((), "tables, each under [[camera]]")
+    sink: tuple[SinkConfig, ...] = field((), "tables, each under [[sink]]")
+    stage: tuple[StageConfig, ...] = field((), "tables, each under [[stage]]")
+    zone: tuple[ZoneConfig, ...] = field((), "tables, each under [[zone]]")
+    line: tuple[LineConfig, ...] = field((), "tables, each under [[line]]")
 
 
 class Overrides(TypedDict, total=False):
@@ -260,7 +236,7 @@ def _validate(raw: dict[str, Any], file: str, folder: Path) -> Config:
         config = Config.model_validate_json(json.dumps(raw, default=no_json), strict=True)
     except ValidationError as error:
         raise ConfigError(
-            mistakes.sentence(error, raw, file, Config)
+            sentence(error, raw, file, Config)
         ) from None  # its text repeats the input
     _check_whole(config, file)
     cameras = tuple(
@@ -298,6 +274,7 @@ def _check_whole(config: Config, file: str) -> None:
     ):
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ConfigError(f"{file}: {kind} {twice!r}: the name is used twice; give one another")
+    check_places(config.zone, config.line, [camera.name for camera in config.camera], file)
     for camera in config.camera:
         if config.run.policy == "every" and camera.max_fps is not None:
             raise ConfigError(

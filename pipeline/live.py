@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.doctor import Row
+from pipeline.happened import happened_tables
 from pipeline.ledger import quantile_s
 from pipeline.metrics import Rates
 from pipeline.speed import Speed
@@ -76,6 +77,8 @@ class LiveTable:
         for camera in supervisor.plan.cameras if self._lived_s else ():
             fps[camera] = supervisor.totals[camera, "detect"].delivered / self._lived_s
         self._console.print(cameras_table(supervisor, fps))
+        for table in happened_tables(supervisor, _table):
+            self._console.print(table)
         self._console.print(ledger_table(supervisor))
         if supervisor.sink_totals:
             self._console.print(sinks_table(supervisor))

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from pipeline.detections import Detections, Fit
 from pipeline.errors import FrameError
+from pipeline.happenings import Happening
 
 MAX_MESSAGE_BYTES = 64 * 1024
 MAX_ARRAYS = 16  # of one message
@@ -142,11 +143,12 @@ class Output:
 
 @dataclass(slots=True, kw_only=True)
 class Result:
-    """What was found in one frame. `model_id` tells which model said so."""
+    """What was found in one frame, and what happened. `model_id` tells which model said so."""
 
     info: FrameInfo
     detections: Detections
     model_id: str = ""
+    happenings: tuple[Happening, ...] = ()  # at most MAX_PER_RESULT
 
 
 Message = Frame | Tensor | Output | Result

@@ -38,6 +38,14 @@ _RATE_WINDOW_S = 5.0
 _STUCK_S = 10.0  # a supervisor whose loop has not turned for so long is not alive
 _EDGES_SHOWN = slice(0, None, 3)  # a third of the ledger's cells: 4 a decade are enough for a graph
 
+# Counters of stages that are metrics of their own: first part of the name → metric, help, other parts
+_COUNTERS = {
+    "detections": ("detections", "Detections by class", ("label",)),
+    "crossed": ("crossings", "Crossings of lines", ("line", "direction", "label")),
+    "entered": ("zone_entered", "Objects that entered a zone", ("zone",)),
+    "left": ("zone_left", "Objects that left it; entered - left are inside", ("zone",)),
+}
+
 
 class Run(Protocol):
     """What the exporter looks at; the supervisor."""
@@ -258,9 +266,10 @@ class LedgerCollector(Collector):
         yield from (up, latency, fps)
 
     def _counters(self) -> Iterator[Metric]:
-        detections = CounterMetricFamily(
-            "manyeyes_detections", "Detections by class", labels=["camera", "label"]
-        )
+        families = {
+            kind: CounterMetricFamily(f"manyeyes_{name}", text, labels=["camera", *labels])
+            for kind, (name, text, labels) in _COUNTERS.items()
+        }
         others = CounterMetricFamily(
             "manyeyes_stage_events", "What stages count", labels=["stage", "camera", "event"]
         )
@@ -268,12 +277,12 @@ class LedgerCollector(Collector):
         for spec in self._run.plan.processes:
             for name, camera in product(spec.counters, spec.cameras):
                 n = ledger.counted(spec.name, name, camera)
-                kind, _, label = name.partition(":")
-                if kind == "detections":
-                    detections.add_metric([camera, label], n)
-                else:
+                kind, *labels = name.split(":")
+                if kind not in families:
                     others.add_metric([spec.name, camera, name], n)
-        yield from (detections, others)
+                elif n or kind == "detections":  # a place belongs to one camera, its name to all
+                    families[kind].add_metric([camera, *labels], n)
+        yield from (*families.values(), others)
 
 
 def _add(family: HistogramMetricFamily, labels: list[str], cells: Any, total: float) -> None:

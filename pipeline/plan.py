@@ -6,18 +6,20 @@ what they count, and what is wrong with their configuration.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from pipeline.chains import Chain, chains_of, classes_of
-from pipeline.config import CameraConfig, Config, ModelConfig, SinkConfig, StageConfig, TrackConfig
+from pipeline.config import CameraConfig, Config, ModelConfig, SinkConfig, StageConfig
 from pipeline.draft import Draft, PlannedSink, depths_of
 from pipeline.errors import ConfigError
 from pipeline.fields import check_fields
 from pipeline.ledger import DETECT, PATHS, VIEW
 from pipeline.messages import Frame, Result
 from pipeline.runner import build
+from pipeline.scenery import TrackConfig
 from pipeline.wiring import Plan, load, signature
 
 SOURCE_FOR = "stages.capture.choose:source_for"
@@ -25,9 +27,11 @@ PREPROCESS = "stages.preprocess:Preprocess"
 INFERENCE = "stages.inference:Inference"
 POSTPROCESS = "stages.postprocess:Postprocess"
 TRACK = "stages.track.stage:Track"
+SCENE = "stages.scene.stage:Scene"
 RENDER = "stages.render:Render"
 SINKS = {
     "events": "stages.sinks.events:Events",
+    "happenings": "stages.sinks.happenings:Happenings",
     "video": "stages.sinks.video:Video",
     "snapshot": "stages.sinks.snapshot:Snapshot",
     "window": "stages.sinks.window:Window",
@@ -35,8 +39,14 @@ SINKS = {
 }
 
 
-def make(config: Config) -> Plan:
-    """The plan of a run. Starts nothing, loads no model. Raises ConfigError."""
+_GONE_S = 1.0  # after its tracker has given it up, an object is gone
+
+
+def make(config: Config, run_id: str | None = None) -> Plan:
+    """The plan of a run. Starts nothing, loads no model. Raises ConfigError.
+
+    run_id: goes with ids of objects to the outside; None: a new one.
+    """
     chains = chains_of(config)
     classes = classes_of(chains)
     # without any the results still have to end somewhere
@@ -56,8 +66,11 @@ def make(config: Config) -> Plan:
     for stage in (stage for stage in config.stage if stage.after == "capture"):
         detect, view = _insert_frames(draft, stage, detect, view, viewed=view_hz is not None)
     last = tuple(_add_chain(draft, detect, chain, classes) for chain in chains)
-    if config.track is not None:
-        last = _add_track(draft, config.track, chains, last)
+    happens = config.zone or config.line or any(s.type == "happenings" for s in config.sink)
+    if config.track is not None or happens:
+        last = _add_track(draft, config.track or TrackConfig(), chains, last)
+    if happens:
+        last = _add_scene(draft, classes, last, run_id or secrets.token_hex(4))
     for stage in (stage for stage in config.stage if stage.after == "postprocess"):
         last = _insert_results(draft, stage, last)
     if view_hz is not None:
@@ -246,6 +259,24 @@ def _add_track(
     for producer in last:
         draft.edge(producer, "track", draft.depths.results, draft.result_sinks)
     return ("track",)
+
+
+def _add_scene(
+    draft: Draft, classes: tuple[str, ...], last: tuple[str, ...], run_id: str
+) -> tuple[str, ...]:
+    config = draft.config
+    fields = {
+        "classes": list(classes),
+        "zones": [zone.model_dump(mode="json") for zone in config.zone],
+        "lines": [line.model_dump(mode="json") for line in config.line],
+        "run": run_id,
+        "gone_s": (config.track or TrackConfig()).lost_s + _GONE_S,
+        "live": config.run.policy == "newest",
+    }
+    draft.add("scene", SCENE, fields, role="stage", paths=draft.result_sinks)
+    for producer in last:
+        draft.edge(producer, "scene", draft.depths.results, draft.result_sinks)
+    return ("scene",)
 
 
 def _inference(chain: Chain, facts: str) -> dict[str, Any]:

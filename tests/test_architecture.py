@@ -29,11 +29,12 @@ OWNERS = {
     "pydantic": [
         "pipeline.config",
         "pipeline.mistakes",
+        "pipeline.section",
         "pipeline.fields",
         "stages.training.settings",
     ],
     "typer": ["pipeline.cli", "stages.training.commands"],
-    "rich": ["pipeline.cli", "pipeline.live", TRAINING],
+    "rich": ["pipeline.cli", "pipeline.live", "pipeline.happened", TRAINING],
     "torch": [
         "stages.inference",
         "stages.detector.engines",
@@ -64,6 +65,7 @@ CONTRACT = {
     "pipeline.messages",
     "pipeline.detections",
     "pipeline.clock",
+    "pipeline.happenings",
     "pipeline.errors",
     "pipeline.redaction",
 }

@@ -20,6 +20,7 @@ from command import BOUND_S
 from pipeline import cli, config
 
 CAMERA = '[[camera]]\nname = "gate"\nsource = "synthetic://?seed=1&size=320x180"\n'
+ZONE = '[[zone]]\nname = "door"\ncamera = "gate"\npolygon = [[0.1, 0.1], [0.5, 0.1], [0.1, 0.5]]\n'
 QUIET = "[metrics]\nenabled = false\n"
 
 
@@ -86,6 +87,25 @@ BAD = {
     "objects that are lost for too long": (
         CAMERA + "[track]\nlost_s = 900\n",
         "[track]: lost_s must be a number of seconds within 0.1..60, got 900",
+    ),
+    "zone of no camera": (
+        CAMERA + ZONE.replace('"gate"', '"gaet"'),
+        "run.toml: zone 'door': there is no camera 'gaet'; did you mean 'gate'?",
+    ),
+    "zone twice": (CAMERA + ZONE + ZONE, "run.toml: zone 'door': the name is used twice for"),
+    "zone of two points": (
+        CAMERA + ZONE.replace(", [0.1, 0.5]", ""), "zone 'door': polygon must have 3 points or more",
+    ),
+    "zone that is no polygon": (
+        CAMERA + ZONE.replace("[0.1, 0.5]", "0.5"), "zone 'door': polygon", "a list of points [x, y]",
+    ),
+    "zone of an unknown class": (
+        CAMERA + ZONE + 'classes = ["persons"]\n',
+        "zone 'door': classes: the model has no class 'persons'; did you mean 'person'?",
+    ),
+    "line through one point": (
+        CAMERA + '[[line]]\nname = "kerb"\ncamera = "gate"\npoints = [[0.5, 0.5]]\n',
+        "line 'kerb': points must be two, got 1",
     ),
     "unknown sink": (
         CAMERA + '[[sink]]\ntype = "event"\n', "run.toml: sink 'event': type must be 'events'",

@@ -35,7 +35,7 @@ def commands(program, page=README):
     return [line for line in [*lines, *inline] if line.startswith(f"{program} ")]
 
 
-STREET, OBJECTS, BLUR = blocks("toml")
+STREET, OBJECTS, PLACES, BLUR = blocks("toml")
 STAGE, STAGE_TEST = blocks("python")
 
 
@@ -131,6 +131,20 @@ def test_the_objects(tmp_path, monkeypatch):
     drawn = manyeyes("graph", "objects.toml")
     assert (drawn.returncode, drawn.stderr) == (0, "")
     assert "─► track" in drawn.stdout
+
+
+def test_the_places_and_what_happens_there(tmp_path, monkeypatch):
+    """On a rendered camera, with lines of exactly the keys that are shown."""
+    text = PLACES.replace("street.mp4", "synthetic://?seed=1&frames=40")
+    (tmp_path / "places.toml").write_text("[metrics]\nenabled = false\n" + text)
+    monkeypatch.chdir(tmp_path)
+    done = manyeyes("run", "places.toml", "--policy", "every")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in Path("happenings.jsonl").read_text().splitlines()]
+    shown = json.loads(blocks("json")[1])
+    crossed = next(line for line in lines if line["kind"] == "crossed")
+    assert list(shown) == list(crossed)
+    assert {line["kind"] for line in lines} >= {"appeared", "crossed", "entered"}
 
 
 def test_the_event_shown_has_the_keys_of_a_real_one(mypkg):

@@ -171,8 +171,8 @@ def test_the_smallest_configuration_has_the_demo_model_and_metrics_on_this_host(
         ),
         (
             GATE + '[[sink]]\ntype = "evnts"',
-            "sink 'evnts': type must be 'events', 'video', 'snapshot', 'window', 'null' or "
-            "'custom', got 'evnts'",
+            "sink 'evnts': type must be 'events', 'happenings', 'video', 'snapshot', 'window', "
+            "'null' or 'custom', got 'evnts'",
         ),
         (
             GATE + '[[sink]]\ntype = "custom"',

@@ -24,6 +24,7 @@ from pipeline.codec import (
 )
 from pipeline.detections import Detections, Fit
 from pipeline.errors import FrameError, MessageError
+from pipeline.happenings import Happening
 from pipeline.messages import (
     ALIGN_BYTES,
     MAX_MESSAGE_BYTES,
@@ -70,6 +71,15 @@ MESSAGES = {
         info=INFO._replace(t_wall_ns=-86_400_000_000_000), format="bgr24", pixels=BGR
     ),
     "result": Result(info=FULL_INFO, detections=FOUND, model_id="m"),
+    "result with happenings": Result(
+        info=INFO,
+        detections=FOUND,
+        happenings=(
+            Happening("crossed", "5f3a", 7, "car", 0.9, (0.0, 0.0, 4.0, 2.0), "kerb", "in"),
+            Happening("crowded", "5f3a", -1, "", 0.0, (0.0,) * 4, "door", "", 3, 0.0),
+            Happening("left", "5f3a", 7, "тüр", 0.5, (0.0, 1.5, 4.0, 2.0), "door", "", 0, 2.5),
+        ),
+    ),
     "empty result": Result(info=INFO, detections=Detections.empty()),
 }
 

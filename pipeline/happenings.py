@@ -1,0 +1,101 @@
+"""What happened: the one record that scenes make of results, and its forms on the wire and outside.
+
+A happening travels inside the Result of the frame that it was seen in, so that it is accounted for as
+results are, and nobody sees it before or without them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, NamedTuple, get_args
+
+VERSION = 1
+MAX_PER_RESULT = 128  # of about 150 bytes each; a message has room for 64 KiB
+
+Kind = Literal[
+    "appeared",  # an object
+    "gone",  # it was not seen for too long; seconds: how long it was there
+    "entered",  # a zone; who is first seen inside has entered, too
+    "left",  # it, or is gone; seconds: how long it was inside
+    "loitering",  # inside for longer than the zone's limit; seconds
+    "crowded",  # more in a zone than its limit; total
+    "uncrowded",  # no more than that again; total
+    "crossed",  # a line, in a direction
+]
+KINDS: tuple[str, ...] = get_args(Kind)
+
+
+class Happening(NamedTuple):
+    """Something that happened; camera, frame and time are those of its Result."""
+
+    kind: Kind
+    run: str  # id of the run, since ids of objects are its own
+    object: int  # id of the track that was its first; -1: of nobody alone
+    label: str  # name of its class; "": of nobody alone
+    score: float
+    xyxy: tuple[float, float, float, float]  # px of the source frame, where it was seen last
+    place: str = ""  # name of the zone or the line
+    direction: str = ""
+    total: int = 0
+    seconds: float = 0.0
+
+
+def to_rows(happenings: tuple[Happening, ...]) -> tuple[tuple[Any, ...], ...]:
+    """As numbers and text, for the codec."""
+    return tuple((KINDS.index(h.kind), *h[1:5], *h.xyxy, *h[6:]) for h in happenings)
+
+
+def from_rows(rows: Any) -> tuple[Happening, ...]:
+    """Back from rows of strangers. Raises ValueError or TypeError for what can't be one."""
+    if type(rows) is not list or len(rows) > MAX_PER_RESULT:
+        raise ValueError("no list of happenings")
+    return tuple(map(_from_row, rows))
+
+
+_TYPES = (int, str, int, str, float, float, float, float, float, str, str, int, float)
+
+
+def _from_row(row: Any) -> Happening:
+    if type(row) is not list or tuple(map(type, row)) != _TYPES:
+        raise TypeError(f"no happening: {row!r:.100}")
+    kind, run, track, label, score, x1, y1, x2, y2, place, direction, total, seconds = row
+    numbers = (score, x1, y1, x2, y2, seconds)
+    if not 0 <= kind < len(KINDS) or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"no happening: {row!r:.100}")
+    name: Any = KINDS[kind]
+    box = (x1, y1, x2, y2)
+    return Happening(name, run, track, label, score, box, place, direction, total, seconds)
+
+
+def to_json(
+    happening: Happening, number: int, *, camera: str, frame_id: int, time: str
+) -> dict[str, Any]:
+    """As the world gets to see it; number: its place among those of its frame; time: UTC, ISO 8601.
+
+    `id` is the same each time that the frame is looked at, so that who gets one twice can tell.
+    """
+    document: dict[str, Any] = {
+        "version": VERSION,
+        "id": f"{happening.run}-{camera}-{frame_id}-{number}",
+        "run": happening.run,
+        "kind": happening.kind,
+        "camera": camera,
+        "frame_id": frame_id,
+        "time": time,
+    }
+    if happening.object >= 0:
+        document |= {
+            "object": happening.object,
+            "label": happening.label,
+            "score": round(happening.score, 4),
+            "xyxy": [round(edge, 2) for edge in happening.xyxy],
+        }
+    if happening.place:
+        document["place"] = happening.place
+    if happening.kind == "crossed":
+        document["direction"] = happening.direction
+    if happening.kind in ("crowded", "uncrowded"):
+        document["count"] = happening.total
+    if happening.kind in ("gone", "left", "loitering"):
+        document["seconds"] = round(happening.seconds, 3)
+    return document

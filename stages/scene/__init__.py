@@ -1,0 +1,1 @@
+"""What objects do in places: a stage on results that were tracked."""

@@ -1,0 +1,134 @@
+"""Who is in the scene: objects over the switches of their tracks, until they are gone. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pipeline.detections import Detections
+
+STITCH_NS = 1_000_000_000  # a track that begins so soon after another ended may be its heir
+_REACH = 0.75  # of the box's height: how far from where the other would be by now
+_ALIKE = 1.5  # at most so many times as high or as low
+_SMOOTH = 0.5  # weight of the newest step in the velocity
+
+
+@dataclass(slots=True, eq=False)
+class Object:
+    """One object, with what the places of the scene remember of it."""
+
+    id: int  # the track that it was first
+    label: int
+    first_ns: int
+    seen_ns: int
+    score: float
+    xyxy: Any  # float64 (4,), px
+    velocity: Any  # float64 (2,), px a second
+    inside: dict[str, Inside] = field(default_factory=dict)  # by zone
+    beside: dict[str, Beside] = field(default_factory=dict)  # by line
+
+    @property
+    def height_px(self) -> float:
+        """Of its box, at least a pixel."""
+        return max(1.0, float(self.xyxy[3] - self.xyxy[1]))
+
+    def see(self, xyxy: Any, label: int, score: float, t_ns: int) -> None:
+        """It is here now."""
+        seconds = (t_ns - self.seen_ns) / 1e9
+        moved = (xyxy[:2] + xyxy[2:] - self.xyxy[:2] - self.xyxy[2:]) / 2
+        self.velocity = (1 - _SMOOTH) * self.velocity + _SMOOTH * moved / seconds
+        self.xyxy, self.label, self.score, self.seen_ns = xyxy, label, score, t_ns
+
+
+@dataclass(slots=True)
+class Inside:
+    """A stay in a zone."""
+
+    since_ns: int
+    loitered: bool = False
+
+
+@dataclass(slots=True)
+class Beside:
+    """Where an object is as seen from a line."""
+
+    side: int  # of which it was last for sure; +1: right, -1: left, 0: it began on the line
+    to_right_px: float  # of its last point
+    along: float
+    met_along: float = 0.5  # where its way last met the line's
+
+
+class Objects:
+    """The objects of one camera.
+
+    gone_s: who is not seen for longer is gone. stitches: whether tracks may break.
+    """
+
+    def __init__(self, gone_s: float, *, stitches: bool = True) -> None:
+        self._gone_ns = int(gone_s * 1e9)
+        self._stitches = stitches
+        self._by_track: dict[int, Object] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_track)
+
+    def update(
+        self, tracked: Detections, t_ns: int
+    ) -> tuple[list[Object], list[Object], list[Object]]:
+        """Who is here, in the order of the boxes that have an id; who of them is new; who is gone.
+
+        A new track may be an object that is known: its tracker lost it a moment ago, here, and took it
+        for another. Then the object goes on, with all that is remembered of it.
+        """
+        ids = np.asarray(tracked.track_ids)
+        boxes, labels = tracked.xyxy.astype(np.float64), tracked.labels.tolist()
+        places = np.flatnonzero(ids >= 0).tolist()
+        known = [i for i in places if int(ids[i]) in self._by_track]
+        for i in known:
+            one = self._by_track[int(ids[i])]
+            one.see(boxes[i], labels[i], float(tracked.scores[i]), t_ns)
+        new = []
+        for i in places:
+            track = int(ids[i])
+            if track in self._by_track:
+                continue
+            heir_of = self._lost(boxes[i], labels[i], t_ns) if self._stitches else None
+            if heir_of is None:
+                one = Object(
+                    track, labels[i], t_ns, t_ns, float(tracked.scores[i]), boxes[i], np.zeros(2)
+                )
+                new.append(one)
+            else:
+                one = self._by_track.pop(heir_of)
+                one.see(boxes[i], labels[i], float(tracked.scores[i]), t_ns)
+            self._by_track[track] = one
+        here = [self._by_track[int(ids[i])] for i in places]
+        return here, new, self._take_gone(t_ns)
+
+    def take_all(self) -> list[Object]:
+        """Everybody is gone: the picture is another one."""
+        everybody = list(self._by_track.values())
+        self._by_track.clear()
+        return everybody
+
+    def _lost(self, box: Any, label: int, t_ns: int) -> int | None:
+        """The track of the object that was lost a moment ago and would be here by now."""
+        best, nearest = None, _REACH
+        for track, one in self._by_track.items():
+            lost_s = (t_ns - one.seen_ns) / 1e9
+            if not 0 < lost_s <= STITCH_NS / 1e9 or one.label != label:
+                continue
+            height = max(1.0, float(box[3] - box[1]))
+            if max(height, one.height_px) > _ALIKE * min(height, one.height_px):
+                continue
+            middle = (one.xyxy[:2] + one.xyxy[2:]) / 2 + one.velocity * lost_s
+            away = float(np.hypot(*((box[:2] + box[2:]) / 2 - middle))) / max(height, one.height_px)
+            if away < nearest:
+                best, nearest = track, away
+        return best
+
+    def _take_gone(self, t_ns: int) -> list[Object]:
+        gone = [k for k, one in self._by_track.items() if t_ns - one.seen_ns > self._gone_ns]
+        return [self._by_track.pop(track) for track in gone]

@@ -1,0 +1,210 @@
+"""Scene: what tracked objects do in the zones and at the lines of their cameras."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from pipeline.clock import StreamClock
+from pipeline.detections import Detections
+from pipeline.happenings import MAX_PER_RESULT, Happening
+from pipeline.messages import FrameInfo, Result
+from pipeline.stage import Stage
+from stages.scene.check import check_line, check_zone
+from stages.scene.geometry import anchors
+from stages.scene.objects import Object, Objects
+from stages.scene.places import Line, LineWatch, Seen, Zone, ZoneWatch
+
+TRUE = "true_"  # counters of what objects did whose identity is known
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneConfig:
+    """Which places there are."""
+
+    classes: tuple[str, ...]  # name of each label
+    zones: tuple[dict[str, Any], ...] = ()  # fields of Zone
+    lines: tuple[dict[str, Any], ...] = ()  # fields of Line
+    run: str = "0"  # id of the run
+    gone_s: float = 3.0  # who is not seen for longer is gone
+    live: bool = True  # see StreamClock
+
+    def places(self) -> tuple[list[Zone], list[Line]]:
+        """As the configuration has them; JSON knows no tuples."""
+        return [Zone(**_tuples(z)) for z in self.zones], [Line(**_tuples(z)) for z in self.lines]
+
+
+class Scene(Stage):
+    """Adds to each result what happened in it. A frame that comes again happens once.
+
+    Happenings that one message has no room for travel with the next results of the camera.
+    """
+
+    Config = SceneConfig
+    config: SceneConfig
+
+    def __init__(self, config: SceneConfig) -> None:
+        super().__init__(config)
+        self._zones, self._lines = config.places()
+        self._cameras: dict[str, _Camera] = {}
+
+    @classmethod
+    def check(cls, config: SceneConfig) -> None:
+        """Raises ConfigError for a polygon, a line or a class that can't be."""
+        zones, lines = config.places()
+        for zone in zones:
+            check_zone(zone, config.classes)
+        for line in lines:
+            check_line(line, config.classes)
+
+    @classmethod
+    def counters(cls, config: SceneConfig) -> tuple[str, ...]:
+        """`crossed:<line>:<direction>:<class>`, `entered:<zone>`, `left:<zone>`, and the true ones."""
+        zones, lines = config.places()
+        crossed = [
+            f"crossed:{line.name}:{direction}:{label}"
+            for line in lines
+            for direction in dict.fromkeys((line.to_right, line.to_left))
+            for label in line.classes or config.classes
+        ]
+        of_zones = [f"{kind}:{zone.name}" for zone in zones for kind in ("entered", "left")]
+        names = dict.fromkeys((*crossed, *of_zones))  # of several cameras one name may be used
+        return (*names, *(f"{TRUE}{name}" for name in names if name.startswith("crossed")))
+
+    def process(self, result: Result) -> Result:
+        """The same result with what happened; under a millisecond for usual scenes."""
+        info, camera = result.info, self._camera(result.info)
+        if info.frame_id > camera.frame_id:
+            camera.frame_id = info.frame_id
+            t_ns = camera.clock.tick(info)
+            for seen, place in camera.watch.update(result.detections, t_ns):
+                camera.waiting.append(self._happening(seen, place, info.camera))
+            if info.truth is not None:
+                for seen, place in camera.truth.update(info.truth, t_ns):
+                    if seen.kind == "crossed":
+                        self._count(TRUE, seen, place, info.camera)
+            n = min(len(camera.waiting), MAX_PER_RESULT)
+            camera.happened = tuple(camera.waiting.popleft() for _ in range(n))
+        elif info.frame_id < camera.frame_id:
+            return result
+        return replace(result, happenings=camera.happened)
+
+    def _happening(self, seen: Seen, place: str, camera: str) -> Happening:
+        self._count("", seen, place, camera)
+        by = seen.by
+        return Happening(
+            seen.kind, self.config.run,
+            -1 if by is None else by.id,
+            "" if by is None else self._name(by.label),
+            0.0 if by is None else by.score,
+            (0.0, 0.0, 0.0, 0.0) if by is None else tuple(by.xyxy.tolist()),
+            place, seen.direction, seen.total, seen.seconds,
+        )  # fmt: skip
+
+    def _count(self, prefix: str, seen: Seen, place: str, camera: str) -> None:
+        if seen.kind == "crossed" and seen.by is not None:
+            label = self._name(seen.by.label)
+            self.runtime.count(f"{prefix}crossed:{place}:{seen.direction}:{label}", camera)
+        elif seen.kind in ("entered", "left"):
+            self.runtime.count(f"{prefix}{seen.kind}:{place}", camera)
+
+    def _name(self, label: int) -> str:
+        classes = self.config.classes
+        return classes[label] if 0 <= label < len(classes) else str(label)
+
+    def _camera(self, info: FrameInfo) -> _Camera:
+        camera = self._cameras.get(info.camera)
+        size = (info.width, info.height)
+        if camera is None:
+            camera = self._cameras[info.camera] = _Camera(
+                clock=StreamClock(live=self.config.live),
+                watch=self._watch(info.camera, size),
+                truth=self._watch(info.camera, size, stitches=False),
+            )
+        if camera.watch.size_wh_px != size:  # another picture: nobody is where it was
+            for seen, place in camera.watch.end():
+                camera.waiting.append(self._happening(seen, place, info.camera))
+            camera.watch = self._watch(info.camera, size)
+            camera.truth = self._watch(info.camera, size, stitches=False)
+        return camera
+
+    def _watch(self, camera: str, size_wh_px: tuple[int, int], *, stitches: bool = True) -> _Watch:
+        config = self.config
+
+        def labels(classes: tuple[str, ...] | None) -> frozenset[int]:
+            return frozenset(
+                map(config.classes.index, config.classes if classes is None else classes)
+            )
+
+        return _Watch(
+            size_wh_px=size_wh_px,
+            objects=Objects(config.gone_s, stitches=stitches),
+            zones=[
+                ZoneWatch(zone, size_wh_px, labels(zone.classes))
+                for zone in self._zones
+                if zone.camera == camera
+            ],
+            lines=[
+                LineWatch(line, size_wh_px, labels(line.classes))
+                for line in self._lines
+                if line.camera == camera
+            ],
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Watch:
+    """All places of one camera, for pictures of one size."""
+
+    size_wh_px: tuple[int, int]
+    objects: Objects
+    zones: list[ZoneWatch]
+    lines: list[LineWatch]
+
+    def update(self, tracked: Detections, t_ns: int) -> Iterator[tuple[Seen, str]]:
+        """What happened, each with the name of the place; in order of cause."""
+        if tracked.track_ids is None:
+            return
+        here, new, gone = self.objects.update(tracked, t_ns)
+        yield from ((Seen("appeared", one), "") for one in new)
+        boxes = tracked.xyxy[np.asarray(tracked.track_ids) >= 0]
+        points = {anchor: anchors(boxes, anchor) for anchor in ("feet", "center")}
+        for line in self.lines:
+            at = points[line.line.anchor]
+            yield from ((seen, line.line.name) for seen in line.update(here, at))
+        for zone in self.zones:
+            at = points[zone.zone.anchor]
+            yield from ((seen, zone.zone.name) for seen in zone.update(here, at, t_ns))
+        yield from self._leave(gone)
+
+    def end(self) -> Iterator[tuple[Seen, str]]:
+        """Everybody is gone."""
+        return self._leave(self.objects.take_all())
+
+    def _leave(self, gone: list[Object]) -> Iterator[tuple[Seen, str]]:
+        for zone in self.zones:
+            for one in gone:
+                yield from ((seen, zone.zone.name) for seen in zone.gone(one))
+            yield from ((seen, zone.zone.name) for seen in zone.crowd())
+        for one in gone:
+            yield Seen("gone", one, seconds=(one.seen_ns - one.first_ns) / 1e9), ""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Camera:
+    clock: StreamClock
+    watch: _Watch
+    truth: _Watch  # the same with known identities, where a rendered scene tells them
+    frame_id: int = -1  # of the last frame
+    happened: tuple[Happening, ...] = ()  # in it
+    waiting: deque[Happening] = field(default_factory=deque)
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _tuples(part) for key, part in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,89 @@
+"""The stage: frames that come twice, crowds of happenings, the truth beside, mistakes in places."""
+
+import pytest
+from walks import CLASSES, LEFT_HALF, MIDDLE, line, path, result, scene, walk, zone
+
+from pipeline.errors import ConfigError
+from pipeline.happenings import MAX_PER_RESULT
+from stages.scene.stage import Scene, SceneConfig
+
+
+def test_a_frame_that_comes_twice_happens_once_and_says_the_same():
+    stage = scene(zones=[zone(LEFT_HALF)], run="5f3a")
+    frames = path(1, (120, 60), (50, 60), (120, 60))
+    first = [stage.process(result(n, feet)) for n, feet in enumerate(frames[:2])]
+    again = stage.process(result(1, frames[1]))
+    assert again.happenings == first[1].happenings
+    assert [h.kind for h in again.happenings] == ["entered"]
+    assert stage.process(result(0, frames[0])).happenings == ()
+    assert [h.kind for h in stage.process(result(2, frames[2])).happenings] == ["left"]
+    assert stage.runtime.counts["entered:door", "gate"] == 1
+    assert {h.run for h in again.happenings} == {"5f3a"}
+
+
+def test_the_boxes_stay_as_they_are():
+    one = result(0, {1: (50, 60)})
+    done = scene(zones=[zone(LEFT_HALF)]).process(one)
+    assert done.detections is one.detections
+    assert done.info is one.info
+
+
+def test_what_one_message_has_no_room_for_comes_with_the_next():
+    stage = scene(zones=[zone(LEFT_HALF, f"z{n}") for n in range(5)])
+    feet = {k: (k % 90, 60) for k in range(100)}
+    found = [stage.process(result(n, feet if n == 0 else {})).happenings for n in range(8)]
+    assert [len(one) for one in found[:5]] == [MAX_PER_RESULT] * 4 + [600 - 4 * MAX_PER_RESULT]
+    assert found[6:] == [(), ()]
+    assert sum(h.kind == "entered" for one in found for h in one) == 500
+
+
+def test_places_belong_to_their_camera():
+    stage = scene(zones=[zone(LEFT_HALF)])
+    stage.runtime.cameras = ("gate", "yard")
+    for n in range(2):
+        found = stage.process(result(n, {1: (50, 60)}, camera="yard")).happenings
+        assert "entered" not in [h.kind for h in found]
+
+
+def test_what_was_not_tracked_has_no_objects():
+    one = result(0, {1: (50, 60)})
+    one.detections = type(one.detections)(
+        one.detections.xyxy, one.detections.scores, one.detections.labels
+    )
+    assert scene(zones=[zone(LEFT_HALF)]).process(one).happenings == ()
+
+
+def test_true_crossings_are_counted_beside_the_found_ones():
+    stage = scene(lines=[line(MIDDLE)])
+    for n, feet in enumerate(walk(1, 80, 120)):  # nobody is found there
+        stage.process(result(n, {}, truth=result(n, feet).detections))
+    assert stage.runtime.counts["true_crossed:kerb:in:person", "gate"] == 1
+    assert stage.runtime.counts["crossed:kerb:in:person", "gate"] == 0
+
+
+BOW = [[0.1, 0.1], [0.9, 0.9], [0.9, 0.1], [0.1, 0.9]]
+BAD = {
+    "two points": (zone([[0.1, 0.1], [0.5, 0.5]]), "polygon must have 3 points or more, got 2"),
+    "crosses itself": (zone(BOW), "zone 'door': polygon crosses itself; list its corners in"),
+    "flat": (zone([[0.1, 0.1], [0.5, 0.5], [0.9, 0.9]]), "polygon crosses itself|area"),
+    "tiny": (zone([[0.1, 0.1], [0.101, 0.1], [0.1, 0.101]]), "area of 0.0001 of the picture"),
+    "outside": (
+        zone([[0.1, 0.1], [1.5, 0.1], [0.5, 0.5]]),
+        r"within 0..1, got \[1.5, 0.1\]; divide",
+    ),
+    "negative": (zone([[-0.1, 0.1], [0.5, 0.1], [0.5, 0.5]]), r"got \[-0.1, 0.1\]"),
+    "class": (zone(LEFT_HALF, classes=("persn",)), "no class 'persn'; did you mean 'person'"),
+    "another class": (zone(LEFT_HALF, classes=("dog",)), "it knows person, car"),
+    "line of three": (line([[0, 0], [0.5, 0.5], [1, 1]]), "line 'kerb': points must be two, got 3"),
+    "line of one place": (line([[0.5, 0.5], [0.5, 0.5]]), "0.01 of the picture apart"),
+    "line outside": (line([[0, 0], [640, 360]]), r"got \[640, 360\]; divide px"),
+    "one direction": (line(MIDDLE, to_left="in"), "must be different names, got 'in' twice"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_place_that_can_not_be_is_one_sentence(case):
+    place, words = BAD[case]
+    where = {"zones": (place,)} if "polygon" in place else {"lines": (place,)}
+    with pytest.raises(ConfigError, match=words):
+        Scene.check(SceneConfig(classes=CLASSES, **where))
