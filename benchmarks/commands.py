@@ -22,7 +22,10 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-Model = Annotated[Path | None, typer.Option(help="a model bundle; none: the demo model")]
+Model = Annotated[
+    str | None,
+    typer.Option(help="a name (`manyeyes model list`) or a bundle; none: the demo model"),
+]
 Json = Annotated[bool, typer.Option("--json", help="for programs")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="folder for what is written")]
 RESULTS = Path("out/bench")
@@ -64,10 +67,10 @@ def capacity(
     """
     from benchmarks import capacity as measuring
     from benchmarks import certificate
-    from pipeline.cli import config_of
+    from pipeline.cli import fetched_config
 
     notes = Console(stderr=True)
-    config = config_of(sources or [SCENE], {"model": model} if model else {})
+    config = fetched_config(sources or [SCENE], {"model": model} if model else {})
     if cameras is not None:
         trial = measuring.one(config, cameras, fps=fps, seconds=seconds)
         row = trial.to_json(p99_ms)
@@ -114,13 +117,13 @@ def stages(
     Example: manyeyes bench stages street.toml --seconds 20 -o before
     """
     from benchmarks import breakdown, plots
-    from pipeline.cli import config_of
+    from pipeline.cli import fetched_config
 
     notes = Console(stderr=True)
     plots.pyplot()  # what is not installed is better known now
     _folder(output)
     given: dict[str, Any] = {"model": model, "policy": policy}
-    config = config_of(
+    config = fetched_config(
         sources or [SCENE], {key: value for key, value in given.items() if value is not None}
     )
     document = breakdown.measure(config, seconds, starts)

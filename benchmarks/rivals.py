@@ -34,6 +34,7 @@ from pipeline import config as configuration
 from pipeline.config import SinkConfig
 from pipeline.detections import Detections
 from pipeline.host import CHILD_ENVIRONMENT
+from pipeline.model_path import demo_model
 from stages.detector.matching import match
 
 RATE_HZ = 30
@@ -363,7 +364,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="peers, separated by commas")
     parser.add_argument("--setting", choices=[s.name for s in SETTINGS], help="none: all")
     parser.add_argument("--video", type=Path, help="instead of a rendered scene")
-    parser.add_argument("--model", type=Path, default=configuration.demo_model(), help="a bundle")
+    parser.add_argument("--model", type=Path, default=demo_model(), help="a bundle")
     parser.add_argument("--python", type=Path, help="the interpreter of the peers")
     parser.add_argument("--json", type=Path, help="write the figures into this file, too")
     options = parser.parse_args()

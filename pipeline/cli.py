@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
-from typing import IO, Annotated, Any, NoReturn, cast
+from typing import IO, Annotated, Any, NoReturn, TypeVar, cast
 
 import typer
 from rich.console import Console
@@ -18,10 +20,11 @@ from pipeline import doctor as health
 from pipeline import signals, terminal
 from pipeline.chatter import listening
 from pipeline.demo import demo_config, follows
-from pipeline.errors import ConfigError, ManyeyesError, ResourceError
+from pipeline.errors import ConfigError, ManyeyesError, ModelNotHere, ResourceError
 from pipeline.live import LiveTable, health_table, speed_table
 from pipeline.memory import check_room
 from pipeline.metrics import MetricsServer
+from pipeline.model_path import model_path
 from pipeline.originals import nbytes
 from pipeline.plan import make
 from pipeline.redaction import shown
@@ -36,10 +39,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-model_app = typer.Typer(
-    help="Look into model files, and import those of others.", no_args_is_help=True
-)
-app.add_typer(model_app, name="model")
+app.add_typer(
+    load("stages.training.model_commands:app"), name="model"
+)  # list, get, inspect, import
 app.add_typer(load("stages.training.commands:app"))  # data, train, evaluate, export, predict
 app.add_typer(load("benchmarks.commands:app"), name="bench")  # capacity, stages, compare
 
@@ -53,6 +55,7 @@ def _begin(context: typer.Context) -> None:
         signals.raise_exceptions()
 
 
+_T = TypeVar("_T")
 Sources = Annotated[
     list[str],
     typer.Argument(help="a TOML file, or sources: rtsp://…, a video, a folder, 0, synthetic://"),
@@ -82,7 +85,10 @@ def demo(
 @app.command()
 def run(
     sources: Sources,
-    model: Annotated[Path | None, typer.Option(help="a model bundle; none: the demo model")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="a name (`manyeyes model list`) or a bundle; none: the demo model"),
+    ] = None,
     score: Annotated[float | None, typer.Option(help="threshold; none: the model's own")] = None,
     track: Annotated[bool, typer.Option(help="follow objects: ids in events and pictures")] = False,
     events: Annotated[Path | None, typer.Option(help="write detections as JSON Lines")] = None,
@@ -105,8 +111,8 @@ def run(
         "events": events, "video": video, "window": window or None, "policy": policy,
         "seconds": seconds, "strict": strict or None,
     }  # fmt: skip
-    config = config_of(sources, {key: value for key, value in given.items() if value is not None})
-    _run(config)
+    given = {key: value for key, value in given.items() if value is not None}
+    _run(fetched_config(sources, given))
 
 
 @app.command()
@@ -132,7 +138,7 @@ def check(config: Annotated[Path, typer.Argument(help="a TOML file")]) -> None:
 @app.command()
 def doctor(
     model: Annotated[
-        list[Path] | None, typer.Option(help="a model bundle, or several; none: the demo model")
+        list[str] | None, typer.Option(help="a name or a bundle, or several; none: the demo model")
     ] = None,
     source: Annotated[
         str | None, typer.Option(help="frames to measure with; none: a rendered 720p clip")
@@ -151,12 +157,13 @@ def doctor(
         healthy = all(row.verdict != "fails" for row in rows)
         if not as_json:
             Console().print(health_table(rows))
-        speed = health.measure(model or [], source, folder, _progress) if healthy else None
+        files = [fetching(partial(model_path, name)) for name in model or []] if healthy else []
+        speed = health.measure(files, source, folder, _progress) if healthy else None
     if as_json:
         print(json.dumps(health.document(rows, speed), indent=2))
     elif speed is not None:
         Console().print(speed_table(speed))
-        for sentence in health.sentences(speed, health.config_of(model or [])):
+        for sentence in health.sentences(speed, health.config_of(files)):
             print(sentence)
     if not healthy:
         raise typer.Exit(ConfigError.exit_code)
@@ -187,75 +194,20 @@ def graph(
             ) from error
 
 
-@model_app.command("inspect")
-def model_inspect(
-    file: Path, as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False
-) -> None:
-    """Print the facts of a model file; nothing of it is run.
-
-    Example: manyeyes model inspect yolox.bundle
-    """
-    facts, about = load("stages.detector.importing:inspect")(str(file))
-    table = {**about, **json.loads(facts.to_json())}
-    if as_json:
-        print(json.dumps(table, indent=2))
-        return
-    table["golden"] = "yes" if table.get("golden") else "no"
-    for key, value in _rows(table):
-        print(f"{key:38} {', '.join(map(str, value)) if isinstance(value, list) else value}")
-
-
-@model_app.command("import")
-def model_import(
-    file: Path,
-    output: Annotated[Path, typer.Option("-o", "--output", help="the bundle to write")],
-    layout: Annotated[
-        str, typer.Option(help="candidates, yolox, yolox-raw, ultralytics, torchvision")
-    ],
-    classes: Annotated[str, typer.Option(help="coco80, a file with one a line, or a,b,c")],
-    size: Annotated[str, typer.Option(help="input of the model, 416 or 640x352 (width x height)")],
-    color: Annotated[str, typer.Option(help="rgb or bgr")],
-    scale: Annotated[float, typer.Option(help="input = (pixel * scale - mean) / std")] = 1.0,
-    mean: Annotated[str | None, typer.Option(help="three numbers, a,b,c")] = None,
-    std: Annotated[str | None, typer.Option(help="three numbers, a,b,c")] = None,
-    pad: Annotated[int, typer.Option(help="grey level of the letterbox")] = 114,
-    align: Annotated[str, typer.Option(help="center or top-left")] = "center",
-    interpolation: Annotated[str, typer.Option(help="linear, area, nearest, cubic")] = "linear",
-    resize: Annotated[str, typer.Option(help="letterbox or stretch")] = "letterbox",
-) -> None:
-    """Give a TorchScript or ONNX model of somebody else the facts that manyeyes needs.
-
-    Example: manyeyes model import yolox.torchscript --layout yolox --classes coco80 --size 416
-    --color bgr --align top-left -o yolox.bundle
-    """
-    facts = load("stages.detector.importing:import_model")(
-        str(file), str(output), layout=layout, classes=classes, size=size, color=color, scale=scale,
-        mean=_three("--mean", mean), std=_three("--std", std), pad=pad, align=align,
-        interpolation=interpolation, resize=resize,
-    )  # fmt: skip
-    print(
-        f"{output}: {facts.name}, {len(facts.classes)} classes, {facts.input.width}x{facts.input.height}"
-    )
-
-
-def _rows(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, dict):
-            yield from _rows(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _three(option: str, text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
+def fetching(make_config: Callable[[], _T]) -> _T:
+    """What it returns; a model that is known by name and not here is fetched first."""
     try:
-        red, green, blue = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise ConfigError(
-            f"{option}: wanted three numbers like 0.5,0.5,0.5, got {text!r}"
-        ) from error
-    return red, green, blue
+        return make_config()
+    except ModelNotHere as missing:
+        command = [sys.executable, "-m", "pipeline", "model", "get", missing.name]
+        if code := subprocess.run(command, check=False).returncode:
+            raise typer.Exit(code) from None  # it has said why
+    return make_config()
+
+
+def fetched_config(sources: list[str], given: dict[str, Any]) -> configuration.Config:
+    """As `config_of`; a model that is known by name and not here is fetched first."""
+    return fetching(lambda: config_of(sources, given))
 
 
 def config_of(sources: list[str], given: dict[str, Any]) -> configuration.Config:

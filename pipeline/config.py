@@ -5,7 +5,6 @@ The description of a field says what it must be: it is the error, and the JSON s
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import tomllib
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from typing import Any, Literal, TypedDict, Unpack
 
 from pydantic import ValidationError
 
-from pipeline import redaction
+from pipeline import model_path, redaction
 from pipeline.errors import ConfigError
 from pipeline.fields import no_json
 from pipeline.mistakes import SHARE, sentence
@@ -35,7 +34,8 @@ class RunConfig(Section):
 class ModelConfig(Section):
     """`[model]`. What is None is what the bundle says; 0 is what fits the host."""
 
-    path: Path | None = field(None, "the path of a model bundle")  # load() puts the demo model in
+    path: Path | None = field(None, "the path of a model bundle")  # load() puts what is meant in
+    name: str | None = field(None, "a name that `manyeyes model list` knows", min_length=1)
     engine: Literal["auto", "torchscript", "onnx", "stub"] = field(
         "auto", "'auto', 'torchscript', 'onnx' or 'stub'"
     )
@@ -84,7 +84,7 @@ class CameraConfig(Section):
 
     name: str = field(..., NAMED, pattern=NAME)
     source: str | int = field(..., "a URL, a path, or the index of a webcam")
-    model: Path | None = field(None, "the path of a model bundle")  # None: that of [model]
+    model: Path | None = field(None, "a model bundle, or a name of the list")  # None: [model]
     credentials: str | None = field(
         None,
         "a NAME, with NAME_USER and NAME_PASSWORD in the environment",
@@ -200,7 +200,7 @@ def _overridden(raw: dict[str, Any], given: Overrides) -> dict[str, Any]:
     run: dict[str, Any] = {k: given[k] for k in ("policy", "seconds", "strict") if k in given}
     model: dict[str, Any] = {}
     if "model" in given:
-        model["path"] = str(Path(given["model"]).absolute())
+        model = {"path": None, "name": None, **model_path.given(given["model"])}
     if "score" in given:
         model["score_threshold"] = given["score"]
     if given.get("track"):
@@ -242,7 +242,8 @@ def _validate(raw: dict[str, Any], file: str, folder: Path) -> Config:
     cameras = tuple(
         _with_model(_camera(camera, file, folder), file, folder) for camera in config.camera
     )
-    model = config.model.model_copy(update={"path": _model_path(config.model, file, folder)})
+    path = model_path.of(config.model.path, config.model.name, file, folder)
+    model = config.model.model_copy(update={"path": path})
     directory = config.run.directory and folder / config.run.directory
     run = config.run.model_copy(update={"directory": directory})
     metrics = config.metrics
@@ -297,24 +298,4 @@ def _with_model(camera: CameraConfig, file: str, folder: Path) -> CameraConfig:
     if camera.model is None:
         return camera
     where = f"{file}: camera {camera.name!r}: model"
-    return camera.model_copy(update={"model": _existing(folder / camera.model, where)})
-
-
-def _model_path(model: ModelConfig, file: str, folder: Path) -> Path:
-    if model.path is None:
-        return demo_model()
-    return _existing(folder / model.path, f"{file}: [model]: path")
-
-
-def _existing(path: Path, where: str) -> Path:
-    if not path.is_file():
-        raise ConfigError(f"{where}: there is no file {str(path)!r}; correct the path")
-    return path
-
-
-def demo_model() -> Path:
-    """Where the model lies that manyeyes carries."""
-    package = importlib.util.find_spec("stages.detector")
-    if package is None or not package.submodule_search_locations:
-        raise ConfigError("the package 'stages.detector' is missing; install manyeyes again")
-    return Path(package.submodule_search_locations[0]) / "demo.bundle"
+    return camera.model_copy(update={"model": model_path.there(camera.model, where, folder)})

@@ -21,6 +21,7 @@ from pipeline import config as configuration
 from pipeline import memory, timing
 from pipeline.errors import ConfigError, ResourceError
 from pipeline.host import child_environment, quota_cores, visible_cores
+from pipeline.model_path import demo_model
 from pipeline.plan import make
 from pipeline.redaction import shown
 from pipeline.sizing import cameras_at
@@ -152,7 +153,7 @@ def _law(measured: Timing) -> str:
 
 
 def _demo() -> Path:
-    return configuration.demo_model()
+    return demo_model()
 
 
 # -- the rows --------------------------------------------------------------------------------------

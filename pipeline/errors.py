@@ -4,6 +4,7 @@ ManyeyesError
 ├── ConfigError            exit 78: what the user wrote cannot work; one sentence, no traceback
 │   ├── ResourceError      exit 78: too little memory, a port in use, a folder that is not writable
 │   ├── ModelError         exit 78: a model file that is not what it should be
+│   ├── ModelNotHere       exit 78: a model that is known by name and was not fetched yet
 │   └── DataError          exit 78: a data set that is not what it should be
 ├── AlreadyRunning         exit 75: another run holds the run directory
 ├── DeviceLost             exit 70: the accelerator is gone for this process; it must be replaced
@@ -42,6 +43,14 @@ class ResourceError(ConfigError):
 
 class ModelError(ConfigError):
     """A model file is not what its facts or the configuration say."""
+
+
+class ModelNotHere(ConfigError):
+    """A model of the list that has to be fetched first; `name` is its name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"model {name!r} is not here yet; `manyeyes model get {name}` fetches it")
+        self.name = name
 
 
 class DataError(ConfigError):

@@ -33,7 +33,7 @@ OWNERS = {
         "pipeline.fields",
         "stages.training.settings",
     ],
-    "typer": ["pipeline.cli", "stages.training.commands"],
+    "typer": ["pipeline.cli", "stages.training.commands", "stages.training.model_commands"],
     "rich": ["pipeline.cli", "pipeline.live", "pipeline.happened", TRAINING],
     "torch": [
         "stages.inference",

@@ -15,6 +15,7 @@ import pytest
 import typer
 
 from pipeline import cli, config
+from pipeline.model_path import demo_model
 from pipeline.testing import frame, run_inline
 from stages.training import demo
 
@@ -111,7 +112,7 @@ def test_every_module_named_exists(name):
 
 def test_the_two_cameras(tmp_path, monkeypatch):
     (tmp_path / "street.toml").write_text(STREET)
-    shutil.copy(config.demo_model(), tmp_path / "yolox.bundle")
+    shutil.copy(demo_model(), tmp_path / "yolox.bundle")
     monkeypatch.setenv("GATE_USER", "u")
     monkeypatch.setenv("GATE_PASSWORD", "p")
     monkeypatch.chdir(tmp_path)
@@ -126,7 +127,7 @@ def test_the_two_cameras(tmp_path, monkeypatch):
 
 def test_the_objects(tmp_path, monkeypatch):
     (tmp_path / "objects.toml").write_text(OBJECTS)
-    shutil.copy(config.demo_model(), tmp_path / "street.mp4")  # it is there, and nobody reads it
+    shutil.copy(demo_model(), tmp_path / "street.mp4")  # it is there, and nobody reads it
     monkeypatch.chdir(tmp_path)
     drawn = manyeyes("graph", "objects.toml")
     assert (drawn.returncode, drawn.stderr) == (0, "")
@@ -163,7 +164,7 @@ def test_the_event_shown_has_the_keys_of_a_real_one(mypkg):
 
 def test_the_events_of_a_run_get_the_figures_of_the_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    shutil.copy(config.demo_model(), "montreal.bundle")
+    shutil.copy(demo_model(), "montreal.bundle")
     demo.render(tmp_path / "scenes", "val", 10)
     manyeyes("data", "split", "scenes", "-o", "montreal", "--parts", "train=0.2,test=0.8")
     shown = commands("manyeyes", TRAINING)

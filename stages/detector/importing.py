@@ -63,6 +63,7 @@ def import_model(
     resize: str = "letterbox",
     label_offset: int = 0,
     name: str | None = None,
+    provenance: dict[str, Any] | None = None,
 ) -> Facts:
     """Write `output`: the model of `path` with these facts inside. **Executes the model**, on the CPU.
 
@@ -94,10 +95,18 @@ def import_model(
         },
         "resize": dataclasses.asdict(ResizeFacts())
         | {"mode": resize, "align": align, "pad": pad, "interpolation": interpolation},
-        "provenance": {"source": Path(path).name, "source_sha256": archive.sha256(path)},
+        "provenance": {
+            "source": Path(path).name,
+            "source_sha256": archive.sha256(path),
+            **(provenance or {}),
+        },
     }
     declared = Facts.from_json(json.dumps(table), where=str(path))
-    facts = measured(path, declared)
+    return _write(path, output, measured(path, declared))
+
+
+def _write(path: str, output: str, facts: Facts) -> Facts:
+    """The bundle, whole and with its twin, or not at all; the facts as they are in it."""
     part = Path(f"{output}.part")
     try:
         archive.write_text(path, part, facts.to_json())

@@ -26,21 +26,32 @@ _PER_CLASS = (  # tensors with rows for each class, and how many
 _COUNTER = "num_batches_tracked"  # of a batch norm; frozen ones have none
 
 
-def load(model: nn.Module, architecture: str, names: Sequence[str], weights: str | Path) -> None:
+def load(
+    model: nn.Module,
+    architecture: str,
+    names: Sequence[str],
+    weights: str | Path,
+    *,
+    published: bool = False,
+) -> None:
     """Fill `model`, whose head's rows stand for `names`; raises ConfigError where that can't be.
 
-    weights: a file, or the name of torchvision's weights for this architecture.
+    weights: a file, or the name of torchvision's weights for this architecture; published: the file is
+    one of those, COCO_V1.
     """
     path = Path(weights)
-    if path.suffix or path.is_file():
+    old: tuple[str, ...] | None
+    if published:
+        state, old = read_state(path), COCO
+    elif path.suffix or path.is_file():
         state, old = read_state(path), _names_in(path)
         if old is not None and names[0] == COCO[0]:
             old = (COCO[0], *old)
     else:
         state, old = _download(architecture, str(weights)), COCO
-        if architecture in _EPS_0 and str(weights) == "COCO_V1":
-            # Their norms have eps 0 and ours 1e-5: the same sum under the root, and no flag to keep.
-            state = {k: v - 1e-5 if k.endswith("running_var") else v for k, v in state.items()}
+    if architecture in _EPS_0 and (published or str(weights) == "COCO_V1"):
+        # Their norms have eps 0 and ours 1e-5: the same sum under the root, and no flag to keep.
+        state = {k: v - 1e-5 if k.endswith("running_var") else v for k, v in state.items()}
     own = model.state_dict()
     ready: dict[str, Tensor] = {}
     for key in (k for k in state if k in own):

@@ -8,8 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline import config as configuration
-from pipeline import fields
-from pipeline.errors import ConfigError
+from pipeline import fields, model_path
+from pipeline.errors import ConfigError, ModelNotHere
+from pipeline.model_path import demo_model
 
 GATE = '[[camera]]\nname = "gate"\nsource = 0\n'
 
@@ -90,10 +91,41 @@ def test_two_cameras(street, tmp_path):
 def test_the_smallest_configuration_has_the_demo_model_and_metrics_on_this_host(street):
     config = street(GATE)
     assert config.run.policy == "newest"
-    assert config.model.path == configuration.demo_model()
+    assert config.model.path == demo_model()
     assert (config.metrics.host, config.metrics.port) == ("127.0.0.1", 9108)
     assert config.sink == config.stage == ()
     assert street(GATE + "[metrics]\nenabled = false").metrics.port is None
+
+
+def test_a_model_by_its_name(street, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert street('[model]\nname = "demo"\n' + GATE).model.path == demo_model()
+    with pytest.raises(ModelNotHere) as missing:
+        street('[model]\nname = "yolox-tiny"\n' + GATE)
+    assert missing.value.name == "yolox-tiny"
+    bundle = tmp_path / "manyeyes" / "models" / "yolox-tiny.bundle"
+    bundle.parent.mkdir(parents=True)
+    bundle.write_bytes(b"")
+    assert street('[model]\nname = "yolox-tiny"\n' + GATE).model.path == bundle
+    with pytest.raises(ConfigError, match="path and name are both there"):
+        street('[model]\nname = "demo"\npath = "x.bundle"\n' + GATE)
+
+
+@pytest.mark.parametrize(
+    ("model", "table"),
+    [
+        ("yolox-nano", {"name": "yolox-nano"}),
+        ("street.bundle", {"path": "street.bundle"}),  # is not there, and looks like a file
+        ("models/street", {"path": "models/street"}),
+        ("here", {"path": "here"}),
+    ],
+)
+def test_what_a_model_on_the_command_line_means(model, table, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").write_text("a file without a suffix")
+    if "path" in table:
+        table = {"path": str(tmp_path / table["path"])}
+    assert model_path.given(model) == table
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pipeline import config as configuration
 from pipeline import host, sizing
 from pipeline import speed as speed_module
+from pipeline.model_path import demo_model
 from pipeline.plan import make
 from pipeline.speed import Speed, Timing, fit, recall, remember
 
@@ -198,7 +199,7 @@ def test_the_engine_is_tried_at_the_start_and_then_known(tmp_path, monkeypatch):
 
 def test_what_doctor_found_needs_no_trial(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    model = str(configuration.demo_model())
+    model = str(demo_model())
     slow, fast = timing(model), timing(model, beta_s=0.010, engine="onnx")
     remember(Speed(source="clip", timings=(slow, fast)))
     config, note = planned()
@@ -211,7 +212,7 @@ def test_what_doctor_found_needs_no_trial(tmp_path, monkeypatch):
 
 def test_other_versions_ask_anew(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    model = str(configuration.demo_model())
+    model = str(demo_model())
     remember(Speed(source="clip", timings=(timing(model),)))
     assert recall(model) is not None
     monkeypatch.setattr(speed_module, "version", lambda library: "99")

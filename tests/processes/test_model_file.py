@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from pipeline import config
+from pipeline.model_path import demo_model
 from pipeline.plan import make
 from pipeline.supervisor import Options, Supervisor
 
@@ -26,7 +27,7 @@ def cut(path):
 @pytest.mark.parametrize("change", [removed, overwritten, cut])
 def test_the_next_inference_has_the_model_that_the_run_began_with(tmp_path, change, caplog):
     model, events = tmp_path / "street.bundle", tmp_path / "events.jsonl"
-    shutil.copyfile(config.demo_model(), model)
+    shutil.copyfile(demo_model(), model)
     plan = make(
         config.from_sources(["synthetic://?seed=1&size=640x352&rate=8"], model=model, events=events)
     )
@@ -60,7 +61,7 @@ def test_the_next_inference_has_the_model_that_the_run_began_with(tmp_path, chan
 
 def test_a_model_that_does_not_load_is_called_by_its_name(tmp_path):
     model = tmp_path / "street.bundle"
-    shutil.copyfile(config.demo_model(), model)
+    shutil.copyfile(demo_model(), model)
     plan = make(config.from_sources(["synthetic://?seed=1"], model=model))
     model.write_bytes(b"no model")  # between the check and the start
     with pytest.raises(config.ConfigError, match=r"street\.bundle") as caught:

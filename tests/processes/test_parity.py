@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.config import demo_model, load
+from pipeline.config import load
+from pipeline.model_path import demo_model
 from pipeline.plan import make
 from pipeline.supervisor import Options, Supervisor
 from stages.imaging.scenes import still

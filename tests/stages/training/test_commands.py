@@ -12,6 +12,7 @@ import tiny_runs
 import torch
 
 from pipeline import cli
+from pipeline.model_path import demo_model
 
 FAST = ("--epochs", "1", "--batch", "4", "--size", "96x64", "--workers", "0")
 
@@ -191,7 +192,7 @@ def test_bad_input_is_one_sentence(name, manyeyes, data, other, run_folder, tmp_
     monkeypatch.chdir(tmp_path)
     places = {
         "new": tmp_path / "new", "data": data, "val": data / "annotations" / "val.json",
-        "run": run_folder, "other": other, "demo": cli.configuration.demo_model(),
+        "run": run_folder, "other": other, "demo": demo_model(),
         "text": tmp_path / "text.pt", "foreign": tmp_path / "foreign.pt", "moved": tmp_path / "moved.pt",
         "empty": tmp_path / "empty", "broken": tmp_path / "broken",
     }  # fmt: skip
