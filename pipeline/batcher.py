@@ -7,7 +7,6 @@ it acts when a frame arrives or a worker is free.
 from __future__ import annotations
 
 import contextlib
-from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -45,7 +44,10 @@ class BatcherProcess(Process):
             policy=options["policy"],
             depth=options["depth"],
         )
-        self._again: deque[Batch] = deque()  # batches of dead workers, policy `every`
+        # Batches of dead workers (`every`), for their successors alone: another worker may have later
+        # frames of these cameras under way to postprocess, which waits for the earlier ones, and no
+        # room for more before they are gone.
+        self._again: dict[str, Batch] = {}
         self._tried: set[tuple[str, int]] = set()  # (camera, frame_id) that a worker died with
 
     def run(self) -> None:
@@ -74,7 +76,7 @@ class BatcherProcess(Process):
         self._new_pollers()
 
     def on_gone(self, consumer: str, outlived: bool = False) -> None:
-        """A worker died. Its frames are lost (newest) or go to another worker, once (every)."""
+        """A worker died. Its frames are lost (newest) or go to its successor, once (every)."""
         worker = self._workers.pop(consumer, None)
         if worker is None:
             return
@@ -92,16 +94,18 @@ class BatcherProcess(Process):
                 self._hold(delivery, worker.code)  # the supervisor buries it with its worker
                 self.reader.done(delivery)
         if again:
-            self._again.append(again)
+            self._again[consumer] = again
 
     def on_abandon(self, consumer: str) -> None:
         """A worker will not come back before the run ends."""
         self.on_gone(consumer)
         self._abandoned.add(consumer)
+        for _, delivery in self._again.pop(consumer, ()):
+            self._lose(delivery)
 
     def held(self, camera: str) -> Iterable[int | None]:
         """As Process.held; and what waits for a worker or is at one."""
-        batches = [*self._again, *(worker.batch for worker in self._workers.values())]
+        batches = [*self._again.values(), *(worker.batch for worker in self._workers.values())]
         yield from super().held(camera)
         yield from (d.frame_id for batch in batches for name, d in batch if name == camera)
         yield from (delivery.frame_id for delivery in self._batcher.waiting_of(camera))
@@ -109,12 +113,13 @@ class BatcherProcess(Process):
     def _give_up(self) -> None:
         """No worker will come back: what waits is lost."""
         waiting = [d for camera in self.spec.cameras for d in self._batcher.clear(camera)]
-        waiting += [delivery for batch in self._again for _, delivery in batch]
-        self._again.clear()
         for delivery in waiting:
-            camera = self.ledger.camera_index[delivery.camera]
-            self.ledger.drop(camera, DETECT, delivery.frame_id, "stage_died")
-            self.reader.done(delivery)
+            self._lose(delivery)
+
+    def _lose(self, delivery: Delivery) -> None:
+        camera = self.ledger.camera_index[delivery.camera]
+        self.ledger.drop(camera, DETECT, delivery.frame_id, "stage_died")
+        self.reader.done(delivery)
 
     def answer_descriptors(self) -> list[int]:
         """Of the workers' channels."""
@@ -176,7 +181,7 @@ class BatcherProcess(Process):
         for name, worker in self._workers.items():
             if worker.batch:
                 continue
-            worker.batch = self._again.popleft() if self._again else self._batcher.take(name)
+            worker.batch = self._again.pop(name, []) or self._batcher.take(name)
             if worker.batch:
                 worker.under_way = len(worker.batch)
                 worker.outbox.send(encode_batch([delivery.data for _, delivery in worker.batch]))

@@ -281,6 +281,9 @@ class Writer:
             return
         link.outbox.close()
         link.outbox = None
+        if not outlived:  # it may have ended some without having said DONE
+            for parcel in link.edge.take_back(lambda parcel: self._is_ended(link, parcel)):
+                self._release(link, parcel)
         lost, again = link.edge.consumer_died(resend=self._resend or link.is_after_end)
         if outlived and self._slots is not None:
             orphans = self._orphans[link.consumer_code] = [*lost, *again]
@@ -314,6 +317,11 @@ class Writer:
             (i for link in self._serves[camera] if (i := link.edge.oldest(camera)) is not None),
             default=None,
         )
+
+    def _is_ended(self, link: _Link, parcel: Parcel) -> bool:
+        camera, paths = self._ledger.camera_index[parcel.camera], link.spec.paths
+        settled = self._ledger.settled
+        return bool(paths) and all(settled(camera, path, parcel.frame_id) for path in paths)
 
     def _hand_over(self, link: _Link, parcel: Parcel, code: int) -> None:
         for path in link.spec.paths:

@@ -165,3 +165,14 @@ def test_more_answers_than_one_message_holds_arrive_all(make):
     while not hop.writer.idle:
         hop.hear()
     assert hop.writer.free_slots == 400
+
+
+def test_what_a_dead_consumer_had_ended_is_not_sent_again(make):
+    hop = make(slots=2, credits=2, resend=True)
+    first, second = hop.send(7), hop.send(8)
+    hop.take(2)
+    hop.ledger.deliver(0, DETECT, first)  # and it is killed before it says DONE
+    hop.writer.consumer_died("taker")
+    assert hop.writer.free_slots == 1
+    assert hop.writer.waiting
+    assert hop.writer.oldest("gate") == second

@@ -122,8 +122,10 @@ def test_every_goes_on_where_few_pictures_are_wanted(tmp_path):
 class Chaos:
     """Kills one process after the other, each when all cameras have recovered from the last kill."""
 
-    def __init__(self, folder, kills, how=signal.SIGKILL, only=None):
-        """only: the name of the one process that is killed; None: each in its turn."""
+    def __init__(self, folder, kills, how=signal.SIGKILL, only=None, beside=()):
+        """only: the name of the one process that is killed; None: each in its turn. beside: those that
+        are killed at the same moment."""
+        self.beside = beside
         self.folder, self.how, self.only = folder, how, only
         self.left = kills
         self.captured = None
@@ -149,6 +151,8 @@ class Chaos:
         self.killed.append(child.name)
         self.deadline = time.monotonic() + BOUND_S + 5
         child.signal(self.how)
+        for name in self.beside:
+            supervisor.children[name].signal(self.how)
 
     def has_recovered(self):
         if self.captured is None:
@@ -189,6 +193,14 @@ def test_kill_9_of_the_batcher_tears_nothing_that_a_slow_model_reads(tmp_path, p
     )
     assert len(chaos.killed) == 6
     assert int(supervisor.ledger["torn"].sum()) == 0
+    for totals in supervisor.totals.values():
+        assert (totals.error, totals.in_flight) == (0, 0)
+
+
+def test_a_worker_that_is_killed_beside_preprocess_does_not_block_the_order_of_frames(tmp_path):
+    chaos = Chaos(tmp_path, kills=5, only="inference.0", beside=["preprocess"])
+    supervisor = run(tmp_path, chaos, policy="every", cameras=3, rate_hz=200, alpha_ms=5, workers=2)
+    assert len(chaos.killed) == 5
     for totals in supervisor.totals.values():
         assert (totals.error, totals.in_flight) == (0, 0)
 
