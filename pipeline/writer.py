@@ -11,14 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.codec import (
-    decode_done,
-    decode_refused,
-    digest_of,
-    encode_batch,
-    message_front,
-    pack_numbers,
-)
+from pipeline import codec
+from pipeline.codec import decode_done, encode_batch, message_front, pack_numbers
 from pipeline.delivery import Edge, Parcel, fitting
 from pipeline.errors import FrameError, Full, MessageError
 from pipeline.ledger import VIEW, Ledger
@@ -255,11 +249,11 @@ class Writer:
     def _take_refused(self, link: _Link, data: bytes) -> None:
         """Messages that the consumer can't read end here."""
         try:
-            digests = set(decode_refused(data))
+            digests = set(codec.decode_refused(data))
         except MessageError:
             self._ledger.add("garbage", self._index)
             return
-        for parcel in link.edge.take_back(lambda parcel: digest_of(parcel.data) in digests):
+        for parcel in link.edge.take_back(lambda parcel: codec.digest_of(parcel.data) in digests):
             self._give_up(link, parcel, "error")
 
     # -- consumers ---------------------------------------------------------------------------------
@@ -319,9 +313,9 @@ class Writer:
         )
 
     def _is_ended(self, link: _Link, parcel: Parcel) -> bool:
-        camera, paths = self._ledger.camera_index[parcel.camera], link.spec.paths
-        settled = self._ledger.settled
-        return bool(paths) and all(settled(camera, path, parcel.frame_id) for path in paths)
+        settled, paths = self._ledger.settled, link.spec.paths
+        row = self._ledger.camera_index[parcel.camera]
+        return bool(paths) and all(settled(row, path, parcel.frame_id) for path in paths)
 
     def _hand_over(self, link: _Link, parcel: Parcel, code: int) -> None:
         for path in link.spec.paths:
