@@ -22,10 +22,9 @@ from pipeline.chatter import listening
 from pipeline.demo import demo_config, follows
 from pipeline.errors import ConfigError, ManyeyesError, ModelNotHere, ResourceError
 from pipeline.live import LiveTable, health_table, speed_table
-from pipeline.memory import check_room
 from pipeline.metrics import MetricsServer
 from pipeline.model_path import model_path
-from pipeline.originals import nbytes
+from pipeline.needs import Needs
 from pipeline.plan import make
 from pipeline.redaction import shown
 from pipeline.speed import recall
@@ -124,11 +123,9 @@ def check(config: Annotated[Path, typer.Argument(help="a TOML file")]) -> None:
     checked = configuration.load(config)
     plan = make(checked)
     plan.check()
-    check_room(plan.pool_bytes + nbytes(plan.files))
-    print(
-        f"{config}: fine. {len(plan.processes)} processes, "
-        f"{plan.pool_bytes / 2**20:.0f} MiB of shared memory"
-    )
+    needs = Needs.of(plan)
+    needs.check()
+    print(f"{config}: fine. {needs}")
     for note in plan.notes:
         print(note)
     for sentence in health.sentences(recall(str(checked.model.path)), checked):

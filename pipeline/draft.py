@@ -86,6 +86,7 @@ class Draft:
             cls.check(part.config)
             fields["slot_bytes"] = cls.slot_bytes(part.config, self._frame_bytes())
             fields["counters"] = tuple(cls.counters(part.config))
+            fields["memory_bytes"] = cls.memory_bytes(part.config)
             fields["files"] = tuple(cls.files(part.config))
             fields["secrets"] = tuple(cls.secrets(part.config))
         environment = {**CHILD_ENVIRONMENT, **fields.pop("environment", {})}

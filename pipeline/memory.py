@@ -32,20 +32,6 @@ _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL | 0x0010  #
 Bytes = npt.NDArray[np.uint8]
 
 
-def check_room(nbytes: int) -> None:
-    """Raise ResourceError if the machine or the container has not this much memory to give.
-
-    Asked before the first pool is made: in a container the kernel may kill instead of refusing.
-    """
-    available = available_bytes()
-    if nbytes > available:
-        raise ResourceError(
-            f"shared memory for all pools: wanted {nbytes / 2**20:.0f} MiB, "
-            f"got {available / 2**20:.0f} MiB available; "
-            "use fewer cameras, a smaller max_size, or a machine (container limit) with more memory"
-        )
-
-
 def available_bytes() -> int:
     """What new memory may take: MemAvailable, or less in a container (cgroup v2 or v1)."""
     available = _table("/proc/meminfo").get("MemAvailable:", 1 << 32) * 1024

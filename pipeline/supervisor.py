@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import memory
 from pipeline.accounts import Accounts
 from pipeline.child import Child
 from pipeline.control import MAX_FDS
 from pipeline.errors import ConfigError, ManyeyesError, ResourceError
 from pipeline.host import cores
-from pipeline.originals import Originals, nbytes
+from pipeline.needs import Needs
+from pipeline.originals import Originals
 from pipeline.refusal import refused
 from pipeline.rundir import RunDirectory
 from pipeline.settling import Settling
@@ -93,7 +93,7 @@ class Supervisor:
             self._directory = directory
             try:
                 with refused("memory of the run"):
-                    memory.check_room(self.plan.pool_bytes + nbytes(self.plan.files))
+                    Needs.of(self.plan).check()
                 self._originals = Originals(self.plan.files)
                 before_start()
                 for child in self.children.values():

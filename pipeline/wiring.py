@@ -63,6 +63,7 @@ class ProcessSpec:
     reads: tuple[str, ...] = ()  # the writers whose pools it maps
     slots: int = 0  # of its own pool
     slot_bytes: int = 0
+    memory_bytes: int = 24 << 20  # that it takes beside its pool and those it maps, about
     counters: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)  # for the runner: max_fps, max_batch, …
     environment: dict[str, str] = field(default_factory=dict)

@@ -406,7 +406,10 @@ def test_check_says_what_a_run_would_take(manyeyes):
     manyeyes.write(QUIET + CAMERA)
     code, out, err = manyeyes("check", "run.toml")
     assert (code, err) == (0, "")
-    assert re.match(r"run\.toml: fine\. \d+ processes, \d+ MiB of shared memory\n", out)
+    assert re.match(
+        r"run\.toml: fine\. \d+ processes, \d+ MiB of shared memory and about \d+ MiB of their own\n",
+        out,
+    )
     assert manyeyes.files() == {Path("run.toml")}
 
 
