@@ -17,7 +17,7 @@ from rich.console import Console
 
 from pipeline import config as configuration
 from pipeline import doctor as health
-from pipeline import signals, terminal
+from pipeline import scene_commands, signals, terminal
 from pipeline.chatter import listening
 from pipeline.demo import demo_config, follows
 from pipeline.errors import ConfigError, ManyeyesError, ModelNotHere, ResourceError
@@ -41,6 +41,7 @@ app = typer.Typer(
 app.add_typer(
     load("stages.training.model_commands:app"), name="model"
 )  # list, get, inspect, import
+app.add_typer(scene_commands.app)  # zones
 app.add_typer(load("stages.training.commands:app"))  # data, train, evaluate, export, predict
 app.add_typer(load("benchmarks.commands:app"), name="bench")  # capacity, stages, compare
 

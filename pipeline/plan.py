@@ -97,11 +97,12 @@ def _at(where: str) -> Iterator[None]:
 # -- the graph -------------------------------------------------------------------------------------
 
 
-def _add_camera(draft: Draft, camera: CameraConfig, *, viewed: bool) -> None:
+def source_of(camera: CameraConfig, policy: str) -> tuple[str, dict[str, Any]]:
+    """The class that reads a camera, and its configuration. Raises ConfigError."""
     run, _ = load(SOURCE_FOR)(camera.source, reader=camera.reader)
     realtime = camera.realtime
     if realtime is None and "realtime" in load(run).Config.__dataclass_fields__:
-        realtime = draft.config.run.policy == "newest"
+        realtime = policy == "newest"
     options = {
         "max_size": camera.max_size,
         "loop": camera.loop or None,
@@ -110,7 +111,14 @@ def _add_camera(draft: Draft, camera: CameraConfig, *, viewed: bool) -> None:
         "transport": camera.transport,
         "decode": camera.decode,
     }
-    run, config = load(SOURCE_FOR)(camera.source, reader=camera.reader, **options)
+    source: tuple[str, dict[str, Any]] = load(SOURCE_FOR)(
+        camera.source, reader=camera.reader, **options
+    )
+    return source
+
+
+def _add_camera(draft: Draft, camera: CameraConfig, *, viewed: bool) -> None:
+    run, config = source_of(camera, draft.config.run.policy)
     draft.add(
         f"capture.{camera.name}",
         run,

@@ -33,7 +33,12 @@ OWNERS = {
         "pipeline.fields",
         "stages.training.settings",
     ],
-    "typer": ["pipeline.cli", "stages.training.commands", "stages.training.model_commands"],
+    "typer": [
+        "pipeline.cli",
+        "pipeline.scene_commands",
+        "stages.training.commands",
+        "stages.training.model_commands",
+    ],
     "rich": ["pipeline.cli", "pipeline.live", "pipeline.happened", TRAINING],
     "torch": [
         "stages.inference",

@@ -178,6 +178,24 @@ def test_files_and_sources_are_not_mixed(manyeyes):
         assert_refused(manyeyes, ["run", *sources], "wanted one TOML file", "run.toml")
 
 
+def test_zones_are_drawn_on_a_picture_of_their_camera(manyeyes):
+    manyeyes.write(QUIET + CAMERA + ZONE)
+    code, out, err = manyeyes("zones", "run.toml", "-o", "zones.png")
+    assert (code, err) == (0, "")
+    assert out == "zones.png: camera 'gate', zones: 1, lines: 0\n"
+    assert (manyeyes.folder / "zones.png").read_bytes().startswith(b"\x89PNG")
+    for arguments, words in (
+        (["--camera", "gaet", "-o", "z.png"], ["no camera 'gaet'; did you mean 'gate'?"]),
+        (["-o", "run.toml/z.png"], ["run.toml/z.png: can't be written", "name another file"]),
+    ):
+        assert_refused(manyeyes, ["zones", "run.toml", *arguments], *words)
+    (manyeyes.folder / "empty").mkdir()
+    manyeyes.write(QUIET + '[[camera]]\nname = "gate"\nsource = "rtsp://127.0.0.1:1/x"\n')
+    assert_refused(
+        manyeyes, ["zones", "run.toml", "-o", "z.png"], "camera 'gate': no picture could"
+    )
+
+
 def test_a_drawing_that_can_not_be_written(manyeyes):
     manyeyes.write(QUIET + CAMERA)
     for path in (".", "run.toml/x.svg"):
