@@ -17,10 +17,11 @@ from rich.console import Console
 
 from pipeline import config as configuration
 from pipeline import doctor as health
-from pipeline import scene_commands, signals, terminal
+from pipeline import refusal, scene_commands, signals, terminal
 from pipeline.chatter import listening
 from pipeline.demo import demo_config, follows
 from pipeline.errors import ConfigError, ManyeyesError, ModelNotHere, ResourceError
+from pipeline.host import open_as_many_files_as_allowed
 from pipeline.live import LiveTable, health_table, speed_table
 from pipeline.metrics import MetricsServer
 from pipeline.model_path import model_path
@@ -224,6 +225,7 @@ def config_of(sources: list[str], given: dict[str, Any]) -> configuration.Config
 def _run(config: configuration.Config) -> None:
     plan = make(config)
     out, err = terminal.never_wait()
+    open_as_many_files_as_allowed()
     console = Console(file=cast(IO[str], out))
     for note in plan.notes:
         console.print(note, style="dim")
@@ -264,6 +266,8 @@ def main() -> None:
             app()
         except ManyeyesError as error:
             _end_with(error)
+        except (OSError, MemoryError) as error:  # whatever the host refuses
+            _end_with(ResourceError(refusal.sentence(error)))
         finally:
             terminal.finish()
     except ManyeyesError as error:  # what the command had to say could not be written

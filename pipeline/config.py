@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from pipeline import model_path, redaction
 from pipeline.errors import ConfigError
-from pipeline.fields import no_json
+from pipeline.fields import check_texts, no_json, too_deep
 from pipeline.mistakes import SHARE, sentence
 from pipeline.scenery import LineConfig, TrackConfig, ZoneConfig, check_places
 from pipeline.section import BOOL, CLASS, NAME, NAMED, Section, Share, Size, field
@@ -167,7 +167,9 @@ def load(path: str | Path, **overrides: Unpack[Overrides]) -> Config:
         raise ConfigError(f"{where}: can't be read: {error.strerror}; check the path") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is no UTF-8 text; wanted a TOML file") from error
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise ConfigError(too_deep(path.name)) from None
+    except ValueError as error:  # also a number of thousands of digits
         raise ConfigError(f"{path.name}: is no TOML: {error}") from error
     return _validate(_overridden(raw, overrides), path.name, path.absolute().parent)
 
@@ -228,6 +230,7 @@ def _sink_name(sink: Any) -> Any:
 
 
 def _validate(raw: dict[str, Any], file: str, folder: Path) -> Config:
+    check_texts(file, raw)
     sinks = raw.get("sink")
     if isinstance(sinks, list):
         raw = {**raw, "sink": [_with_options(sink, folder) for sink in sinks]}

@@ -10,7 +10,7 @@ from pipeline.delivery import Overflow
 from pipeline.errors import ConfigError
 from pipeline.host import CHILD_ENVIRONMENT
 from pipeline.runner import build
-from pipeline.wiring import EdgeSpec, ProcessSpec, load
+from pipeline.wiring import EdgeSpec, ProcessSpec, stage_class
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ class Draft:
             raise ConfigError(f"wiring: two processes have the name {name!r}; rename one")
         fields.setdefault("cameras", self.cameras)
         if run:
-            cls = load(run)
+            cls = stage_class(run)
             part = build(run, config)
             cls.check(part.config)
             fields["slot_bytes"] = cls.slot_bytes(part.config, self._frame_bytes())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -42,6 +42,42 @@ def check_fields(where: str, fields: dict[str, Any], known: type) -> None:
             raise ConfigError(
                 f"{where}: {field.name} must be {wanted}, got {shown(value)}"
             ) from None
+
+
+def check_texts(where: str, value: Any) -> None:
+    """Raise ConfigError for text in there, at any depth, that can be no name and no path."""
+    try:
+        for text in _texts(value):
+            if "\0" in text or not _is_unicode(text):
+                raise ConfigError(
+                    f"{where}: {shown(text)} holds what no name or path may; wanted UTF-8 without NUL"
+                )
+    except RecursionError:
+        raise ConfigError(too_deep(where)) from None
+
+
+def too_deep(where: str) -> str:
+    """The sentence for tables in tables in tables."""
+    return f"{where}: is nested too deep; wanted tables of plain values"
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for pair in value.items():
+            yield from _texts(pair)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _texts(part)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes of a command line that are no UTF-8
+        return False
+    return True
 
 
 def shown(value: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import resource
 from collections.abc import Mapping, Set
 from pathlib import Path
 
@@ -36,7 +37,16 @@ def child_environment(own: Mapping[str, str], without: Set[str] = frozenset()) -
     return {**inherited, **own}
 
 
+_MOST_FILES = 1 << 16  # some libraries go through all that could be open
 _CGROUP = Path("/sys/fs/cgroup")
+
+
+def open_as_many_files_as_allowed() -> None:
+    """Raise the limit of this process and of those that it starts; a camera takes a few of 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def visible_cores() -> int:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import platform
-import socketserver
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from importlib.metadata import PackageNotFoundError, version
 from itertools import product
 from typing import Any, Protocol
@@ -29,6 +28,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
+from pipeline.bounded import BoundedServer
 from pipeline.errors import ResourceError
 from pipeline.ledger import EDGES_S, MAX_BATCH, Ledger
 from pipeline.tally import Totals
@@ -313,7 +313,7 @@ class MetricsServer:
         fields = {"run": run, "registry": registry, "stuck_s": stuck_s}
         handler = type("Handler", (_Handler,), fields)
         try:
-            self._server = _Server((host, port), handler)
+            self._server = BoundedServer((host, port), handler)
         except OSError as error:
             raise ResourceError(
                 f"[metrics]: {host}:{port} can't be bound: {error.strerror}; "
@@ -328,14 +328,6 @@ class MetricsServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def server_bind(self) -> None:
-        # HTTPServer asks the DNS for a name of ours, which takes seconds where there is none
-        socketserver.TCPServer.server_bind(self)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -20,7 +20,7 @@ from pipeline.ledger import DETECT, PATHS, VIEW
 from pipeline.messages import Frame, Result
 from pipeline.runner import build
 from pipeline.scenery import TrackConfig
-from pipeline.wiring import Plan, load, signature
+from pipeline.wiring import Plan, load, signature, stage_class
 
 SOURCE_FOR = "stages.capture.choose:source_for"
 PREPROCESS = "stages.preprocess:Preprocess"
@@ -168,7 +168,7 @@ def _insert_results(draft: Draft, stage: StageConfig, last: tuple[str, ...]) -> 
 def _check_taken(stage: StageConfig, kind: type) -> None:
     where = f"stage {stage.name!r}"
     with _at(where):
-        known = load(stage.run).Config
+        known = stage_class(stage.run).Config
         taken, given = signature(stage.run)
     check_fields(where, stage.config, known)
     if taken != (kind,) or given is not kind:
@@ -331,7 +331,7 @@ def _sink(sink: SinkConfig, classes: tuple[str, ...], number: int) -> PlannedSin
     fields = dict(sink.options)
     name = sink.name or sink.type
     with _at(f"sink {name!r}"):
-        known = load(run).Config
+        known = stage_class(run).Config
     check_fields(f"sink {name!r}", fields, known)
     if "classes" in known.__dataclass_fields__:
         fields.setdefault("classes", list(classes))

@@ -37,6 +37,7 @@ class Process:
         self.code = holder_code(self.index, start["incarnation"])
         self.identity = str(start["identity"]).encode()
         self.draining = False
+        self.is_ready = False
         self.going = False  # everything that has to be ready at the start of the run is
         pool = None
         if self.spec.slots:
@@ -190,6 +191,7 @@ class Process:
 
     def ready(self, turn_s: float, about: str = "") -> None:
         """Setup is over; turn_s: how long a turn may take before it counts as hung; about: of the stage."""
+        self.is_ready = True
         self.beat()
         self.beat(1)
         self.control.send("ready", turn_s=turn_s, about=about)

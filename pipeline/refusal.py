@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeline.errors import ManyeyesError, ResourceError
+from pipeline.redaction import shown
 
 _FILES = "raise the limit of open files (ulimit -n), or use fewer cameras"
 _MEMORY = "use fewer cameras, or raise the limit of memory (ulimit -v, or the container's)"
@@ -52,5 +53,5 @@ def sentence(error: OSError | MemoryError | RuntimeError) -> str:
         return f"{os.strerror(errno.ENOMEM)}; {_MEMORY}"
     advice = _ADVICE.get(error.errno or 0, "")
     is_of_path = error.filename is not None and advice not in (_FILES, _MEMORY, _PROCESSES)
-    where = f" ({os.fsdecode(error.filename)!r})" if is_of_path else ""
+    where = f" ({shown(os.fsdecode(error.filename))!r})" if is_of_path else ""
     return f"{error.strerror or error}{where}{advice and f'; {advice}'}"

@@ -25,6 +25,7 @@ from pipeline.errors import (
     ManyeyesError,
     MessageError,
     PeerGone,
+    ResourceError,
     TornFrame,
 )
 from pipeline.join import Join
@@ -33,8 +34,9 @@ from pipeline.logs import Sparingly
 from pipeline.messages import Message
 from pipeline.process import IDLE_MS, Process
 from pipeline.reader import Delivery
+from pipeline.refusal import sentence
 from pipeline.stage import BatchStage, Stage
-from pipeline.wiring import load, search_current_folder
+from pipeline.wiring import search_current_folder, stage_class
 
 log = logging.getLogger("manyeyes")
 
@@ -260,7 +262,7 @@ class StageProcess(Process):
 
 def build(run: str, config: dict[str, Any]) -> Any:
     """The stage or source that `run` names, with its configuration. Raises ConfigError."""
-    cls = load(run)
+    cls = stage_class(run)
     try:
         return cls(cls.Config(**{key: _frozen(value) for key, value in config.items()}))
     except TypeError as error:
@@ -285,6 +287,7 @@ def main() -> int:
     search_current_folder()
     control = Control(socket.socket(fileno=int(fd)))
     named: Callable[[str], str] = str
+    process = None
     try:
         process = _process(control)
         named = process.named
@@ -295,6 +298,14 @@ def main() -> int:
         with contextlib.suppress(PeerGone):
             control.send("failed", text=named(str(error)), exit_code=error.exit_code)
         return error.exit_code
+    except (OSError, MemoryError, ImportError) as error:
+        if process is not None and process.is_ready:
+            raise
+        why = str(error) if isinstance(error, ImportError) else sentence(error)
+        text = f"stage {name!r} can't be set up: {why}"
+        with contextlib.suppress(PeerGone):
+            control.send("failed", text=text, exit_code=ResourceError.exit_code)
+        return ResourceError.exit_code
     return 0
 
 

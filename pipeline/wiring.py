@@ -23,6 +23,7 @@ from pipeline.delivery import Overflow
 from pipeline.errors import ConfigError
 from pipeline.ledger import DETECT, VIEW, Layout
 from pipeline.messages import Frame, Output, Result, Tensor
+from pipeline.stage import BatchStage, Source, Stage
 
 Role = Literal["source", "stage", "join", "batcher", "batch", "sink"]
 Policy = Literal["newest", "every"]
@@ -259,12 +260,23 @@ def load(name: str) -> Any:
         ) from error
 
 
+def stage_class(run: str) -> Any:
+    """The class of a stage, source or sink. Raises ConfigError if there is none or it is none."""
+    cls = load(run)
+    if not (isinstance(cls, type) and issubclass(cls, Source | Stage | BatchStage)):
+        raise ConfigError(
+            f"{run!r} is no stage; wanted a class that inherits from Stage, BatchStage, Source or Sink "
+            "of pipeline.stage"
+        )
+    return cls
+
+
 _MESSAGES = (Frame, Tensor, Output, Result)
 
 
 def signature(run: str) -> tuple[tuple[type, ...], type | None]:
     """What the class named `run` takes and gives (None: nothing), from `process`'s annotations."""
-    cls = load(run)
+    cls = stage_class(run)
     method = getattr(cls, "process_batch", None) or cls.process
     hints = typing.get_type_hints(method)
     returned = hints.pop("return", None)

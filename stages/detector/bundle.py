@@ -82,7 +82,8 @@ class Facts:
         Raises ModelError: no JSON, an unknown or missing key, a wrong type, a value out of range.
         """
         try:
-            table = json.loads(text)
+            table = json.loads(text, parse_constant=_no_number)
+            json.dumps(table, ensure_ascii=False).encode()  # half a letter can't travel
         except (ValueError, RecursionError) as error:
             raise ModelError(f"{where}: wanted JSON, got text that is none ({error})") from None
         version = table.get("format", 1) if isinstance(table, dict) else 1
@@ -96,6 +97,10 @@ class Facts:
             if not ok:
                 raise ModelError(f"{where}: {sentence}")
         return facts
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number of JSON")
 
 
 def read_facts(path: str) -> Facts:
