@@ -24,7 +24,7 @@ app = typer.Typer(
 
 Model = Annotated[
     str | None,
-    typer.Option(help="a name (`manyeyes model list`) or a bundle; none: the demo model"),
+    typer.Option(help="a name (`manyeyes model list`) or a bundle; none: as the sources need"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="for programs")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="folder for what is written")]

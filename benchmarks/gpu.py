@@ -238,7 +238,7 @@ def _config(settings: Settings, bundles: Bundles, source: str, model: dict[str, 
     if source == "memory":
         return cameras(settings.cameras, 1000, size=SIZE, policy="every", model=model)
     files = [str(bundles.clip)] * settings.cameras
-    config = configuration.from_sources(files, policy="every")
+    config = configuration.from_sources(files, policy="every", model="demo")
     loops = tuple(camera.model_copy(update={"loop": True}) for camera in config.camera)
     fields = {"camera": loops, "model": config.model.model_copy(update=model)}
     return config.model_copy(update=fields)
@@ -255,7 +255,9 @@ def _decoding(bundles: Bundles, seconds: float) -> float:
     from benchmarks.copies import clips_of
     from pipeline import config as configuration
 
-    return limits.decoding(clips_of(configuration.from_sources([str(bundles.clip)])), seconds)
+    return limits.decoding(
+        clips_of(configuration.from_sources([str(bundles.clip)], model="demo")), seconds
+    )
 
 
 def c(settings: Settings, bundles: Bundles) -> list[Figure]:
@@ -285,7 +287,7 @@ def e(settings: Settings, bundles: Bundles) -> list[Figure]:
     for name in settings.models:
         for source in ("H.264",) if settings.quick else ("memory", "H.264"):
             what = scene if source == "memory" else str(bundles.clip)
-            config = configuration.from_sources([what])
+            config = configuration.from_sources([what], model="demo")
             model = config.model.model_copy(update=bundles.model(name))
             found = capacity.measure(
                 config.model_copy(update={"model": model}), p99_ms=P99_MS, fps=RATE_HZ,

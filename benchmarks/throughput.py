@@ -157,7 +157,7 @@ def processes(windows: Sequence[Window]) -> str:
 
 
 def _config(clip: Path, cameras: int, folder: Path) -> Config:
-    config = configuration.from_sources([str(clip)] * cameras, policy="every")
+    config = configuration.from_sources([str(clip)] * cameras, policy="every", model="demo")
     loops = tuple(camera.model_copy(update={"loop": True}) for camera in config.camera)
     sink = SinkConfig(
         type="custom",

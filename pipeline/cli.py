@@ -88,7 +88,7 @@ def run(
     sources: Sources,
     model: Annotated[
         str | None,
-        typer.Option(help="a name (`manyeyes model list`) or a bundle; none: the demo model"),
+        typer.Option(help="a name (`manyeyes model list`) or a bundle; none: as the sources need"),
     ] = None,
     score: Annotated[float | None, typer.Option(help="threshold; none: the model's own")] = None,
     track: Annotated[bool, typer.Option(help="follow objects: ids in events and pictures")] = False,

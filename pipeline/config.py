@@ -245,7 +245,11 @@ def _validate(raw: dict[str, Any], file: str, folder: Path) -> Config:
     cameras = tuple(
         _with_model(_camera(camera, file, folder), file, folder) for camera in config.camera
     )
-    path = model_path.of(config.model.path, config.model.name, file, folder)
+    rendered = config.model.engine == "stub" or all(
+        camera.model is not None or str(camera.source).startswith("synthetic://")
+        for camera in cameras
+    )
+    path = model_path.of(config.model.path, config.model.name, rendered, file, folder)
     model = config.model.model_copy(update={"path": path})
     directory = config.run.directory and folder / config.run.directory
     run = config.run.model_copy(update={"directory": directory})

@@ -49,7 +49,10 @@ class ModelNotHere(ConfigError):
     """A model of the list that has to be fetched first; `name` is its name."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"model {name!r} is not here yet; `manyeyes model get {name}` fetches it")
+        super().__init__(
+            f"model {name!r} is not here yet; `manyeyes model get {name}` fetches it (the model 'demo' is "
+            "here, and knows rendered scenes alone)"
+        )
         self.name = name
 
 

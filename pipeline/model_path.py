@@ -1,4 +1,8 @@
-"""Which file the model of a run is: a path, a name of the list of models, or the carried demo model."""
+"""Which file the model of a run is: a path, or a name of the list of models.
+
+Where neither is said, real cameras get a small detector of the list, and rendered ones the carried demo
+model, which knows rendered scenes alone.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from pipeline.errors import ConfigError, ModelNotHere
 from pipeline.wiring import load
 
 BUNDLE_OF = "stages.detector.zoo:bundle_of"
+DEFAULT = "stages.detector.zoo:DEFAULT"
 DEMO = "demo"
 
 
@@ -32,12 +37,15 @@ def by_name(name: str) -> Path:
     return bundle
 
 
-def of(path: Path | None, name: str | None, file: str, folder: Path) -> Path:
-    """The model of a configuration; file and folder: where that is from. Raises ConfigError."""
+def of(path: Path | None, name: str | None, rendered: bool, file: str, folder: Path) -> Path:
+    """The model of a configuration; file and folder: where that is from. Raises ConfigError.
+
+    rendered: all cameras are, so that the demo model is the one where none is named.
+    """
     if path is not None and name is not None:
         raise ConfigError(f"{file}: [model]: path and name are both there; write one of them")
     if name is not None or path is None:
-        return by_name(name or DEMO)
+        return by_name(name or (DEMO if rendered else load(DEFAULT)))
     return _existing(folder / path, f"{file}: [model]: path")
 
 

@@ -88,13 +88,29 @@ def test_two_cameras(street, tmp_path):
         gate.name = "other"
 
 
-def test_the_smallest_configuration_has_the_demo_model_and_metrics_on_this_host(street):
+def test_the_smallest_configuration_has_metrics_on_this_host(street):
     config = street(GATE)
     assert config.run.policy == "newest"
-    assert config.model.path == demo_model()
     assert (config.metrics.host, config.metrics.port) == ("127.0.0.1", 9108)
     assert config.sink == config.stage == ()
     assert street(GATE + "[metrics]\nenabled = false").metrics.port is None
+
+
+def test_real_cameras_do_not_get_the_demo_model_by_accident(street, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    rendered = '[[camera]]\nname = "r"\nsource = "synthetic://"\n'
+    assert street(rendered).model.path == demo_model()
+    for text in (GATE, rendered + GATE):
+        with pytest.raises(
+            ModelNotHere, match=r"`manyeyes model get yolox-nano` fetches it .*'demo'"
+        ):
+            street(text)
+    assert street('[model]\nengine = "stub"\n' + GATE).model.path == demo_model()
+    assert street('[model]\nname = "demo"\n' + GATE).model.path == demo_model()
+    bundle = tmp_path / "manyeyes" / "models" / "yolox-nano.bundle"
+    bundle.parent.mkdir(parents=True)
+    bundle.write_bytes(b"")
+    assert street(GATE).model.path == bundle
 
 
 def test_a_model_by_its_name(street, tmp_path, monkeypatch):
