@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import CameraConfig, Config, SinkConfig
 from pipeline.errors import ConfigError, EndOfStream, SourceError
-from pipeline.plan import SOURCE_FOR
-from pipeline.runner import build
+from pipeline.plan.config import CameraConfig, Config, SinkConfig
+from pipeline.plan.graph import Plan, load
+from pipeline.plan.standard import SOURCE_FOR
+from pipeline.process.main import build
 from pipeline.stage import Picture, Source
-from pipeline.wiring import Plan, load
 from stages.capture import synthetic
 
 MAX_LAG_S = 1.0  # behind by more than this, go on from here: a camera would not have waited

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from benchmarks.detectors import Detector
     from benchmarks.measure import Figure
     from benchmarks.rig import Rig
-    from pipeline.config import Config
+    from pipeline.plan.config import Config
 
 WHEELS = {  # module: the distribution that has it
     "numpy": "numpy", "zmq": "pyzmq", "msgpack": "msgpack", "pydantic": "pydantic", "typer": "typer",
@@ -233,7 +233,7 @@ def _throughput(settings: Settings, bundles: Bundles, name: str, source: str) ->
 
 def _config(settings: Settings, bundles: Bundles, source: str, model: dict[str, Any]) -> Config:
     from benchmarks.rig import cameras
-    from pipeline import config as configuration
+    from pipeline.plan import config as configuration
 
     if source == "memory":
         return cameras(settings.cameras, 1000, size=SIZE, policy="every", model=model)
@@ -253,7 +253,7 @@ def _flow(rig: Rig, gate: Any, on: bool) -> None:
 def _decoding(bundles: Bundles, seconds: float) -> float:
     from benchmarks import limits
     from benchmarks.copies import clips_of
-    from pipeline import config as configuration
+    from pipeline.plan import config as configuration
 
     return limits.decoding(
         clips_of(configuration.from_sources([str(bundles.clip)], model="demo")), seconds
@@ -280,7 +280,7 @@ def d(settings: Settings, bundles: Bundles) -> list[Figure]:
 def e(settings: Settings, bundles: Bundles) -> list[Figure]:
     """Capacity of each model, from memory and from H.264."""
     from benchmarks import capacity
-    from pipeline import config as configuration
+    from pipeline.plan import config as configuration
 
     figures = []
     scene = f"synthetic://?size={SIZE}&rate={RATE_HZ:g}"

@@ -11,7 +11,7 @@ import pytest
 from command import Command
 from hypothesis import settings
 
-from pipeline.model_path import demo_model
+from pipeline.plan.model_path import demo_model
 from stages.detector import zoo
 
 # how long an example takes is the machine's affair; what hangs is pytest-timeout's

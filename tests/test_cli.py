@@ -17,8 +17,8 @@ import tiny_models
 import typer
 from command import BOUND_S
 
-from pipeline import cli
-from pipeline.model_path import demo_model
+from pipeline.face import cli
+from pipeline.plan.model_path import demo_model
 
 CAMERA = '[[camera]]\nname = "gate"\nsource = "synthetic://?seed=1&size=320x180"\n'
 ZONE = '[[zone]]\nname = "door"\ncamera = "gate"\npolygon = [[0.1, 0.1], [0.5, 0.1], [0.1, 0.5]]\n'
