@@ -7,14 +7,13 @@ import select
 
 import numpy as np
 
-from pipeline.accounts.ledger import DETECT, Layout, Ledger, holder_code
-from pipeline.hop import transport
-from pipeline.hop.reader import Reader
-from pipeline.hop.transport import Outbox
-from pipeline.hop.writer import Writer
-from pipeline.host import memory
+from pipeline import memory, transport
+from pipeline.ledger import DETECT, Layout, Ledger, holder_code
 from pipeline.messages import Frame, FrameInfo
-from pipeline.plan.graph import EdgeSpec, ProcessSpec
+from pipeline.reader import Reader
+from pipeline.transport import Outbox
+from pipeline.wiring import EdgeSpec, ProcessSpec
+from pipeline.writer import Writer
 
 SIDE = 8
 SLOT_BYTES = SIDE * SIDE * 3

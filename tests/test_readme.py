@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 import typer
 
-from pipeline.face import cli
-from pipeline.plan import config
-from pipeline.plan.model_path import demo_model
+from pipeline import cli, config
+from pipeline.model_path import demo_model
 from pipeline.testing import frame, run_inline
 from stages.training import demo
 

@@ -13,10 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.detections import Detections, Fit
-from pipeline.errors import FrameError, MessageError
-from pipeline.happenings import Happening
-from pipeline.hop.codec import (
+from pipeline.codec import (
     decode,
     decode_done,
     encode_batch,
@@ -25,6 +22,9 @@ from pipeline.hop.codec import (
     message_front,
     pack_numbers,
 )
+from pipeline.detections import Detections, Fit
+from pipeline.errors import FrameError, MessageError
+from pipeline.happenings import Happening
 from pipeline.messages import (
     ALIGN_BYTES,
     MAX_MESSAGE_BYTES,

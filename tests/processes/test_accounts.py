@@ -6,8 +6,8 @@ import patterns
 import pytest
 
 from pipeline.errors import ManyeyesError
-from pipeline.plan.graph import Plan
-from pipeline.supervision.supervisor import Options, Supervisor
+from pipeline.supervisor import Options, Supervisor
+from pipeline.wiring import Plan
 
 
 @pytest.fixture(autouse=True)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import patterns
 
-from pipeline.hop import transport
-from pipeline.hop.transport import Outbox
-from pipeline.supervision.supervisor import Options, Supervisor
+from pipeline import transport
+from pipeline.supervisor import Options, Supervisor
+from pipeline.transport import Outbox
 
 CONSUMERS = ("preprocess", "render")
 

@@ -1,1 +1,0 @@
-"""Whether a host has what a run needs, and how fast it is."""

@@ -1,1 +1,0 @@
-"""From one process to the next: messages, shared memory, credits."""

@@ -1,1 +1,0 @@
-"""From a configuration to the table of processes and edges that runs."""

@@ -1,1 +1,0 @@
-"""What runs in a child: sources, stages, the batcher, the join."""

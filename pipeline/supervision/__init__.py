@@ -1,1 +1,0 @@
-"""What starts, watches, restarts and ends the processes of a run."""
