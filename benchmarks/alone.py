@@ -27,8 +27,8 @@ import numpy as np
 
 from benchmarks.measure import ROOT
 from pipeline.messages import Frame, Result
-from pipeline.runner import build
-from pipeline.wiring import Plan, ProcessSpec
+from pipeline.plan.graph import Plan, ProcessSpec
+from pipeline.process.main import build
 
 PARTS = ("capture", "preprocess", "inference", "postprocess")
 

@@ -28,13 +28,13 @@ import numpy as np
 
 from benchmarks.measure import Figure, Target, command, median
 from benchmarks.rig import changed
-from pipeline import config as configuration
+from pipeline.accounts.ledger import DETECT
 from pipeline.detections import Detections, iou_matrix
-from pipeline.ledger import DETECT
 from pipeline.messages import Frame, Output, Tensor
-from pipeline.plan import make
-from pipeline.supervisor import Options, Supervisor
-from pipeline.wiring import Plan
+from pipeline.plan import config as configuration
+from pipeline.plan.graph import Plan
+from pipeline.plan.standard import make
+from pipeline.supervision.supervisor import Options, Supervisor
 from stages.inference import Inference, InferenceConfig
 from stages.render import Render, RenderConfig
 

@@ -22,10 +22,10 @@ from benchmarks.measure import Figure, Machine, resampled_medians
 from benchmarks.pulse import Pulse
 from benchmarks.rig import Rig, Window
 from benchmarks.stage_times import Look, Spent, stage_of, windows
-from pipeline.config import Config
+from pipeline.accounts.ledger import DETECT, Ledger, quantile_s
 from pipeline.errors import ConfigError
-from pipeline.ledger import DETECT, Ledger, quantile_s
-from pipeline.wiring import Plan, ProcessSpec
+from pipeline.plan.config import Config
+from pipeline.plan.graph import Plan, ProcessSpec
 
 WARM_UP_S = 2.0
 WINDOW_S = 0.5

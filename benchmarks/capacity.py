@@ -26,9 +26,9 @@ from benchmarks.copies import Clip, clips_of, copied
 from benchmarks.limits import Limits
 from benchmarks.measure import ROOT, Figure, Machine, Target
 from benchmarks.search import SERVED, Found, Trial, find, limiting
-from pipeline import config as configuration
-from pipeline.config import Config
-from pipeline.plan import make
+from pipeline.plan import config as configuration
+from pipeline.plan.config import Config
+from pipeline.plan.standard import make
 
 MANY = 8  # cameras of the plan whose batches the bare model is given
 SHORT_S = 5.0  # of a trial while searching

@@ -1,6 +1,6 @@
 """`manyeyes bench …`: they parse, call and print; what they call is imported when it is called.
 
-`pipeline.cli` finds `app` by name. Results go to stdout, progress and notes to stderr.
+`pipeline.face.cli` finds `app` by name. Results go to stdout, progress and notes to stderr.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ app = typer.Typer(
 
 Model = Annotated[
     str | None,
-    typer.Option(help="a name (`manyeyes model list`) or a bundle; none: the demo model"),
+    typer.Option(help="a name (`manyeyes model list`) or a bundle; none: as the sources need"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="for programs")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="folder for what is written")]
@@ -67,7 +67,7 @@ def capacity(
     """
     from benchmarks import capacity as measuring
     from benchmarks import certificate
-    from pipeline.cli import fetched_config
+    from pipeline.face.cli import fetched_config
 
     notes = Console(stderr=True)
     config = fetched_config(sources or [SCENE], {"model": model} if model else {})
@@ -117,7 +117,7 @@ def stages(
     Example: manyeyes bench stages street.toml --seconds 20 -o before
     """
     from benchmarks import breakdown, plots
-    from pipeline.cli import fetched_config
+    from pipeline.face.cli import fetched_config
 
     notes = Console(stderr=True)
     plots.pyplot()  # what is not installed is better known now

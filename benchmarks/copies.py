@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import CameraConfig, Config, SinkConfig
 from pipeline.errors import ConfigError, EndOfStream, SourceError
-from pipeline.plan import SOURCE_FOR, source_of
-from pipeline.runner import build
+from pipeline.plan.config import CameraConfig, Config, SinkConfig
+from pipeline.plan.graph import Plan, load
+from pipeline.plan.standard import SOURCE_FOR
+from pipeline.process.main import build
 from pipeline.stage import Picture, Source
-from pipeline.wiring import Plan, load
 from stages.capture import synthetic
 
 MAX_LAG_S = 1.0  # behind by more than this, go on from here: a camera would not have waited
@@ -132,8 +132,7 @@ def _clip(camera: CameraConfig, rate_hz: float | None) -> Clip:
             f"camera {camera.name!r}: a live camera can't be copied; record a minute of it "
             "(`ffmpeg -i URL -t 60 -c copy clip.mp4`) and name the file in its place"
         )
-    sized = {key: value for key, value in camera.options.items() if key == "max_size"}
-    run, config = source_of(camera.model_copy(update={"options": sized}), "every")
+    run, config = load(SOURCE_FOR)(camera.source, reader=camera.reader, max_size=camera.max_size)
     first, own_hz = _look_at(camera, run, config)
     pixels = first.width * first.height
     return Clip(

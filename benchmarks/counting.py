@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measure import Figure, Machine, Target, median, report
-from pipeline.config import demo_model
 from pipeline.detections import Detections
 from pipeline.messages import FrameInfo, Result
+from pipeline.plan.config import demo_model
 from pipeline.stage import LocalRuntime
 from stages.detector.bundle import read_facts
 from stages.imaging.scenes import Scene as Rendered

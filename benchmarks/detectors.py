@@ -22,12 +22,12 @@ import torch
 from benchmarks.conditioned import conditioned, scenes
 from benchmarks.exported import check
 from benchmarks.measure import MIN_PAIRS, Figure, interleaved, median, ratio
-from pipeline import memory
 from pipeline.detections import Detections, Fit
 from pipeline.errors import ConfigError
+from pipeline.hop.slots import Slots
+from pipeline.host import memory
+from pipeline.host.speed import fit
 from pipeline.messages import ArraySpec, SlotRef
-from pipeline.slots import Slots
-from pipeline.speed import fit
 from stages.detector import archive, engines
 from stages.detector.bundle import Facts
 from stages.detector.decode import Options, detections_from

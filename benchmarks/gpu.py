@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from benchmarks.detectors import Detector
     from benchmarks.measure import Figure
     from benchmarks.rig import Rig
-    from pipeline.config import Config
+    from pipeline.plan.config import Config
 
 WHEELS = {  # module: the distribution that has it
     "numpy": "numpy", "zmq": "pyzmq", "msgpack": "msgpack", "pydantic": "pydantic", "typer": "typer",
@@ -233,12 +233,12 @@ def _throughput(settings: Settings, bundles: Bundles, name: str, source: str) ->
 
 def _config(settings: Settings, bundles: Bundles, source: str, model: dict[str, Any]) -> Config:
     from benchmarks.rig import cameras
-    from pipeline import config as configuration
+    from pipeline.plan import config as configuration
 
     if source == "memory":
         return cameras(settings.cameras, 1000, size=SIZE, policy="every", model=model)
     files = [str(bundles.clip)] * settings.cameras
-    config = configuration.from_sources(files, policy="every")
+    config = configuration.from_sources(files, policy="every", model="demo")
     loops = tuple(camera.model_copy(update={"loop": True}) for camera in config.camera)
     fields = {"camera": loops, "model": config.model.model_copy(update=model)}
     return config.model_copy(update=fields)
@@ -253,9 +253,11 @@ def _flow(rig: Rig, gate: Any, on: bool) -> None:
 def _decoding(bundles: Bundles, seconds: float) -> float:
     from benchmarks import limits
     from benchmarks.copies import clips_of
-    from pipeline import config as configuration
+    from pipeline.plan import config as configuration
 
-    return limits.decoding(clips_of(configuration.from_sources([str(bundles.clip)])), seconds)
+    return limits.decoding(
+        clips_of(configuration.from_sources([str(bundles.clip)], model="demo")), seconds
+    )
 
 
 def c(settings: Settings, bundles: Bundles) -> list[Figure]:
@@ -278,14 +280,14 @@ def d(settings: Settings, bundles: Bundles) -> list[Figure]:
 def e(settings: Settings, bundles: Bundles) -> list[Figure]:
     """Capacity of each model, from memory and from H.264."""
     from benchmarks import capacity
-    from pipeline import config as configuration
+    from pipeline.plan import config as configuration
 
     figures = []
     scene = f"synthetic://?size={SIZE}&rate={RATE_HZ:g}"
     for name in settings.models:
         for source in ("H.264",) if settings.quick else ("memory", "H.264"):
             what = scene if source == "memory" else str(bundles.clip)
-            config = configuration.from_sources([what])
+            config = configuration.from_sources([what], model="demo")
             model = config.model.model_copy(update=bundles.model(name))
             found = capacity.measure(
                 config.model_copy(update={"model": model}), p99_ms=P99_MS, fps=RATE_HZ,

@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measure import ROOT
-from pipeline.ledger import DETECT
+from pipeline.accounts.ledger import DETECT
 from pipeline.messages import Frame
+from pipeline.plan.graph import EdgeSpec, Plan, Policy, ProcessSpec
 from pipeline.stage import Picture, Sink, Source
-from pipeline.supervisor import Options, Supervisor
-from pipeline.wiring import EdgeSpec, Plan, Policy, ProcessSpec
+from pipeline.supervision.supervisor import Options, Supervisor
 
 MAX_FRAMES = 8192  # of one order
 MAX_READERS = 4

@@ -24,9 +24,9 @@ import numpy as np
 from benchmarks.copies import Clip
 from benchmarks.rig import environment
 from pipeline.errors import EndOfStream, ManyeyesError
-from pipeline.host import CHILD_ENVIRONMENT
-from pipeline.runner import build
-from pipeline.wiring import Plan
+from pipeline.host.machine import CHILD_ENVIRONMENT
+from pipeline.plan.graph import Plan
+from pipeline.process.main import build
 from stages.inference import Inference, InferenceConfig
 
 SECONDS = 3.0  # of one measurement

@@ -29,10 +29,10 @@ import numpy as np
 
 from benchmarks.arrivals import Arrivals
 from benchmarks.measure import ROOT, Figure, Machine, Target, median, report
-from pipeline.config import CameraConfig, Config, ModelConfig, SinkConfig
-from pipeline.plan import make
-from pipeline.supervisor import Options, Supervisor
-from pipeline.wiring import Plan
+from pipeline.plan.config import CameraConfig, Config, ModelConfig, SinkConfig
+from pipeline.plan.graph import Plan
+from pipeline.plan.standard import make
+from pipeline.supervision.supervisor import Options, Supervisor
 
 sys.path.insert(0, str(ROOT / "tests"))  # cameras, parts, patterns, rtsp_server, tiny_models
 

@@ -35,14 +35,14 @@ import numpy as np
 from benchmarks.measure import ROOT
 from benchmarks.probes import Rows, with_probes
 from benchmarks.replay import Pace, Replay, ReplayConfig, render_stills
-from pipeline import config as configuration
-from pipeline.config import Config
+from pipeline.accounts.ledger import DETECT, RING, Ledger
+from pipeline.accounts.tally import Tally
 from pipeline.errors import ConfigError, ModelError, ResourceError
-from pipeline.ledger import DETECT, RING, Ledger
-from pipeline.plan import make
-from pipeline.supervisor import Options, Supervisor
-from pipeline.tally import Tally
-from pipeline.wiring import Plan, ProcessSpec, search_current_folder
+from pipeline.plan import config as configuration
+from pipeline.plan.config import Config
+from pipeline.plan.graph import Plan, ProcessSpec, search_current_folder
+from pipeline.plan.standard import make
+from pipeline.supervision.supervisor import Options, Supervisor
 from stages.capture import synthetic
 
 SUPERVISOR = "supervisor"

@@ -30,11 +30,11 @@ from benchmarks.measure import MIN_PAIRS, ROOT, Figure, Machine, Target, ratio, 
 from benchmarks.rig import Rig
 from benchmarks.sightings import MAX_BOXES, Sightings, SightingsSink, detections
 from benchmarks.streams import OPENCV, Cameras, Clip, burst, make_clip, recorded, rendered
-from pipeline import config as configuration
-from pipeline.config import SinkConfig
 from pipeline.detections import Detections
-from pipeline.host import CHILD_ENVIRONMENT
-from pipeline.model_path import demo_model
+from pipeline.host.machine import CHILD_ENVIRONMENT
+from pipeline.plan import config as configuration
+from pipeline.plan.config import SinkConfig
+from pipeline.plan.model_path import demo_model
 from stages.detector.matching import match
 
 RATE_HZ = 30

@@ -24,9 +24,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import Figure, Machine, Target, report
-from pipeline import config as configuration
-from pipeline.plan import make
-from pipeline.supervisor import Options, Supervisor
+from pipeline.plan import config as configuration
+from pipeline.plan.standard import make
+from pipeline.supervision.supervisor import Options, Supervisor
 
 SOURCES = [f"synthetic://?seed={seed}&size=640x360&rate=25" for seed in (1, 2, 3, 4)]
 LOOK_S = 1.0

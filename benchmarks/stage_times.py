@@ -15,8 +15,8 @@ import numpy as np
 
 from benchmarks.measure import busy_s
 from benchmarks.rig import SUPERVISOR, Rig, Window
-from pipeline.ledger import Ledger
-from pipeline.wiring import Plan
+from pipeline.accounts.ledger import Ledger
+from pipeline.plan.graph import Plan
 
 _MANY = ("capture", "preprocess", "inference")
 

@@ -48,13 +48,13 @@ from benchmarks.measure import (
 )
 from benchmarks.replay import Pace
 from benchmarks.rig import Rig, Window
-from pipeline import config as configuration
-from pipeline.config import Config, SinkConfig
-from pipeline.ledger import MAX_BATCH
+from pipeline.accounts.ledger import MAX_BATCH
 from pipeline.messages import Result
-from pipeline.plan import make
+from pipeline.plan import config as configuration
+from pipeline.plan.config import Config, SinkConfig
+from pipeline.plan.graph import Plan
+from pipeline.plan.standard import make
 from pipeline.stage import Picture, Sink
-from pipeline.wiring import Plan
 from stages.capture.av import AvConfig, AvSource
 from stages.probe import write_clip
 
@@ -157,7 +157,7 @@ def processes(windows: Sequence[Window]) -> str:
 
 
 def _config(clip: Path, cameras: int, folder: Path) -> Config:
-    config = configuration.from_sources([str(clip)] * cameras, policy="every")
+    config = configuration.from_sources([str(clip)] * cameras, policy="every", model="demo")
     loops = tuple(camera.model_copy(update={"loop": True}) for camera in config.camera)
     sink = SinkConfig(
         type="custom",

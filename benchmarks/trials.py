@@ -13,9 +13,9 @@ from benchmarks.pulse import Pulse
 from benchmarks.rig import Rig
 from benchmarks.search import Trial
 from benchmarks.stage_times import Look, windows
-from pipeline.config import Config
+from pipeline.accounts.ledger import quantile_s
 from pipeline.errors import ResourceError
-from pipeline.ledger import quantile_s
+from pipeline.plan.config import Config
 
 WARM_UP_S = 2.0  # after all cameras deliver: queues fill, caches and clocks settle
 TRIES = 2

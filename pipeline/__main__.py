@@ -1,14 +1,14 @@
 """`manyeyes`, and `python -m pipeline`: signals are heard before anything that takes time is loaded."""
 
-from pipeline.signals import end_at_once
-from pipeline.terminal import prepare
+from pipeline.face.terminal import prepare
+from pipeline.host.signals import end_at_once
 
 
 def main() -> None:
     """The console script."""
     end_at_once()
     prepare()
-    from pipeline.cli import main as command_line
+    from pipeline.face.cli import main as command_line
 
     command_line()
 

@@ -9,7 +9,6 @@ ManyeyesError
 ├── AlreadyRunning         exit 75: another run holds the run directory
 ├── DeviceLost             exit 70: the accelerator is gone for this process; it must be replaced
 ├── SourceError            a camera can't be opened or went away; it is retried for ever
-│   └── BrokenSource       what a recording holds can't be read: it ends, and the run fails at its end
 ├── FrameError             one frame (or one picture) is unusable; it is counted and thrown away
 │   └── TornFrame          its slot was written again while it was read
 ├── MessageError           bytes that are no message of this build
@@ -50,7 +49,10 @@ class ModelNotHere(ConfigError):
     """A model of the list that has to be fetched first; `name` is its name."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"model {name!r} is not here yet; `manyeyes model get {name}` fetches it")
+        super().__init__(
+            f"model {name!r} is not here yet; `manyeyes model get {name}` fetches it (the model 'demo' is "
+            "here, and knows rendered scenes alone)"
+        )
         self.name = name
 
 
@@ -72,10 +74,6 @@ class DeviceLost(ManyeyesError):
 
 class SourceError(ManyeyesError):
     """A camera can't be opened or went away. The runner closes the source, waits and opens again."""
-
-
-class BrokenSource(SourceError):
-    """A recording can't be read, and trying again would not help. The runner ends the source."""
 
 
 class FrameError(ManyeyesError):

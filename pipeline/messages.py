@@ -1,6 +1,6 @@
 """What travels between processes: records that nobody changes.
 
-A message that carries pixels is sent as a descriptor of about 150 bytes (`codec.py`): its facts, the slot
+A message that carries pixels is sent as a descriptor of about 150 bytes (`hop.codec`): its facts, the slot
 that holds the pixels, and where in the slot each array lies. That is an Envelope; `open` puts the arrays
 back in.
 

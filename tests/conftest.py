@@ -1,15 +1,31 @@
 """Settings of all tests."""
 
+import atexit
 import os
+import shutil
 import signal
+import tempfile
+from pathlib import Path
 
 import pytest
 from command import Command
 from hypothesis import settings
 
+from pipeline.plan.model_path import demo_model
+from stages.detector import zoo
+
 # how long an example takes is the machine's affair; what hangs is pytest-timeout's
 settings.register_profile("untimed", settings(), deadline=None)
 settings.load_profile("untimed")
+
+
+# A cache of our own, with the demo model in the place of the one that real cameras get: no test has a
+# network, and what a person keeps is nobody's test.
+CACHE = Path(tempfile.mkdtemp(prefix="manyeyes-tests-"))
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+os.environ["XDG_CACHE_HOME"] = str(CACHE)
+(CACHE / "manyeyes" / "models").mkdir(parents=True)
+shutil.copy(demo_model(), CACHE / "manyeyes" / "models" / f"{zoo.DEFAULT}.bundle")
 
 
 @pytest.fixture

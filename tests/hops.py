@@ -7,13 +7,14 @@ import select
 
 import numpy as np
 
-from pipeline import memory, transport
-from pipeline.ledger import DETECT, Layout, Ledger, holder_code
+from pipeline.accounts.ledger import DETECT, Layout, Ledger, holder_code
+from pipeline.hop import transport
+from pipeline.hop.reader import Reader
+from pipeline.hop.transport import Outbox
+from pipeline.hop.writer import Writer
+from pipeline.host import memory
 from pipeline.messages import Frame, FrameInfo
-from pipeline.reader import Reader
-from pipeline.transport import Outbox
-from pipeline.wiring import EdgeSpec, ProcessSpec
-from pipeline.writer import Writer
+from pipeline.plan.graph import EdgeSpec, ProcessSpec
 
 SIDE = 8
 SLOT_BYTES = SIDE * SIDE * 3

@@ -11,9 +11,9 @@ import os
 import sys
 from pathlib import Path
 
-from pipeline.ledger import DETECT, VIEW
-from pipeline.supervisor import Options, Supervisor
-from pipeline.wiring import EdgeSpec, Plan, ProcessSpec
+from pipeline.accounts.ledger import DETECT, VIEW
+from pipeline.plan.graph import EdgeSpec, Plan, ProcessSpec
+from pipeline.supervision.supervisor import Options, Supervisor
 
 HERE = Path(__file__).parent
 PIXELS = 64 * 64 * 3

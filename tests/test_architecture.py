@@ -18,28 +18,28 @@ MAX_FUNCTION_LINES = 60  # without its docstring: contracts may be as long as th
 # Who may import a library, as module prefixes; a library that is not here is of the standard library,
 # numpy, or one of ours.
 OWNERS = {
-    "zmq": ["pipeline.transport"],
-    "msgpack": ["pipeline.codec"],
+    "zmq": ["pipeline.hop.transport"],
+    "msgpack": ["pipeline.hop.codec"],
     "mmap": [
-        "pipeline.memory",
+        "pipeline.host.memory",
         "stages.detector.archive",  # reads files, not pools
         "stages.detector.cuda",  # asks whether memory is a mapping
     ],
-    "prometheus_client": ["pipeline.metrics"],
+    "prometheus_client": ["pipeline.face.metrics"],
     "pydantic": [
-        "pipeline.config",
-        "pipeline.mistakes",
-        "pipeline.section",
-        "pipeline.fields",
+        "pipeline.plan.config",
+        "pipeline.plan.mistakes",
+        "pipeline.plan.section",
+        "pipeline.plan.fields",
         "stages.training.settings",
     ],
     "typer": [
-        "pipeline.cli",
-        "pipeline.scene_commands",
+        "pipeline.face.cli",
+        "pipeline.face.scene_commands",
         "stages.training.commands",
         "stages.training.model_commands",
     ],
-    "rich": ["pipeline.cli", "pipeline.live", "pipeline.happened", TRAINING],
+    "rich": ["pipeline.face.cli", "pipeline.face.live", "pipeline.face.happened", TRAINING],
     "torch": [
         "stages.inference",
         "stages.detector.engines",
@@ -54,7 +54,7 @@ OWNERS = {
     "onnxscript": [TRAINING],
     "cv2": ["stages"],
     "av": ["stages.capture", "stages.sinks", "stages.imaging.swscale", "stages.probe", TRAINING],
-    "PIL": ["stages.capture.pictures", TRAINING],
+    "PIL": [TRAINING],
     "yaml": [TRAINING],
     "defusedxml": [TRAINING],
     "matplotlib": [TRAINING],
@@ -89,9 +89,12 @@ BANNED_MODULES = {
 BANNED_CALLS = {"os.fork", "os.forkpty", "pty.fork", "os.system", "os.popen"}
 # Wall time is a label, never a deadline, so that a clock that is set back stops nothing.
 WALL_CLOCK = re.compile(r"^(time\.time(_ns)?|datetime(\.datetime)?\.(now|utcnow|today))$")
-LABELS = {"pipeline.camera", "stages.training.annotate"}
+LABELS = {"pipeline.process.source", "stages.training.annotate"}
 # No I/O and no clock: what they decide is tested without waiting.
-PURE = ("slots", "schedule", "delivery")
+PURE = (
+    "accounts.arrivals", "accounts.tally", "hop.edge", "hop.slots", "process.motion",
+    "process.schedule", "supervision.settling", "supervision.silence",
+)  # fmt: skip
 IMPURE = {
     "time",
     "os",
@@ -265,7 +268,7 @@ def test_the_wiring_reads_a_stage_without_loading_what_is_heavy(name):
 
 
 def test_the_supervisor_loads_nothing_heavy():
-    check = f"import sys, pipeline.cli; print(*set({HEAVY}) & set(sys.modules))"
+    check = f"import sys, pipeline.face.cli; print(*set({HEAVY}) & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, cwd=ROOT)
     assert (run.returncode, run.stdout.strip()) == (0, ""), run.stderr
 

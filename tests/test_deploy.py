@@ -21,10 +21,10 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline import config as configuration
-from pipeline.metrics import MetricsServer
-from pipeline.plan import make
-from pipeline.supervisor import Options, Supervisor
+from pipeline.face.metrics import MetricsServer
+from pipeline.plan import config as configuration
+from pipeline.plan.standard import make
+from pipeline.supervision.supervisor import Options, Supervisor
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import tiny_models
 
-from pipeline import config as configuration
-from pipeline import doctor
-from pipeline import timing as timing_module
-from pipeline.speed import Speed, Timing
+from pipeline.doctor import checks as doctor
+from pipeline.doctor import timing as timing_module
+from pipeline.host.speed import Speed, Timing
+from pipeline.plan import config as configuration
 from stages.detector import archive, importing
 from stages.detector.bundle import Facts, InputFacts
 

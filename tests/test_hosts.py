@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import config
-from pipeline.model_path import demo_model
-from pipeline.wiring import load
+from pipeline.plan import config
+from pipeline.plan.graph import load
+from pipeline.plan.model_path import demo_model
 
 RUN = ("run", "synthetic://?size=64x64", "--seconds", "1")
 CAMERA = '[[camera]]\nname = "gate"\nsource = "synthetic://?seed=1&size=64x64"\n'

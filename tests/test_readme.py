@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import typer
 
-from pipeline import cli, config
-from pipeline.model_path import demo_model
+from pipeline.face import cli
+from pipeline.plan import config
+from pipeline.plan.model_path import demo_model
 from pipeline.testing import frame, run_inline
 from stages.training import demo
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from command import BOUND_S
 
-from pipeline.signals import ENDING
+from pipeline.host.signals import ENDING
 
 EVENTS = ("run", "synthetic://?seed=1", "--events", "e.jsonl")
 

@@ -154,7 +154,7 @@ def test_a_folder_full_of_names_that_are_taken_hides_nothing(run):
     # `PYTHONPATH=$PYTHONPATH:…` has an empty part, the current folder: -E keeps it from the first
     # interpreter alone, which would not come up
     events.unlink()
-    script = "from pipeline.cli import main; main()"
+    script = "from pipeline.face.cli import main; main()"
     run("-P", "-E", "-c", script, "run", "run.toml", program="python", PYTHONPATH=os.pathsep)
     assert len(events.read_text().splitlines()) == 5
 

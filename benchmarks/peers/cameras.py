@@ -236,7 +236,7 @@ def roboflow(task: Task, **options: Any) -> None:
     pipeline.start(use_main_thread=False)
     task.stop.wait()
     pipeline.terminate()
-    pipeline.join()
+    pipeline.process.join()
 
 
 def roboflow_auto(task: Task) -> None:

@@ -19,7 +19,9 @@ from typing import Any
 
 from pipeline.errors import ConfigError
 
-DEFAULT = "yolox-nano"  # the most AP for a millisecond of a core: see the table in stages/detector/zoo.toml
+DEFAULT = "yolox-nano"
+"""What real cameras get where no model is named: of the table, the one that finds most for the time of a
+core. Seen with ONNX Runtime, one thread, an AMD EPYC: 25.8 AP in 7.0 ms; ssdlite320 21.3 AP in 18.2 ms."""
 DEMO = "demo"  # the carried one, of rendered scenes
 
 

@@ -1,6 +1,6 @@
 """The offline commands: they parse, call and print; what they call is imported when it is called.
 
-`pipeline.cli` finds `app` by name. Results go to stdout, progress and notes to stderr.
+`pipeline.face.cli` finds `app` by name. Results go to stdout, progress and notes to stderr.
 """
 
 from __future__ import annotations

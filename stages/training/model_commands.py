@@ -1,6 +1,6 @@
 """`manyeyes model`: models by name, what is in a model file, and models of others made bundles.
 
-`pipeline.cli` finds `app` by name. Results go to stdout, progress and notes to stderr.
+`pipeline.face.cli` finds `app` by name. Results go to stdout, progress and notes to stderr.
 """
 
 from __future__ import annotations

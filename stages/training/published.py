@@ -61,7 +61,8 @@ def _fetch(entry: Entry, progress: download.Progress) -> None:
         raise ConfigError(
             f"model '{entry.name}': {entry.url} can't be fetched ({error}); fetch it elsewhere "
             f"({entry.size_mb}) and put it at {entry.download}, or name it: "
-            f"manyeyes model get {entry.name} --from FILE"
+            f"manyeyes model get {entry.name} --from FILE (--model demo runs without, and knows rendered "
+            "scenes alone)"
         ) from None
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from benchmarks.boxes import Part, Row, _asked, ious, run, staying
-from pipeline import config as configuration
-from pipeline.ledger import DETECT, VIEW
-from pipeline.plan import make
+from pipeline.accounts.ledger import DETECT, VIEW
+from pipeline.plan import config as configuration
+from pipeline.plan.standard import make
 
 NONE = ([], [])
 

@@ -15,8 +15,8 @@ from benchmarks.certificate import page
 from benchmarks.copies import Clip, clips_of, copied, harmless, is_live
 from benchmarks.limits import Limits
 from benchmarks.search import Trial, find
-from pipeline import config as configuration
 from pipeline.errors import ConfigError
+from pipeline.plan import config as configuration
 
 MANYEYES = Path(sys.executable).with_name("manyeyes")
 MACHINE = {

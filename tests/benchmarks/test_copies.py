@@ -8,11 +8,11 @@ from benchmarks.copies import Paced, PacedConfig, clips_of, copied, paced
 from benchmarks.rig import Window
 from benchmarks.stage_times import Look, Spent
 from benchmarks.trials import trial_of
-from pipeline import config as configuration
+from pipeline.accounts.ledger import EDGES_S
 from pipeline.errors import ConfigError
-from pipeline.ledger import EDGES_S
-from pipeline.plan import make
-from pipeline.runner import build
+from pipeline.plan import config as configuration
+from pipeline.plan.standard import make
+from pipeline.process.main import build
 
 
 @pytest.fixture

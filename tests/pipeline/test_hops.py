@@ -6,9 +6,9 @@ from hops import Hop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline.accounts.ledger import DETECT, REASONS
 from pipeline.detections import Fit
 from pipeline.errors import MessageError, TornFrame
-from pipeline.ledger import DETECT, REASONS
 from pipeline.messages import MAX_MESSAGE_BYTES, Output
 
 

@@ -13,7 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.codec import (
+from pipeline.detections import Detections, Fit
+from pipeline.errors import FrameError, MessageError
+from pipeline.happenings import Happening
+from pipeline.hop.codec import (
     decode,
     decode_done,
     encode_batch,
@@ -22,9 +25,6 @@ from pipeline.codec import (
     message_front,
     pack_numbers,
 )
-from pipeline.detections import Detections, Fit
-from pipeline.errors import FrameError, MessageError
-from pipeline.happenings import Happening
 from pipeline.messages import (
     ALIGN_BYTES,
     MAX_MESSAGE_BYTES,

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline import config, redaction
+from pipeline import redaction
 from pipeline.errors import ManyeyesError
-from pipeline.plan import make
+from pipeline.plan import config
+from pipeline.plan.standard import make
+from pipeline.process.main import build
 from pipeline.redaction import shown
-from pipeline.runner import build
 
 MANYEYES = Path(sys.executable).with_name("manyeyes")
 HEAD, TAIL = "hunter22", "qwerty77"  # of every secret; between them is what a URL may stumble over

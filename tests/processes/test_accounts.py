@@ -6,8 +6,8 @@ import patterns
 import pytest
 
 from pipeline.errors import ManyeyesError
-from pipeline.supervisor import Options, Supervisor
-from pipeline.wiring import Plan
+from pipeline.plan.graph import Plan
+from pipeline.supervision.supervisor import Options, Supervisor
 
 
 @pytest.fixture(autouse=True)

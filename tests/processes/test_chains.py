@@ -5,10 +5,10 @@ import json
 import pytest
 import tiny_models
 
-from pipeline import config as configuration
 from pipeline.errors import ConfigError
-from pipeline.plan import make
-from pipeline.supervisor import Options, Supervisor
+from pipeline.plan import config as configuration
+from pipeline.plan.standard import make
+from pipeline.supervision.supervisor import Options, Supervisor
 
 CAMERA = """
 [[camera]]

@@ -8,8 +8,8 @@ import time
 import patterns
 import pytest
 
-from pipeline.supervisor import Options, Supervisor
-from pipeline.wiring import Plan
+from pipeline.plan.graph import Plan
+from pipeline.supervision.supervisor import Options, Supervisor
 
 PIPE_BYTES = 4096  # about 25 events
 STALL_S = 3.0  # what a disk takes to wake up

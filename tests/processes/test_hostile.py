@@ -7,7 +7,7 @@ from pathlib import Path
 import patterns
 import pytest
 
-from pipeline.supervisor import Options, Supervisor
+from pipeline.supervision.supervisor import Options, Supervisor
 
 FRAMES = 150  # of each good camera
 DEATHS = 3  # of the bad one

@@ -6,7 +6,7 @@ from pathlib import Path
 import patterns
 import pytest
 
-from pipeline.supervisor import Options, Supervisor
+from pipeline.supervision.supervisor import Options, Supervisor
 
 
 @pytest.fixture(autouse=True)

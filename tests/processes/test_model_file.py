@@ -6,10 +6,10 @@ import signal
 
 import pytest
 
-from pipeline import config
-from pipeline.model_path import demo_model
-from pipeline.plan import make
-from pipeline.supervisor import Options, Supervisor
+from pipeline.plan import config
+from pipeline.plan.model_path import demo_model
+from pipeline.plan.standard import make
+from pipeline.supervision.supervisor import Options, Supervisor
 
 
 def removed(path):

@@ -7,7 +7,7 @@ import patterns
 import pytest
 from odd import ODD
 
-from pipeline.supervisor import Options, Supervisor
+from pipeline.supervision.supervisor import Options, Supervisor
 
 FRAMES = 60
 

@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.config import load
-from pipeline.model_path import demo_model
-from pipeline.plan import make
-from pipeline.supervisor import Options, Supervisor
+from pipeline.plan.config import load
+from pipeline.plan.model_path import demo_model
+from pipeline.plan.standard import make
+from pipeline.supervision.supervisor import Options, Supervisor
 from stages.imaging.scenes import still
 from stages.imaging.shapes import CLASSES
 from stages.training import datasets, predict

@@ -8,9 +8,9 @@ import tiny_models
 from cameras import Camera
 from rtsp_server import GstCamera, missing
 
-from pipeline.config import CameraConfig, Config, ModelConfig, SinkConfig
-from pipeline.plan import make
-from pipeline.supervisor import Options, Supervisor
+from pipeline.plan.config import CameraConfig, Config, ModelConfig, SinkConfig
+from pipeline.plan.standard import make
+from pipeline.supervision.supervisor import Options, Supervisor
 from stages.detector.importing import import_model
 
 BOUND_S = 30.0

@@ -14,7 +14,7 @@ from pathlib import Path
 import patterns
 import pytest
 
-from pipeline.supervisor import Options, Supervisor
+from pipeline.supervision.supervisor import Options, Supervisor
 
 TESTS = Path(patterns.__file__).parent
 BOUND_S = 10.0

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from cameras import Camera
 
-from pipeline import config
-from pipeline.plan import make
+from pipeline.plan import config
+from pipeline.plan.graph import load
+from pipeline.plan.standard import make
 from pipeline.stage import Sink
-from pipeline.supervisor import Options, Supervisor
-from pipeline.wiring import load
+from pipeline.supervision.supervisor import Options, Supervisor
 from stages.capture import choose
 
 RUN = """

@@ -8,11 +8,12 @@ from pathlib import Path
 import patterns
 import pytest
 
-from pipeline import child, control
-from pipeline import supervisor as supervisor_module
-from pipeline.control import Control
 from pipeline.errors import ManyeyesError
-from pipeline.supervisor import Options, Supervisor
+from pipeline.hop import control
+from pipeline.hop.control import Control
+from pipeline.supervision import child
+from pipeline.supervision import supervisor as supervisor_module
+from pipeline.supervision.supervisor import Options, Supervisor
 
 
 @pytest.fixture(autouse=True)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import patterns
 
-from pipeline import transport
-from pipeline.supervisor import Options, Supervisor
-from pipeline.transport import Outbox
+from pipeline.hop import transport
+from pipeline.hop.transport import Outbox
+from pipeline.supervision.supervisor import Options, Supervisor
 
 CONSUMERS = ("preprocess", "render")
 

@@ -3,9 +3,9 @@
 import json
 import signal
 
-from pipeline import config
-from pipeline.plan import make
-from pipeline.supervisor import Options, Supervisor
+from pipeline.plan import config
+from pipeline.plan.standard import make
+from pipeline.supervision.supervisor import Options, Supervisor
 
 
 def lines(path):

@@ -5,9 +5,9 @@ import os
 import numpy as np
 import pytest
 
-from pipeline import memory
+from pipeline.hop.slots import Slots
+from pipeline.host import memory
 from pipeline.messages import ArraySpec, SlotRef
-from pipeline.slots import Slots
 from stages.detector.cuda import memory_of
 
 SHAPE = (32, 64, 3)

@@ -11,8 +11,8 @@ import pytest
 import tiny_runs
 import torch
 
-from pipeline import cli
-from pipeline.model_path import demo_model
+from pipeline.face import cli
+from pipeline.plan.model_path import demo_model
 
 FAST = ("--epochs", "1", "--batch", "4", "--size", "96x64", "--workers", "0")
 
@@ -238,7 +238,7 @@ def test_without_the_extra_it_says_what_to_install(manyeyes, data, tmp_path, mon
 
 def test_help_loads_nothing_heavy():
     code = (
-        "import sys, pipeline.cli; "
+        "import sys, pipeline.face.cli; "
         "print(sorted({'torch', 'cv2', 'PIL', 'matplotlib', 'av'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

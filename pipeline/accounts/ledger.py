@@ -1,0 +1,337 @@
+"""The counters of a run, in memory that survives every stage. One writer a cell, no locks.
+
+For each camera the ledger knows the fate of every frame on each of its ways: on the paths (detect, view),
+and from the end of a path to every sink behind it:
+
+    captured = delivered + Σ dropped{reason} + in flight      of a path
+    offered  = taken + Σ lost{reason} + waiting               of a sink
+
+A frame is delivered when every sink that was to have it has it. Who ends a frame on its way marks it in a
+ring of the last frames, at frame_id mod RING: delivered (to the path's end, or taken by the sink) in one
+array, the reason of a drop in another. Marking the same fate twice changes nothing, and a delivery
+overrides the verdict that the frame was lost with a dead process; any other second fate is counted as a
+contradiction. What is in flight is counted (no mark yet), never computed as a remainder. `tally.py` adds
+up, `audit.py` finds what is in flight in nobody's hands; both are the supervisor's.
+
+`holder` says which process had the frame last (its incarnation, too), so that the supervisor can tell
+what a dead process took with it; `holds_from`, which frames a process has for sure no more.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.host.memory import shared
+
+RING = 4096  # frames of a camera; far more than can be in flight
+PATHS = ("detect", "view")
+DETECT, VIEW = 0, 1  # as places in the ledger; each sink that keeps an account has one behind them
+
+REASONS = (
+    "none",
+    "superseded",  # a newer frame of the camera took its place in a mailbox
+    "unwanted",  # nobody asked for it: above max_fps, or above the rate of all viewers
+    "no_slot",  # its readers still held all slots of the camera
+    "filtered",  # a stage returned None for it
+    "error",  # it was unusable, or a stage raised FrameError
+    "torn",  # its slot was written while it was read (must stay 0)
+    "stage_died",  # it was lost with a process
+    "stopped",  # the run ended first
+    "overflow",  # results waited for a slow consumer, and the oldest had to go
+    "sink",  # it reached the end of its path, and a sink that was to have it lost it
+    "forgotten",  # nobody has it and nobody said why: an error of the program
+)
+REASON = {name: code for code, name in enumerate(REASONS)}
+_STAGE_DIED = REASON["stage_died"]
+_OPEN = (0, _STAGE_DIED)  # what a frame may be before it is delivered, or ended by who has it
+
+# Upper limits of histogram cells, in seconds: 0.1 ms to 100 s, 12 a decade (ratio 1.21)
+EDGES_S = np.logspace(-4, 2, 73)
+_EDGES_S = EDGES_S.tolist()
+MAX_BATCH = 256
+
+# Of a frame on a path: one word, so that a frame begins with one store, and a reader finds all in one line.
+_FATE = np.dtype(
+    {
+        "names": [
+            "delivered",
+            "dropped",
+            "offered",
+            "holder",
+        ],  # by who delivers, ends, offers, has it
+        "formats": ["u1", "u1", "u1", "u4"],
+        "offsets": [0, 1, 2, 4],
+        "itemsize": 8,
+    }
+)
+_HOLDER_BIT = 32  # of the word, on the little-endian machines that there are
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """What the ledger of a run has room for, and the rows that one knows by name.
+
+    The supervisor knows them all (`of`). A process is told its own (`part`), so that its first message
+    does not grow with the cameras, classes and processes that it has nothing to do with.
+    """
+
+    room: tuple[int, int, int]  # rows for cameras, processes and counters
+    cameras: dict[str, int]  # name → row
+    processes: dict[str, int]
+    counters: dict[str, dict[str, int]]  # process → name → row, which has a cell for every camera
+    has_view: bool = True
+    sinks: tuple[tuple[str, int], ...] = ()  # those with an account: process, the path that it ends
+
+    @classmethod
+    def of(
+        cls,
+        cameras: Sequence[str],
+        processes: Sequence[str],
+        counters: Mapping[str, Sequence[str]] = MappingProxyType({}),
+        *,
+        has_view: bool = True,
+        sinks: tuple[tuple[str, int], ...] = (),
+    ) -> Layout:
+        """Rows in this order; counters: the names of those of each process that has any."""
+        free = count()
+        rows = {p: {name: next(free) for name in names} for p, names in counters.items()}
+        return cls(
+            room=(len(cameras), len(processes), sum(map(len, rows.values()))),
+            cameras={name: row for row, name in enumerate(cameras)},
+            processes={name: row for row, name in enumerate(processes)},
+            counters=rows,
+            has_view=has_view,
+            sinks=sinks,
+        )
+
+    def part(self, process: str, cameras: Sequence[str]) -> Layout:
+        """As one process of these cameras has to know it: the same memory, its own names."""
+        return replace(
+            self,
+            cameras={camera: self.cameras[camera] for camera in cameras},
+            processes={process: self.processes[process]},
+            counters={process: self.counters.get(process, {})},
+        )
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Layout:
+        """Back from `dataclasses.asdict` and JSON, which knows no tuples."""
+        cameras, processes, counters = fields["room"]
+        sinks = tuple((process, path) for process, path in fields["sinks"])
+        return cls(**{**fields, "room": (cameras, processes, counters), "sinks": sinks})
+
+    @property
+    def ways(self) -> int:
+        """Fates of a frame that are kept apart: of two paths, and of each sink."""
+        return len(PATHS) + len(self.sinks)
+
+    def fields(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+        """Name → dtype and shape of every array."""
+        (c, p, n), cells = self.room, len(EDGES_S) + 1
+        u1, u8, f8 = (np.dtype(kind) for kind in ("u1", "u8", "f8"))
+        return {
+            "captured": (u8, (c,)),  # by the camera's process
+            "camera_up": (u1, (c,)),
+            "stream_epoch": (u8, (c,)),
+            "last_frame_ns": (u8, (c,)),
+            "fate": (_FATE, (c, RING, self.ways)),
+            "contradicted": (u8, (c, self.ways)),  # by who sees it: a lost increment leaves it > 0
+            "counted_below": (u8, (c,)),  # by the supervisor: frames that are added up for good
+            "holds_from": (u8, (p, c)),  # the process has no frame of the camera with a smaller id
+            "holds_told": (u8, (p,)),  # how often it has said so
+            "beat_ns": (u8, (p, 2)),  # last turn of the main loop, of the camera's reader thread
+            "processed": (u8, (p, c)),
+            "torn": (u8, (p,)),
+            "garbage": (u8, (p,)),
+            "stage_seconds": (u8, (p, cells)),
+            "stage_seconds_sum": (f8, (p,)),
+            "wait_seconds": (u8, (p, cells)),
+            "wait_seconds_sum": (f8, (p,)),
+            "batch_size": (u8, (p, MAX_BATCH + 1)),
+            "latency_seconds": (u8, (c, cells)),  # by postprocess
+            "latency_seconds_sum": (f8, (c,)),
+            "slots": (u8, (p, 2)),  # free, leased
+            "counters": (u8, (max(1, n), c)),  # by their process
+        }
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that a ledger of this layout takes."""
+        return sum(_padded(dtype, shape) for dtype, shape in self.fields().values())
+
+
+def _padded(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
+    return -(-int(np.prod(shape)) * dtype.itemsize // 64) * 64
+
+
+class Ledger:
+    """The arrays of a layout over shared memory, and the few ways to write them."""
+
+    def __init__(self, fd: int, layout: Layout) -> None:
+        self.layout = layout
+        memory = shared(fd, layout.nbytes)
+        self._arrays: dict[str, npt.NDArray[Any]] = {}
+        offset = 0
+        for name, (dtype, shape) in layout.fields().items():
+            count = int(np.prod(shape))
+            raw = memory[offset : offset + count * dtype.itemsize]
+            self._arrays[name] = raw.view(dtype).reshape(shape)
+            offset += _padded(dtype, shape)
+        fate = self._arrays.pop("fate")
+        for name in _FATE.names or ():
+            self._arrays[name] = fate[name].swapaxes(1, 2)  # (cameras, ways, RING)
+        # single cells through memoryviews: one aligned store, and a tenth of numpy's way to a scalar
+        self._cells: dict[str, Any] = {name: memoryview(a.data) for name, a in self._arrays.items()}
+        self._fates: Any = memoryview(fate.view(np.uint64).data)
+        self.camera_index, self.process_index = layout.cameras, layout.processes
+        self._sink_ways = range(len(PATHS), layout.ways)
+        self._settled_below: dict[tuple[int, int], int] = {}
+
+    @classmethod
+    def local(cls, layout: Layout) -> Ledger:
+        """A ledger in memory of its own."""
+        fd = os.memfd_create("manyeyes-ledger", os.MFD_CLOEXEC)
+        os.ftruncate(fd, layout.nbytes)
+        ledger = cls(fd, layout)
+        os.close(fd)
+        return ledger
+
+    def put(self, name: str, place: int | tuple[int, ...], value: int) -> None:
+        """Set one cell that this process owns."""
+        self._cells[name][place] = value
+
+    def add(self, name: str, place: int | tuple[int, ...], n: int = 1) -> None:
+        """Add to one cell that this process owns."""
+        self._cells[name][place] += n
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        return self._arrays[name]
+
+    def capture(self, camera: int, holder: int) -> int:
+        """A frame came from the source: its id, in flight on all paths. The camera's process only."""
+        frame_id: int = self._cells["captured"][camera]
+        place = frame_id % RING
+        self._fates[camera, place, DETECT] = self._fates[camera, place, VIEW] = (
+            holder << _HOLDER_BIT
+        )
+        for way in self._sink_ways:
+            self._fates[camera, place, way] = 0
+        self._cells["captured"][camera] = frame_id + 1
+        return frame_id
+
+    def has_place(self, camera: int) -> bool:
+        """Whether one more frame can be captured without overwriting one that was not added up yet.
+
+        False only for a source of thousands of frames a second, or where the supervisor stands still.
+        """
+        captured: int = self._cells["captured"][camera]
+        return captured - self._cells["counted_below"][camera] < RING  # type: ignore[no-any-return]
+
+    def offer(self, camera: int, way: int, frame_id: int, holder: int) -> None:
+        """The frame came to the end of its path, in the hands of `holder`; a sink is to have it."""
+        place = camera, way, frame_id % RING
+        if self._recent(camera, frame_id) and not self._cells["offered"][place]:
+            self._cells["holder"][place] = holder
+            self._cells["offered"][place] = 1
+
+    def deliver(self, camera: int, path: int, frame_id: int) -> None:
+        """The frame reached the end of its path, or its sink has it."""
+        if self._recent(camera, frame_id):
+            place = camera, path, frame_id % RING
+            if self._cells["dropped"][place] not in _OPEN:
+                self._cells["contradicted"][camera, path] += 1
+            self._cells["delivered"][place] = 1
+
+    def drop(self, camera: int, path: int, frame_id: int, reason: str) -> None:
+        """The frame ended before the end of its way. Whoever is late with `stage_died` says nothing new."""
+        if not self._recent(camera, frame_id):
+            return
+        place, code = (camera, path, frame_id % RING), REASON[reason]
+        before = self._cells["dropped"][place]
+        if self._cells["delivered"][place] or before not in (*_OPEN, code):
+            if code == _STAGE_DIED:
+                return
+            self._cells["contradicted"][camera, path] += 1
+        self._cells["dropped"][place] = code
+
+    def hold(self, camera: int, path: int, frame_id: int, holder: int) -> None:
+        """This process (`holder_code`) has the frame now."""
+        if self._cells["captured"][camera] - frame_id < RING:  # as in _recent
+            self._cells["holder"][camera, path, frame_id % RING] = holder
+
+    def settled(self, camera: int, path: int, frame_id: int) -> bool:
+        """Whether the frame has met its fate."""
+        place = (camera, path, frame_id % RING)
+        return bool(self._cells["delivered"][place] or self._cells["dropped"][place])
+
+    def dropped(self, camera: int, path: int, frame_id: int) -> bool:
+        """Whether the frame was dropped, so that no result of it will come."""
+        place = (camera, path, frame_id % RING)
+        return bool(self._cells["dropped"][place] and not self._cells["delivered"][place])
+
+    def oldest_unsettled(self, camera: int, path: int, below: int) -> int:
+        """The smallest id of a frame that is in flight, or `below` if that is smaller."""
+        low = self._settled_below.get((camera, path), max(0, below - RING // 2))
+        while low < below and self.settled(camera, path, low):
+            low += 1
+        self._settled_below[camera, path] = low
+        return low
+
+    def tell_held(self, process: int, oldest: Mapping[int, int]) -> None:
+        """This process has no frames of a camera (its row) below this id."""
+        for camera, frame_id in oldest.items():
+            self._cells["holds_from"][process, camera] = frame_id
+        self._cells["holds_told"][process] += 1
+
+    def count(self, process: str, name: str, camera: str, n: int = 1) -> None:
+        """Add to a counter that the layout knows."""
+        self.add("counters", self._counter(process, name, camera), n)
+
+    def counted(self, process: str, name: str, camera: str) -> int:
+        """What `count` has added up."""
+        n: int = self._cells["counters"][self._counter(process, name, camera)]
+        return n
+
+    def _counter(self, process: str, name: str, camera: str) -> tuple[int, int]:
+        return self.layout.counters[process][name], self.camera_index[camera]
+
+    def observe(self, name: str, row: int, seconds: float) -> None:
+        """Put a duration into the histogram `name` of a process or camera."""
+        self.add(name, (row, bisect_left(_EDGES_S, seconds)))
+        self._cells[name + "_sum"][row] += seconds
+
+    def _recent(self, camera: int, frame_id: int) -> bool:
+        # a process that was stopped for a minute must not mark a newer frame with an old one's fate
+        captured: int = self._cells["captured"][camera]
+        return captured - frame_id < RING
+
+
+def holder_code(process: int, incarnation: int) -> int:
+    """What a process writes into `holder`; another one after each restart."""
+    return (process + 1) << 16 | incarnation & 0xFFFF
+
+
+def quantile_s(cells: npt.NDArray[Any], q: float) -> float | None:
+    """The q-quantile (0..1) of a histogram of EDGES_S in seconds; None if it is empty.
+
+    Interpolated inside the cell, so within 10 % of the exact value.
+    """
+    total = int(cells.sum())
+    if total == 0:
+        return None
+    cumulative = np.cumsum(cells)
+    cell = int(np.searchsorted(cumulative, q * total, side="left"))
+    high = float(EDGES_S[min(cell, len(EDGES_S) - 1)])
+    low = float(EDGES_S[cell - 1]) if 0 < cell <= len(EDGES_S) else 0.0
+    below = float(cumulative[cell - 1]) if cell else 0.0
+    share = (q * total - below) / max(1.0, float(cells[cell]))
+    return low + (high - low) * min(1.0, max(0.0, share))

@@ -1,0 +1,1 @@
+"""Whether a host has what a run needs, and how fast it is."""

@@ -1,0 +1,77 @@
+"""What happened in a run, as tables for its end: objects, and what crossed which line."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from rich.table import Table
+
+from pipeline.supervision.supervisor import Supervisor
+
+_TRUE = "true_"
+NewTable = Callable[..., Table]
+
+
+def happened_tables(supervisor: Supervisor, new_table: NewTable) -> Iterator[Table]:
+    """Nothing where no objects were followed; new_table: as `live._table`."""
+    counts = _counts(supervisor, "track")
+    if counts:
+        yield _objects(supervisor, counts, new_table)
+    crossed = _crossed(_counts(supervisor, "scene"))
+    if crossed:
+        yield _lines(crossed, new_table)
+
+
+def _counts(supervisor: Supervisor, process: str) -> Counter[tuple[str, str]]:
+    """(name, camera) of every counter of a process; empty where there is no such process."""
+    spec = supervisor.plan.by_name.get(process)
+    return Counter(
+        {
+            (name, camera): supervisor.ledger.counted(process, name, camera)
+            for name in (spec.counters if spec else ())
+            for camera in (spec.cameras if spec else ())
+        }
+    )
+
+
+def _objects(
+    supervisor: Supervisor, counts: Counter[tuple[str, str]], new_table: NewTable
+) -> Table:
+    judged = any(
+        n
+        for spec in supervisor.plan.processes
+        for (name, _), n in _counts(supervisor, spec.name).items()
+        if name == "true_positive"
+    )
+    columns = ("objects", "switched ids") if judged else ("objects",)
+    table = new_table("objects that were followed", (), columns)
+    for camera in supervisor.plan.cameras:
+        names = ("tracks", "identity_switches")[: len(columns)]
+        table.add_row(camera, *(str(counts[name, camera]) for name in names))
+    return table
+
+
+def _crossed(counts: Counter[tuple[str, str]]) -> dict[tuple[str, str, str], list[int]]:
+    """(camera, line, direction) → counted, true; where anything crossed."""
+    crossed: dict[tuple[str, str, str], list[int]] = {}
+    for (name, camera), n in counts.items():
+        kind, *rest = name.split(":")
+        if kind.removeprefix(_TRUE) == "crossed" and n:
+            row = crossed.setdefault((camera, rest[0], rest[1]), [0, 0])
+            row[kind.startswith(_TRUE)] += n
+    return crossed
+
+
+def _lines(crossed: dict[tuple[str, str, str], list[int]], new_table: NewTable) -> Table:
+    judged = any(true for _, true in crossed.values())
+    table = new_table(
+        "lines", ("line", "direction"), ("crossed", "true") if judged else ("crossed",)
+    )
+    for place, numbers in sorted(crossed.items()):
+        table.add_row(*place, *map(str, numbers[: 1 + judged]))
+    if judged and len(crossed) > 1:
+        table.add_section()
+        totals = (sum(column) for column in zip(*crossed.values(), strict=True))
+        table.add_row("all", "", "", *map(str, totals))
+    return table

@@ -1,0 +1,1 @@
+"""From a configuration to the table of processes and edges that runs."""

@@ -1,0 +1,99 @@
+"""A model and the cameras that it looks at: what has to be known of each before it is wired.
+
+    preprocess ─► batcher ─► inference ─► postprocess        once for every model of a run
+
+The names of a run's classes are those of all its models together, so that sinks and render need to know
+nothing of models: where one is not the first, postprocess translates its labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ConfigError
+from pipeline.host.speed import recall
+from pipeline.plan.config import Config, ModelConfig
+from pipeline.plan.graph import load
+from pipeline.plan.sizing import engine_for, largest_batch, workers_for
+
+READ_FACTS = "stages.detector.bundle:read_facts"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chain:
+    """One model of a run."""
+
+    suffix: str  # of its processes' names: "" for the first model
+    model: ModelConfig
+    cameras: tuple[str, ...]
+    facts: Any  # of stages.detector.bundle
+    engine: dict[str, str]
+    workers: int
+    threads: int  # of each worker
+    max_batch: int
+    notes: tuple[str, ...]  # what was chosen by itself
+
+
+def chains_of(config: Config) -> tuple[Chain, ...]:
+    """One for each model that a camera of the configuration has; `[model]` first, if any has it.
+
+    Reads the facts of the models, loads none. Raises ConfigError.
+    """
+    cameras: dict[Path | None, list[Any]] = {}
+    for camera in config.camera:
+        cameras.setdefault(camera.model, []).append(camera)
+    chains: list[Chain] = []
+    for path in sorted(cameras, key=lambda path: path is not None):  # stable: in order of cameras
+        model = config.model if path is None else _other(config.model, path)
+        mine = config.model_copy(update={"model": model, "camera": tuple(cameras[path])})
+        of_cores = len(cameras[path]) / len(config.camera)
+        suffix = _suffix(path, [chain.suffix for chain in chains]) if chains else ""
+        try:
+            chains.append(_chain(mine, suffix, of_cores))
+        except ConfigError as error:
+            where = f"camera {cameras[path][0].name!r}: " if path is not None else ""
+            raise type(error)(f"{where}{error}") from error
+    return tuple(chains)
+
+
+def classes_of(chains: Sequence[Chain]) -> tuple[str, ...]:
+    """The names of all classes of a run, those of the first model first."""
+    return tuple(dict.fromkeys(name for chain in chains for name in chain.facts.classes))
+
+
+def _chain(config: Config, suffix: str, of_cores: float) -> Chain:
+    model = config.model
+    facts = load(READ_FACTS)(model.path)
+    speed = None if model.engine == "stub" else recall(str(model.path))
+    measured = speed.of(str(model.path), model.precision, model.engine) if speed else ()
+    workers, threads, note = workers_for(config, measured, of_cores=of_cores)
+    engine, engine_note = engine_for(config, facts, measured, threads)
+    max_batch = model.max_batch or largest_batch(config, facts)
+    batches = f"batches of up to {max_batch}, whatever waits, without a timer"
+    about = f"{facts.name}: " if suffix else ""
+    return Chain(
+        suffix=suffix,
+        model=model,
+        cameras=tuple(camera.name for camera in config.camera),
+        facts=facts,
+        engine=engine,
+        workers=workers,
+        threads=threads,
+        max_batch=max_batch,
+        notes=tuple(f"{about}{text}" for text in (engine_note, note, batches)),
+    )
+
+
+def _other(first: ModelConfig, path: Path) -> ModelConfig:
+    """A camera's own model: how it is run is as for the first, what is found as its bundle says."""
+    same = {key: getattr(first, key) for key in ("engine", "device", "precision", "cuda_graphs")}
+    return ModelConfig(path=path, **same)
+
+
+def _suffix(path: Path | None, taken: Sequence[str]) -> str:
+    stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in Path(path or "model").stem)
+    names = (f".{stem}", *(f".{stem}-{n}" for n in range(2, len(taken) + 3)))
+    return next(name for name in names if name not in taken)

@@ -1,0 +1,309 @@
+"""TOML → a validated, frozen configuration; every mistake is one sentence that names file, place and key.
+
+The description of a field says what it must be: it is the error, and the JSON schema's comment.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypedDict, Unpack
+
+from pydantic import ValidationError
+
+from pipeline import redaction
+from pipeline.errors import ConfigError
+from pipeline.plan import model_path
+from pipeline.plan.fields import check_texts, no_json, too_deep
+from pipeline.plan.mistakes import SHARE, sentence
+from pipeline.plan.scenery import LineConfig, TrackConfig, ZoneConfig, check_places
+from pipeline.plan.section import BOOL, CLASS, NAME, NAMED, Section, Share, Size, field
+from pipeline.plan.sources import check_path, located, name_of
+
+
+class RunConfig(Section):
+    """`[run]`."""
+
+    policy: Literal["newest", "every"] = field("newest", "'newest' or 'every'")
+    seconds: float | None = field(None, "a number of seconds > 0", gt=0)  # None: until stopped
+    directory: Path | None = field(None, "a folder")  # None: one of its own
+    strict: bool = field(False, BOOL)  # a source that can't be opened at start ends the run
+
+
+class ModelConfig(Section):
+    """`[model]`. What is None is what the bundle says; 0 is what fits the host."""
+
+    path: Path | None = field(None, "the path of a model bundle")  # load() puts what is meant in
+    name: str | None = field(None, "a name that `manyeyes model list` knows", min_length=1)
+    engine: Literal["auto", "torchscript", "onnx", "stub"] = field(
+        "auto", "'auto', 'torchscript', 'onnx' or 'stub'"
+    )
+    device: str = field(
+        "auto", "'auto', 'cpu', 'cuda' or 'cuda:N'", pattern=r"^(auto|cpu|cuda(:\d+)?)$"
+    )
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = field(
+        "auto", "'auto', 'fp32', 'fp16' or 'bf16'"
+    )
+    max_batch: int = field(0, "a whole number within 0..256 (0: as the model allows)", ge=0, le=256)
+    workers: int = field(0, "a whole number within 0..64 (0: chosen for the host)", ge=0, le=64)
+    threads: int = field(0, "a whole number within 0..256 (0: chosen for the host)", ge=0, le=256)
+    cuda_graphs: bool = field(False, BOOL)  # for small models on CUDA: one launch a batch
+    sha256: str | None = field(None, "64 hexadecimal digits", pattern="^[0-9a-fA-F]{64}$")
+    score_threshold: Share | None = field(None, SHARE)
+    iou_threshold: Share | None = field(None, SHARE)
+    max_detections: int | None = field(None, "a whole number within 1..1000", ge=1, le=1000)
+    per_class: dict[str, Share] = field({}, SHARE)  # score thresholds by class name
+    classes: tuple[str, ...] | None = field(None, "a list of class names", min_length=1)
+
+
+class PreprocessConfig(Section):
+    """`[preprocess]`."""
+
+    workers: int = field(1, "a whole number within 1..64", ge=1, le=64)
+
+
+class RenderConfig(Section):
+    """`[render]`."""
+
+    max_age_ms: float = field(500.0, "a number of milliseconds >= 0", ge=0)
+    clock: bool = field(True, BOOL)
+    fps: bool = field(True, BOOL)
+
+
+class MetricsConfig(Section):
+    """`[metrics]`. After `load`, port is None where metrics are not wanted."""
+
+    host: str = field("127.0.0.1", "an address of this host", min_length=1)
+    enabled: bool = field(True, BOOL)
+    port: int | None = field(9108, "a port within 0..65535 (0: any free one)", ge=0, le=65535)
+
+
+class CameraConfig(Section):
+    """One `[[camera]]`. What is None is left to the reader of the source."""
+
+    name: str = field(..., NAMED, pattern=NAME)
+    source: str | int = field(..., "a URL, a path, or the index of a webcam")
+    model: Path | None = field(None, "a model bundle, or a name of the list")  # None: [model]
+    credentials: str | None = field(
+        None,
+        "a NAME, with NAME_USER and NAME_PASSWORD in the environment",
+        pattern=r"^[A-Za-z_]\w*$",
+    )
+    max_fps: float | None = field(None, "a number of frames a second > 0", gt=0)
+    max_size: Size | None = field(None, "[width, height] in px, each within 2..32768")
+    loop: bool | None = field(None, BOOL)
+    realtime: bool | None = field(None, BOOL)  # a file at the rate of its own clock
+    decode: Literal["all", "reference", "keyframes"] | None = field(
+        None, "'all', 'reference' or 'keyframes'"
+    )  # what of a stream is decoded; few pictures cost less
+    reader: Literal["av", "opencv"] | None = field(None, "'av' or 'opencv'")
+    transport: Literal["tcp", "udp"] | None = field(None, "'tcp' or 'udp'")
+
+
+SinkType = Literal["events", "happenings", "video", "snapshot", "window", "null", "custom"]
+_SINKS = "'events', 'happenings', 'video', 'snapshot', 'window', 'null' or 'custom'"
+
+
+class SinkConfig(Section):
+    """One `[[sink]]`: every key that is not here is an option of the sink's own class."""
+
+    type: SinkType = field(..., _SINKS)
+    name: str | None = field(None, NAMED, pattern=NAME)
+    run: str | None = field(None, "'package.module:Class'", pattern=CLASS)
+    options: dict[str, Any] = field({}, "a table")
+
+
+class StageConfig(Section):
+    """One `[[stage]]` of somebody else."""
+
+    name: str = field(..., NAMED, pattern=NAME)
+    run: str = field(..., "'package.module:Class'", pattern=CLASS)
+    after: Literal["capture", "postprocess"] = field("capture", "'capture' or 'postprocess'")
+    path: Literal["detect", "view", "both"] = field("both", "'detect', 'view' or 'both'")
+    config: dict[str, Any] = field({}, "a table")
+
+
+class Config(Section):
+    """A whole run. Made by `load` and `from_sources`, which check what a field can't."""
+
+    run: RunConfig = RunConfig()
+    model: ModelConfig = ModelConfig()
+    preprocess: PreprocessConfig = PreprocessConfig()
+    track: TrackConfig | None = None
+    render: RenderConfig = RenderConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    camera: tuple[CameraConfig, ...] = field((), "tables, each under [[camera]]")
+    sink: tuple[SinkConfig, ...] = field((), "tables, each under [[sink]]")
+    stage: tuple[StageConfig, ...] = field((), "tables, each under [[stage]]")
+    zone: tuple[ZoneConfig, ...] = field((), "tables, each under [[zone]]")
+    line: tuple[LineConfig, ...] = field((), "tables, each under [[line]]")
+
+
+class Overrides(TypedDict, total=False):
+    """What the command line may say; paths are relative to the current folder."""
+
+    model: str | Path
+    score: float  # of [model], score_threshold
+    track: bool  # True adds [track]
+    events: str | Path  # a file; adds a sink
+    video: str | Path  # a folder; adds a sink
+    window: bool  # True adds a sink
+    policy: str
+    seconds: float
+    strict: bool
+
+
+def load(path: str | Path, **overrides: Unpack[Overrides]) -> Config:
+    """The configuration in a TOML file; relative paths in it are relative to its folder.
+
+    Raises ConfigError: the file can't be read, or the first mistake in it.
+    """
+    path = Path(path)
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        where = redaction.shown(str(path))
+        raise ConfigError(f"{where}: can't be read: {error.strerror}; check the path") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is no UTF-8 text; wanted a TOML file") from error
+    except RecursionError:
+        raise ConfigError(too_deep(path.name)) from None
+    except ValueError as error:  # also a number of thousands of digits
+        raise ConfigError(f"{path.name}: is no TOML: {error}") from error
+    return _validate(_overridden(raw, overrides), path.name, path.absolute().parent)
+
+
+def from_sources(sources: Sequence[str | int], **overrides: Unpack[Overrides]) -> Config:
+    """The configuration of `manyeyes run SOURCE…`: no metrics, paths relative to the current folder.
+
+    A camera is named after its file, or cam0, cam1, …; a name that is taken gets -2, -3, …
+    Raises ConfigError as `load`.
+    """
+    names: list[str] = []
+    for index, source in enumerate(sources):
+        check_path(source)
+        names.append(name_of(source, index, names))
+    cameras = [{"name": n, "source": s} for n, s in zip(names, sources, strict=True)]
+    raw = {"metrics": {"enabled": False}, "camera": cameras}
+    return _validate(_overridden(raw, overrides), "command line", Path.cwd())
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a configuration file, for editors."""
+    return Config.model_json_schema()
+
+
+# -- what a name, a path and a whole configuration must be ------------------------------------------
+
+
+def _overridden(raw: dict[str, Any], given: Overrides) -> dict[str, Any]:
+    """`raw` with the command line over it. What is malformed stays, for the check to find."""
+    run: dict[str, Any] = {k: given[k] for k in ("policy", "seconds", "strict") if k in given}
+    model: dict[str, Any] = {}
+    if "model" in given:
+        model = {"path": None, "name": None, **model_path.given(given["model"])}
+    if "score" in given:
+        model["score_threshold"] = given["score"]
+    if given.get("track"):
+        raw = {"track": {}, **raw}
+    for section, values in (("run", run), ("model", model)):
+        if values and isinstance(raw.get(section, {}), dict):
+            raw = {**raw, section: {**raw.get(section, {}), **values}}
+    sinks: list[dict[str, Any]] = []
+    if "events" in given:
+        sinks.append({"type": "events", "path": str(Path(given["events"]).absolute())})
+    if "video" in given:
+        sinks.append({"type": "video", "path": str(Path(given["video"]).absolute())})
+    if given.get("window"):
+        sinks.append({"type": "window"})
+    if sinks and isinstance(raw.get("sink", []), list):
+        # The command line takes the place of sinks of the same name.
+        names = [sink["type"] for sink in sinks]
+        kept = [sink for sink in raw.get("sink", []) if _sink_name(sink) not in names]
+        raw = {**raw, "sink": [*kept, *sinks]}
+    return raw
+
+
+def _sink_name(sink: Any) -> Any:
+    return sink.get("name", sink.get("type")) if isinstance(sink, dict) else None
+
+
+def _validate(raw: dict[str, Any], file: str, folder: Path) -> Config:
+    check_texts(file, raw)
+    sinks = raw.get("sink")
+    if isinstance(sinks, list):
+        raw = {**raw, "sink": [_with_options(sink, folder) for sink in sinks]}
+    try:
+        # By way of JSON: there a strict check knows lists as tuples and text as paths.
+        config = Config.model_validate_json(json.dumps(raw, default=no_json), strict=True)
+    except ValidationError as error:
+        raise ConfigError(
+            sentence(error, raw, file, Config)
+        ) from None  # its text repeats the input
+    _check_whole(config, file)
+    cameras = tuple(
+        _with_model(_camera(camera, file, folder), file, folder) for camera in config.camera
+    )
+    rendered = config.model.engine == "stub" or all(
+        camera.model is not None or str(camera.source).startswith("synthetic://")
+        for camera in cameras
+    )
+    path = model_path.of(config.model.path, config.model.name, rendered, file, folder)
+    model = config.model.model_copy(update={"path": path})
+    directory = config.run.directory and folder / config.run.directory
+    run = config.run.model_copy(update={"directory": directory})
+    metrics = config.metrics
+    if not metrics.enabled:
+        metrics = metrics.model_copy(update={"port": None})
+    return config.model_copy(
+        update={"camera": cameras, "model": model, "run": run, "metrics": metrics}
+    )
+
+
+def _with_options(sink: Any, folder: Path) -> Any:
+    if not isinstance(sink, dict):
+        return sink
+    own = {key: value for key, value in sink.items() if key in ("type", "name", "run")}
+    options = {key: value for key, value in sink.items() if key not in own}
+    if sink.get("type") != "custom" and isinstance(options.get("path"), str):
+        options["path"] = str(folder / options["path"])
+    return own | {"options": options}
+
+
+def _check_whole(config: Config, file: str) -> None:
+    if not config.camera:
+        raise ConfigError(f"{file}: there is no camera; add a [[camera]] with a name and a source")
+    sinks = [sink.name or sink.type for sink in config.sink]
+    for kind, names in (
+        ("camera", [camera.name for camera in config.camera]),
+        ("sink", sinks),
+        ("stage", [stage.name for stage in config.stage]),
+    ):
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ConfigError(f"{file}: {kind} {twice!r}: the name is used twice; give one another")
+    check_places(config.zone, config.line, [camera.name for camera in config.camera], file)
+    for camera in config.camera:
+        if config.run.policy == "every" and camera.max_fps is not None:
+            raise ConfigError(
+                f"{file}: camera {camera.name!r}: max_fps leaves frames out, 'every' none; remove either"
+            )
+    for sink, name in zip(config.sink, sinks, strict=True):
+        if (sink.type == "custom") != (sink.run is not None):
+            raise ConfigError(
+                f"{file}: sink {name!r}: type 'custom' and run = 'package.module:Class' go together; "
+                "write both or neither"
+            )
+
+
+def _camera(camera: CameraConfig, file: str, folder: Path) -> CameraConfig:
+    source = located(f"{file}: camera {camera.name!r}", camera.source, folder)
+    return camera.model_copy(update={"source": source})
+
+
+def _with_model(camera: CameraConfig, file: str, folder: Path) -> CameraConfig:
+    if camera.model is None:
+        return camera
+    where = f"{file}: camera {camera.name!r}: model"
+    return camera.model_copy(update={"model": model_path.there(camera.model, where, folder)})

@@ -1,0 +1,364 @@
+"""From a configuration to a plan: the standard graph, the stages of others in it, and its sizes.
+
+Sources, stages and sinks are known here by name only; their classes tell how large their results are,
+what they count, and what is wrong with their configuration.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pipeline.accounts.ledger import DETECT, PATHS, VIEW
+from pipeline.errors import ConfigError
+from pipeline.messages import Frame, Result
+from pipeline.plan.chains import Chain, chains_of, classes_of
+from pipeline.plan.config import CameraConfig, Config, ModelConfig, SinkConfig, StageConfig
+from pipeline.plan.draft import Draft, PlannedSink, depths_of
+from pipeline.plan.fields import check_fields
+from pipeline.plan.graph import Plan, load, signature, stage_class
+from pipeline.plan.scenery import TrackConfig
+from pipeline.process.main import build
+
+SOURCE_FOR = "stages.capture.choose:source_for"
+PREPROCESS = "stages.preprocess:Preprocess"
+INFERENCE = "stages.inference:Inference"
+POSTPROCESS = "stages.postprocess:Postprocess"
+TRACK = "stages.track.stage:Track"
+SCENE = "stages.scene.stage:Scene"
+RENDER = "stages.render:Render"
+SINKS = {
+    "events": "stages.sinks.events:Events",
+    "happenings": "stages.sinks.happenings:Happenings",
+    "video": "stages.sinks.video:Video",
+    "snapshot": "stages.sinks.snapshot:Snapshot",
+    "window": "stages.sinks.window:Window",
+    "null": "stages.sinks.null:Null",
+}
+
+
+_GONE_S = 1.0  # after its tracker has given it up, an object is gone
+
+
+def make(config: Config, run_id: str | None = None) -> Plan:
+    """The plan of a run. Starts nothing, loads no model. Raises ConfigError.
+
+    run_id: goes with ids of objects to the outside; None: a new one.
+    """
+    chains = chains_of(config)
+    classes = classes_of(chains)
+    # without any the results still have to end somewhere
+    sinks = config.sink or (SinkConfig(type="null"),)
+    draft = Draft(
+        config=config,
+        depths=depths_of(config.run.policy, max(chain.max_batch for chain in chains)),
+        sinks=tuple(_sink(sink, classes, n) for n, sink in enumerate(sinks)),
+    )
+    view_hz = _view_hz(draft.sinks)
+
+    for camera in config.camera:
+        with _at(f"camera {camera.name!r}"):
+            _add_camera(draft, camera, viewed=view_hz is not None)
+    sources = tuple(draft.specs)
+    detect, view = sources, sources
+    for stage in (stage for stage in config.stage if stage.after == "capture"):
+        detect, view = _insert_frames(draft, stage, detect, view, viewed=view_hz is not None)
+    last = tuple(_add_chain(draft, detect, chain, classes) for chain in chains)
+    happens = config.zone or config.line or any(s.type == "happenings" for s in config.sink)
+    if config.track is not None or happens:
+        last = _add_track(draft, config.track or TrackConfig(), chains, last)
+    if happens:
+        last = _add_scene(draft, classes, last, run_id or secrets.token_hex(4))
+    for stage in (stage for stage in config.stage if stage.after == "postprocess"):
+        last = _insert_results(draft, stage, last)
+    if view_hz is not None:
+        _add_render(draft, view, last, classes, view_hz or None)
+    for sink in draft.sinks:
+        _add_sink(draft, sink, last)
+    return Plan(
+        cameras=draft.cameras,
+        policy=config.run.policy,
+        processes=draft.sized(),
+        notes=tuple(note for chain in chains for note in chain.notes),
+    )
+
+
+@contextmanager
+def _at(where: str) -> Iterator[None]:
+    """What goes wrong inside is said with its place in the configuration."""
+    try:
+        yield
+    except ConfigError as error:
+        raise type(error)(f"{where}: {error}") from error
+
+
+# -- the graph -------------------------------------------------------------------------------------
+
+
+def source_of(camera: CameraConfig, policy: str) -> tuple[str, dict[str, Any]]:
+    """The class that reads a camera, and its configuration. Raises ConfigError."""
+    run, _ = load(SOURCE_FOR)(camera.source, reader=camera.reader)
+    realtime = camera.realtime
+    if realtime is None and "realtime" in load(run).Config.__dataclass_fields__:
+        realtime = policy == "newest"
+    options = {
+        "max_size": camera.max_size,
+        "loop": camera.loop or None,
+        "realtime": realtime,
+        "credentials": camera.credentials,
+        "transport": camera.transport,
+        "decode": camera.decode,
+    }
+    source: tuple[str, dict[str, Any]] = load(SOURCE_FOR)(
+        camera.source, reader=camera.reader, **options
+    )
+    return source
+
+
+def _add_camera(draft: Draft, camera: CameraConfig, *, viewed: bool) -> None:
+    run, config = source_of(camera, draft.config.run.policy)
+    draft.add(
+        f"capture.{camera.name}",
+        run,
+        config,
+        role="source",
+        cameras=(camera.name,),
+        paths=(DETECT, VIEW) if viewed else (DETECT,),
+        works_ahead=True,
+        options={"max_fps": camera.max_fps, "strict": draft.config.run.strict},
+    )
+
+
+def _insert_frames(
+    draft: Draft,
+    stage: StageConfig,
+    detect: tuple[str, ...],
+    view: tuple[str, ...],
+    *,
+    viewed: bool,
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A stage of somebody else on frames; returns who feeds the two paths now."""
+    paths = tuple(
+        path
+        for path, name in ((DETECT, "detect"), (VIEW, "view"))
+        if stage.path in (name, "both") and (path == DETECT or viewed)
+    )
+    _check_taken(stage, Frame)
+    draft.add(
+        stage.name, stage.run, dict(stage.config), role="stage", paths=paths, works_ahead=True
+    )
+    for producer in detect if DETECT in paths else view:
+        draft.edge(producer, stage.name, draft.depths.frames, paths)
+        draft.reads(stage.name, producer)
+    here = (stage.name,)
+    return (here if DETECT in paths else detect), (here if VIEW in paths else view)
+
+
+def _insert_results(draft: Draft, stage: StageConfig, last: tuple[str, ...]) -> tuple[str, ...]:
+    _check_taken(stage, Result)
+    ways = draft.result_sinks
+    draft.add(stage.name, stage.run, dict(stage.config), role="stage", paths=ways)
+    for producer in last:
+        draft.edge(producer, stage.name, draft.depths.results, ways)
+    return (stage.name,)
+
+
+def _check_taken(stage: StageConfig, kind: type) -> None:
+    where = f"stage {stage.name!r}"
+    with _at(where):
+        known = stage_class(stage.run).Config
+        taken, given = signature(stage.run)
+    check_fields(where, stage.config, known)
+    if taken != (kind,) or given is not kind:
+        raise ConfigError(
+            f"{where}: after = {stage.after!r} wants process({kind.__name__}) -> "
+            f"{kind.__name__}, got {' and '.join(t.__name__ for t in taken)} -> "
+            f"{given.__name__ if given else 'None'}; correct its annotations or move it"
+        )
+
+
+def _add_chain(
+    draft: Draft, detect: tuple[str, ...], chain: Chain, classes: tuple[str, ...]
+) -> str:
+    """Everything from frames to results for the cameras of one model; returns who gives the results."""
+    text, last = chain.facts.to_json(), f"postprocess{chain.suffix}"
+    before = _add_preprocess(draft, detect, chain, text)
+    batcher = f"batcher{chain.suffix}"
+    options = {
+        "max_batch": chain.max_batch,
+        "policy": draft.config.run.policy,
+        "depth": sum(draft.depths.tensors),
+    }
+    own: dict[str, Any] = {"cameras": chain.cameras, "paths": (DETECT,)}
+    draft.add(batcher, "", {}, role="batcher", options=options, **own)
+    for name in before:
+        draft.edge(name, batcher, draft.depths.tensors, (DETECT,))
+    in_order = draft.config.run.policy == "every"
+    found = _postprocess(chain.model, text, [classes.index(name) for name in chain.facts.classes])
+    draft.add(last, POSTPROCESS, found, role="stage", delivers=True, in_order=in_order, **own)
+    environment = {key: str(chain.threads) for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    for j in range(chain.workers):
+        name = f"inference{chain.suffix}" + (f".{j}" if chain.workers > 1 else "")
+        draft.add(
+            name,
+            INFERENCE,
+            {**_inference(chain, text), **chain.engine},
+            role="batch",
+            options={"max_batch": chain.max_batch},
+            environment=environment,
+            **own,
+        )
+        draft.edge(batcher, name, (1, 1), (DETECT,))
+        draft.reads(name, *before)
+        draft.edge(name, last, draft.depths.outputs, (DETECT,), overflow="wait")
+        draft.reads(last, name)
+    return last
+
+
+def _add_preprocess(
+    draft: Draft, detect: tuple[str, ...], chain: Chain, facts: str
+) -> tuple[str, ...]:
+    count = min(draft.config.preprocess.workers, len(chain.cameras))
+    names = [f"preprocess{chain.suffix}" + (f".{i}" if count > 1 else "") for i in range(count)]
+    for i, name in enumerate(names):
+        cameras = chain.cameras[i::count]
+        draft.add(
+            name, PREPROCESS, {"facts": facts}, role="stage", cameras=cameras, paths=(DETECT,),
+            works_ahead=True,
+        )  # fmt: skip
+        for producer in detect:
+            if set(draft.specs[producer].cameras) & set(cameras):
+                draft.edge(producer, name, draft.depths.frames, (DETECT,))
+                draft.reads(name, producer)
+    return tuple(names)
+
+
+def _postprocess(model: ModelConfig, facts: str, labels: list[int]) -> dict[str, Any]:
+    return {
+        "facts": facts,
+        "score_threshold": model.score_threshold,
+        "per_class": dict(model.per_class),
+        "classes": None if model.classes is None else list(model.classes),
+        "iou_threshold": model.iou_threshold,
+        "max_detections": model.max_detections,
+        "labels": labels,
+    }
+
+
+def _add_track(
+    draft: Draft, track: TrackConfig, chains: tuple[Chain, ...], last: tuple[str, ...]
+) -> tuple[str, ...]:
+    fields = track.model_dump()
+    if track.new_score is None:  # each box that postprocess lets through may begin an object
+        fields["new_score"] = min(
+            score
+            for chain in chains
+            for score in (
+                chain.facts.defaults.score_threshold
+                if chain.model.score_threshold is None
+                else chain.model.score_threshold,
+                *chain.model.per_class.values(),
+            )
+        )
+    fields["live"] = draft.config.run.policy == "newest"
+    draft.add("track", TRACK, fields, role="stage", paths=draft.result_sinks)
+    for producer in last:
+        draft.edge(producer, "track", draft.depths.results, draft.result_sinks)
+    return ("track",)
+
+
+def _add_scene(
+    draft: Draft, classes: tuple[str, ...], last: tuple[str, ...], run_id: str
+) -> tuple[str, ...]:
+    config = draft.config
+    fields = {
+        "classes": list(classes),
+        "zones": [zone.model_dump(mode="json") for zone in config.zone],
+        "lines": [line.model_dump(mode="json") for line in config.line],
+        "run": run_id,
+        "gone_s": (config.track or TrackConfig()).lost_s + _GONE_S,
+        "live": config.run.policy == "newest",
+    }
+    draft.add("scene", SCENE, fields, role="stage", paths=draft.result_sinks)
+    for producer in last:
+        draft.edge(producer, "scene", draft.depths.results, draft.result_sinks)
+    return ("scene",)
+
+
+def _inference(chain: Chain, facts: str) -> dict[str, Any]:
+    model = chain.model
+    return {
+        "model": str(model.path),
+        "facts": facts,
+        "device": model.device,
+        "precision": model.precision,
+        "threads": chain.threads,
+        "max_batch": chain.max_batch,
+        "cuda_graphs": model.cuda_graphs,
+        "sha256": model.sha256,
+    }
+
+
+def _add_render(
+    draft: Draft,
+    view: tuple[str, ...],
+    last: tuple[str, ...],
+    classes: tuple[str, ...],
+    max_hz: float | None,
+) -> None:
+    render = draft.config.render
+    config = {"classes": list(classes), "show_clock": render.clock, "show_fps": render.fps}
+    draft.add(
+        "render",
+        RENDER,
+        config,
+        role="join",
+        paths=(VIEW,),
+        delivers=True,
+        options={"max_age_ms": render.max_age_ms, "max_waiting": draft.depths.view[0]},
+    )
+    for producer in view:
+        draft.edge(producer, "render", draft.depths.view, (VIEW,), max_hz=max_hz)
+        draft.reads("render", producer)
+    for producer in last:
+        draft.edge(producer, "render", draft.depths.results, ())
+
+
+def _sink(sink: SinkConfig, classes: tuple[str, ...], number: int) -> PlannedSink:
+    run = SINKS[sink.type] if sink.type in SINKS else str(sink.run)
+    fields = dict(sink.options)
+    name = sink.name or sink.type
+    with _at(f"sink {name!r}"):
+        known = stage_class(run).Config
+    check_fields(f"sink {name!r}", fields, known)
+    if "classes" in known.__dataclass_fields__:
+        fields.setdefault("classes", list(classes))
+    return PlannedSink(
+        name=f"sink.{name}",
+        run=run,
+        fields=fields,
+        way=len(PATHS) + number,
+        takes_frames=Frame in signature(run)[0],
+        max_hz=getattr(build(run, fields), "max_hz", None),
+    )
+
+
+def _view_hz(sinks: tuple[PlannedSink, ...]) -> float | None:
+    """Frames a second that the fastest viewer wants (0: all of them); None: nobody looks."""
+    rates = [sink.max_hz for sink in sinks if sink.takes_frames]
+    if not rates:
+        return None
+    return 0.0 if None in rates else max(rate for rate in rates if rate is not None)
+
+
+def _add_sink(draft: Draft, sink: PlannedSink, last: tuple[str, ...]) -> None:
+    ways = (sink.way,)
+    draft.add(sink.name, sink.run, sink.fields, role="sink", paths=ways, delivers=True)
+    if sink.takes_frames:
+        draft.edge("render", sink.name, draft.depths.pictures, ways, max_hz=sink.max_hz)
+        draft.reads(sink.name, "render")
+    else:
+        for producer in last:
+            draft.edge(producer, sink.name, draft.depths.results, ways)

@@ -1,0 +1,1 @@
+"""What runs in a child: sources, stages, the batcher, the join."""

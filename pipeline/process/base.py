@@ -1,0 +1,221 @@
+"""What every child process of a run does, whatever it runs: obey the supervisor, beat, poll."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from pipeline.accounts.ledger import Layout, Ledger, holder_code
+from pipeline.errors import PeerGone
+from pipeline.hop import transport
+from pipeline.hop.control import Command, Control
+from pipeline.hop.reader import Reader
+from pipeline.hop.writer import Writer
+from pipeline.host.memory import PoolWriter
+from pipeline.plan.graph import Policy, ProcessSpec, load
+
+IDLE_MS = 250  # a process without work turns four times a second, to show that it lives
+_TELL_S = 1.0  # between two looks at all that a process has
+
+
+class Process:
+    """The frame of a child process. Subclasses say what one turn does."""
+
+    def __init__(self, control: Control, start: dict[str, Any], fds: list[int]) -> None:
+        """start: the supervisor's first command; fds: of the ledger, of our own pool, if any, and of
+        the copies of `spec.files`."""
+        self.control = control
+        self._control_fd = control.fileno()
+        self.spec = ProcessSpec.from_json(start["spec"])
+        self.policy: Policy = start["policy"]
+        self.ledger = Ledger(fds[0], Layout.from_json(start["layout"]))
+        self.index = self.ledger.process_index[self.spec.name]
+        self.code = holder_code(self.index, start["incarnation"])
+        self.identity = str(start["identity"]).encode()
+        self.draining = False
+        self.is_ready = False
+        self.going = False  # everything that has to be ready at the start of the run is
+        pool = None
+        if self.spec.slots:
+            pool = PoolWriter(fds[1], self.spec.slots, self.spec.slot_bytes)
+        memory = 2 if self.spec.slots else 1
+        for fd in fds[:memory]:
+            os.close(fd)
+        self._originals = dict(zip(self.spec.files, fds[memory:], strict=True))
+        context = transport.context()
+        self.writer = Writer(
+            self.spec,
+            self.ledger,
+            context,
+            code=self.code,
+            identity=self.identity,
+            pool=pool,
+            pool_epoch=start["pool_epoch"],
+            resend=self.policy == "every",
+        )
+        self.reader = Reader(
+            self.spec,
+            self.ledger,
+            context,
+            endpoint=start["endpoint"],
+            code=self.code,
+            to_bgr=load(start["to_bgr"]) if start.get("to_bgr") else None,
+        )
+        self.context = context
+        # dead producers of which we hold something, and who
+        self._settling: dict[str, list[Any]] = {}
+        self._tell_at = 0.0
+        self._new_pollers()
+
+    def original(self, path: str) -> str:
+        """See stage.Runtime.original."""
+        return f"/proc/self/fd/{self._originals[path]}" if path in self._originals else path
+
+    def named(self, text: str) -> str:
+        """`text` with the names of files in place of where their originals are."""
+        for path in self._originals:  # at its end, since 1 is the beginning of 12
+            text = path.join(re.split(rf"{self.original(path)}\b", text))
+        return text
+
+    # -- the supervisor's commands -----------------------------------------------------------------
+
+    def obey(self) -> None:
+        """Do what the supervisor said since the last call. Raises PeerGone if it is dead."""
+        self.obey_now(self.control.receive())
+
+    def obey_now(self, commands: list[Command]) -> None:
+        """Do what these commands say."""
+        for command, fds in commands:
+            getattr(self, f"on_{command.pop('command')}")(*fds, **command)
+            for fd in fds:
+                os.close(fd)
+
+    def on_pools(self, *fds: int, pools: list[list[int]]) -> None:
+        """Producers are ready to write; of each its memory, (epoch, slots, slot_bytes)."""
+        for fd, (epoch, slots, slot_bytes) in zip(fds, pools, strict=True):
+            self.reader.attach(epoch, fd, slots, slot_bytes)
+
+    def on_forget(self, epoch: int) -> None:
+        """A producer died; its pool is not needed any more once our queue is empty of it."""
+        self.reader.forget(epoch)
+
+    def on_accept(self, sender: str) -> None:
+        """A producer is ready to send, by this name."""
+        self.reader.accept(sender)
+
+    def on_connect(self, consumer: str, endpoint: str, code: int) -> None:
+        """A consumer is ready to read."""
+        self.writer.connect(consumer, endpoint, code)
+        self._new_pollers()
+
+    def on_gone(self, consumer: str, outlived: bool) -> None:
+        """A consumer died; outlived: by others that read the slots which it passed on."""
+        self.writer.consumer_died(consumer, outlived=outlived)
+        self._new_pollers()
+
+    def on_settle(self, dead: list[Any], sender: str) -> None:
+        """A producer died that passed on the slots of others; see settling.py."""
+        self.reader.refuse(sender)
+        self._settling[sender] = dead
+
+    def on_settled(self, code: int) -> None:
+        """Nobody holds a slot any more that this dead consumer had passed on."""
+        self.writer.settled(code)
+
+    def on_abandon(self, consumer: str) -> None:
+        """A consumer will not come back before the run ends."""
+        self.writer.abandon(consumer)
+        self._new_pollers()
+
+    def on_go(self) -> None:
+        """The whole run is ready; a source may start to read."""
+        self.going = True
+
+    def on_drain(self) -> None:
+        """All our producers have ended: finish what is here, then end. A source stops reading."""
+        self.draining = True
+
+    # -- a turn ------------------------------------------------------------------------------------
+
+    def beat(self, thread: int = 0) -> None:
+        """Tell the supervisor that this thread (0: main loop, 1: reader of a camera) lives."""
+        self.ledger.put("beat_ns", (self.index, thread), time.monotonic_ns())
+
+    def turn(self, timeout_ms: int) -> None:
+        """Wait for anything to do, then take in messages and commands."""
+        waits = not self._nothing_waits()
+        if self.reader.readable or (waits and self._is_answered()):
+            timeout_ms = 0
+        if self._settling:
+            self._say_settled()
+        self._act_on((self._answers if waits else self._quiet).poll(timeout_ms))
+
+    def _act_on(self, events: list[tuple[int, int]]) -> None:
+        self.reader.receive(self.obey)  # first: all that comes before makes the frame later
+        self.beat()
+        for descriptor, _ in events:
+            if descriptor == self._control_fd:
+                self.obey()
+
+    def _say_settled(self) -> None:
+        for sender, dead in list(self._settling.items()):
+            if not self.reader.holds(sender):
+                del self._settling[sender]
+                self.control.send("settled", dead=dead)
+
+    def tell_held(self) -> None:
+        """Tell the supervisor which frames are here for sure no more; to be called in every turn."""
+        if (now := time.monotonic()) < self._tell_at:
+            return
+        self._tell_at = now + _TELL_S
+        captured = self.ledger[
+            "captured"
+        ].tolist()  # first: what comes from now on is not known yet
+        oldest = {}
+        for camera in self.spec.cameras:
+            row = self.ledger.camera_index[camera]
+            oldest[row] = min([captured[row], *(i for i in self.held(camera) if i is not None)])
+        self.ledger.tell_held(self.index, oldest)
+
+    def held(self, camera: str) -> Iterable[int | None]:
+        """Ids of frames of a camera, the oldest of all that this process has among them."""
+        return self.reader.oldest(camera), self.writer.oldest(camera)
+
+    def run(self) -> None:
+        """Until drained."""
+        raise NotImplementedError
+
+    def ready(self, turn_s: float, about: str = "") -> None:
+        """Setup is over; turn_s: how long a turn may take before it counts as hung; about: of the stage."""
+        self.is_ready = True
+        self.beat()
+        self.beat(1)
+        self.control.send("ready", turn_s=turn_s, about=about)
+
+    def quit_run(self) -> None:
+        """Ask the supervisor for an orderly end."""
+        with contextlib.suppress(PeerGone):  # then it ends anyway
+            self.control.send("quit")
+
+    def answer_descriptors(self) -> list[int]:
+        """What to poll for DONEs."""
+        return self.writer.descriptors()
+
+    def _is_answered(self) -> bool:
+        return self.writer.readable
+
+    def _nothing_waits(self) -> bool:
+        # A wake-up costs more than all that is done in it. A DONE that nothing waits for, neither a
+        # message for its credit nor an item for its slot, is taken in with the next turn.
+        return not (
+            self.draining or self.policy == "every" or self.writer.waiting or self.reader.waiting
+        )
+
+    def _new_pollers(self) -> None:
+        asked = [self._control_fd, self.reader.descriptor]
+        self._quiet = transport.poller(asked)
+        self._answers = transport.poller([*asked, *self.answer_descriptors()])

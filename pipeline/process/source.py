@@ -1,0 +1,291 @@
+"""A source in a process of its own: one thread reads the camera, the main loop feeds the consumers.
+
+Two threads, because a frame that waits must leave the moment a consumer is free, and not when the
+camera delivers the next one. The reading thread publishes by itself: at a camera's rate the wake-up of
+another thread costs more than the sending. The main loop sends what had to wait. They share the
+channels under a lock, and wait without it, at file descriptors alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import threading
+import time
+from typing import Any
+
+from pipeline.accounts.ledger import DETECT, VIEW
+from pipeline.errors import (
+    ConfigError,
+    EndOfStream,
+    FrameError,
+    ManyeyesError,
+    MessageError,
+    SourceError,
+)
+from pipeline.hop import transport
+from pipeline.hop.codec import frame_front
+from pipeline.hop.control import Control
+from pipeline.host.memory import Bytes
+from pipeline.messages import MAX_SIDE_PX, ArraySpec, FrameInfo
+from pipeline.process.base import IDLE_MS, Process
+from pipeline.process.main import StageRuntime, build
+from pipeline.stage import Picture, Source
+
+log = logging.getLogger("manyeyes")
+
+_PTS_JUMP_NS = 1_000_000_000
+_ROOM_MS = 50  # until the reading thread shows again that it lives
+_SLOW_MS = 200  # how long an answer may lie unseen while the reading thread is busy
+
+
+class CameraProcess(Process):
+    """Reads one source for ever, or until it ends."""
+
+    def __init__(self, control: Control, start: dict[str, Any], fds: list[int]) -> None:
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._channels = threading.Lock()  # whoever uses the writer
+        self._watching = False  # the main loop knows that something waits
+        super().__init__(control, start, fds)
+        (self._name,) = self.spec.cameras
+        self._camera = self.ledger.camera_index[self._name]
+        self._stop = threading.Event()
+        self._ended = False
+        self._failure: ManyeyesError | None = None
+        self._epoch = int(self.ledger["stream_epoch"][self._camera])
+        self._looks: tuple[Any, ...] = ()  # of this stream; (): it has not begun
+        self._behind_ns: int | None = None  # its clock behind ours, at its last picture
+        self._front: bytes | None = None  # of the descriptors of this stream
+        max_fps = self.spec.options.get("max_fps")
+        self._period_ns = int(1e9 / max_fps) if max_fps else 0
+        self._due_ns = 0
+
+    def turn(self, timeout_ms: int) -> None:
+        """See Process.turn; sends what waits as soon as it can."""
+        ending = self.draining or self._ended
+        with self._channels:
+            self._watching = ending or self.writer.waiting
+            poller = self._answers if self._watching else self._quiet
+        if self._watching and self.policy == "every" and not ending:
+            # the reading thread comes back for the answers by itself, unless its camera is slow
+            poller, timeout_ms = self._quiet, _SLOW_MS
+        events = poller.poll(timeout_ms)
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake)
+        with self._channels:
+            self._act_on(events)
+            self.writer.exchange()
+            self.writer.report()
+            self.tell_held()
+
+    def _new_pollers(self) -> None:
+        answers = self.writer.descriptors()
+        self._quiet = transport.poller([self._control_fd, self._wake])
+        self._answers = transport.poller([self._control_fd, self._wake, *answers])
+        self._room = transport.poller(answers)  # of the reading thread
+
+    def run(self) -> None:
+        """Until the source ended or the run drains, and everything was delivered."""
+        self.source: Source = build(self.spec.run, self.spec.config)
+        self.source.runtime = StageRuntime(self)
+        self.source.setup()
+        self.ready(turn_s=1.0)
+        reader = threading.Thread(target=self._read_guarded, daemon=True)
+        started = False
+        while True:
+            self.turn(IDLE_MS)
+            if not started:
+                self.beat(1)  # for the thread that will read once the whole run is ready
+            if self.going and not started and not self.draining:
+                started = True
+                reader.start()
+            if self._failure is not None:
+                raise self._failure
+            if self.draining:
+                self._stop.set()
+            over = self._ended or (self.draining and (not started or not reader.is_alive()))
+            if over and self.writer.idle:
+                return
+
+    # -- the reading thread ------------------------------------------------------------------------
+
+    def _read_guarded(self) -> None:
+        try:
+            self._read_for_ever()
+        except ManyeyesError as error:
+            self._failure = error
+        except (
+            Exception
+        ) as error:  # any bug of a source ends this process alone, with its traceback
+            log.exception("camera %r", self._name)
+            self._failure = SourceError(f"camera {self._name!r}: {error!r}")
+        finally:
+            self._ended = True
+            os.eventfd_write(self._wake, 1)
+
+    def _read_for_ever(self) -> None:
+        lost_at = time.monotonic()
+        delay_s = 0.0
+        opened_before = False
+        while not self._stop.is_set():
+            self.beat(1)
+            try:
+                if (frames := int(self.ledger["captured"][self._camera])) > 0:
+                    self.source.resume(frames)
+                self.source.open()
+                self._epoch += 1
+                self._looks, self._front = (), None
+                opened_before = True
+                while not self._stop.is_set():
+                    self.beat(1)
+                    if self._read_one():
+                        delay_s = 0.0
+                        lost_at = time.monotonic()
+            except EndOfStream:
+                return
+            except SourceError as error:
+                if self.spec.options.get("strict") and not opened_before:
+                    raise ConfigError(f"camera {self._name!r}: {error}") from error
+                self.ledger.put("camera_up", self._camera, 0)
+                delay_s = _next_delay(delay_s, time.monotonic() - lost_at)
+                log.warning("camera %r: %s; trying again in %.1f s", self._name, error, delay_s)
+            finally:
+                self.source.close()
+            self._stop.wait(delay_s)
+
+    def _read_one(self) -> bool:
+        """True: a frame came."""
+        if not self.ledger.has_place(self._camera):
+            self._stop.wait(_ROOM_MS / 1000)  # the supervisor adds up several times a second
+            return False
+        taken = self._slot()
+        try:
+            if taken is None:
+                return self.policy == "newest" and self._skip()
+            slot, buffer = taken
+            picture = self.source.read(buffer)
+            if picture is not None:
+                self._pass_on(picture, slot)
+            return picture is not None
+        except FrameError as error:
+            self._spoil(self._count(), error)
+            return True
+        finally:
+            self.writer.cancel()  # what was not published
+
+    def _pass_on(self, picture: Picture, slot: int) -> None:
+        info = self._info(picture)
+        with self._channels:
+            try:
+                self.writer.offer(info, slot, self._front_of(picture, info))
+            except MessageError as error:  # a source may say what no message can
+                return self._spoil(info.frame_id, error)
+            self.writer.flush()
+            if self.writer.waiting:  # else the answers can wait, for each other
+                self.writer.exchange()
+            self.ledger.add("processed", (self.index, self._camera))
+            unseen = self.writer.waiting and not self._watching
+        if unseen:
+            os.eventfd_write(self._wake, 1)
+        # only now: everything before the sending makes the frame later
+        return self._came(info.t_capture_ns)
+
+    def _slot(self) -> tuple[int, Bytes] | None:
+        """A slot for the next frame; None if the next one is not to be read (newest) or not yet."""
+        if self.policy == "every":
+            return self.writer.take() if self._has_room() else None
+        self._skip_reason = "unwanted"
+        now_ns = time.monotonic_ns()
+        if now_ns < self._due_ns or not self.writer.wanted(self._name):
+            return None
+        taken = self.writer.take()
+        if taken is None:
+            self._skip_reason = "no_slot"
+        return taken
+
+    def _has_room(self) -> bool:
+        """Whether one more frame can be kept; if not, waits a little for an answer first."""
+        if self.writer.has_room(self._name) and self.writer.free_slots:
+            return True
+        with self._channels:
+            self.writer.exchange()
+            room = self._room
+        if not (self.writer.has_room(self._name) and self.writer.free_slots):
+            room.poll(_ROOM_MS)
+            return False
+        return True
+
+    def _skip(self) -> bool:
+        if not self.source.skip():
+            return False
+        self._drop(self._count(), self._skip_reason)
+        return True
+
+    def _count(self) -> int:
+        self._came(time.monotonic_ns())
+        return self.ledger.capture(self._camera, self.code)
+
+    def _came(self, now_ns: int) -> None:
+        self.ledger.put("camera_up", self._camera, 1)
+        self.ledger.put("last_frame_ns", self._camera, now_ns)
+        self.ledger.put("stream_epoch", self._camera, self._epoch)
+
+    def _spoil(self, frame_id: int, error: ManyeyesError) -> None:
+        """This one frame is unusable."""
+        log.warning("camera %r: frame %d: %s", self._name, frame_id, error)
+        self._drop(frame_id, "error")
+
+    def _drop(self, frame_id: int, reason: str) -> None:
+        for path in (DETECT, VIEW):
+            self.ledger.drop(self._camera, path, frame_id, reason)
+
+    def _info(self, picture: Picture) -> FrameInfo:
+        now_ns = time.monotonic_ns()
+        if self._period_ns:
+            self._due_ns = max(self._due_ns + self._period_ns, now_ns - self._period_ns)
+        if self._is_new_stream(picture, now_ns):
+            self._epoch += 1
+            self._front = None
+        width, height = picture.source_size or (picture.width, picture.height)
+        if max(width, height) > MAX_SIDE_PX:  # more than a message can say
+            width, height = picture.width, picture.height
+        return FrameInfo(
+            self._name, self.ledger.capture(self._camera, self.code), now_ns, time.time_ns(),
+            width, height, self._epoch, picture.pts_ns, picture.corrupt,
+            picture.keyframe, picture.name, picture.truth, picture.recorded,
+        )  # fmt: skip
+
+    def _front_of(self, picture: Picture, info: FrameInfo) -> bytes:
+        """Encoded once for a stream whose pictures have no name and no truth."""
+        plain = picture.name is None and picture.truth is None
+        front = self._front if plain else None
+        if front is None:
+            spec = ArraySpec("|u1", picture.shape, 0)
+            front = frame_front(info, picture.format, picture.matrix, picture.full_range, spec)
+            self._front = front if plain else None
+        return front
+
+    def _is_new_stream(self, picture: Picture, now_ns: int) -> bool:
+        before, before_ns = self._looks, self._behind_ns
+        self._looks = (
+            picture.width, picture.height, picture.source_size, picture.format, picture.matrix,
+            picture.full_range,
+        )  # fmt: skip
+        self._behind_ns = None
+        if picture.pts_ns is not None and not picture.recorded:
+            self._behind_ns = now_ns - picture.pts_ns
+        if self._looks != before:
+            return before != ()
+        # against the clock here: a camera that sends one picture in ten seconds jumps over nothing
+        if before_ns is None or self._behind_ns is None:
+            return False
+        return abs(self._behind_ns - before_ns) > _PTS_JUMP_NS
+
+
+def _next_delay(delay_s: float, lost_for_s: float) -> float:
+    """0.25 → 2 s, doubling; 5 s once the camera has been away for ten minutes; ±25 % so that many
+    cameras behind one switch do not come back in step."""
+    base = 5.0 if lost_for_s > 600 else min(2.0, max(0.25, 2 * delay_s))
+    return base * random.uniform(0.75, 1.25)

@@ -1,0 +1,1 @@
+"""What starts, watches, restarts and ends the processes of a run."""

@@ -1,0 +1,68 @@
+"""What a run takes of its host, told before anything is started, and refused if it is not to be had.
+
+The memory of a process beside its pools is what its class says (`memory_bytes`), measured as its own
+pages: an estimate within about a tenth, since libraries are shared and models differ.
+"""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import dataclass
+
+from pipeline.errors import ResourceError
+from pipeline.host.memory import available_bytes
+from pipeline.plan.graph import Plan
+from pipeline.supervision.originals import nbytes
+
+_SUPERVISOR_BYTES = 40 << 20
+_FILES_OF_ALL = 24  # standard streams, ledger, sockets of ZeroMQ's own, log, metrics
+_FILES_OF_A_CHILD = 3  # in the supervisor: control channel, pidfd, pool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """Of one run."""
+
+    processes: int
+    pool_bytes: int  # shared memory: of pixels, and of models
+    own_bytes: int  # of all processes, pools left out
+    files: int  # open ones, of the process that has most
+
+    @classmethod
+    def of(cls, plan: Plan) -> Needs:
+        """Reads the plan and nothing else."""
+        files = _FILES_OF_A_CHILD * len(plan.processes)
+        for spec in plan.processes:
+            peers = len(plan.producers(spec.name)) + len(spec.outputs)
+            files = max(files, 1 + len(spec.reads) + peers)
+        return cls(
+            processes=1 + len(plan.processes),
+            pool_bytes=plan.pool_bytes + nbytes(plan.files),
+            own_bytes=_SUPERVISOR_BYTES + sum(spec.memory_bytes for spec in plan.processes),
+            files=_FILES_OF_ALL + files,
+        )
+
+    def check(self) -> None:
+        """Raise ResourceError for what the host or the container has not.
+
+        Asked before the first pool is made: in a container the kernel kills instead of refusing.
+        """
+        wanted, available = self.pool_bytes + self.own_bytes, available_bytes()
+        if wanted > available:
+            raise ResourceError(
+                f"memory: wanted {wanted / 2**20:.0f} MiB ({self}), got {available / 2**20:.0f} MiB "
+                "available; use fewer cameras, a smaller max_size, fewer workers, or a machine "
+                "(container limit) with more memory"
+            )
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if limit != resource.RLIM_INFINITY and self.files > limit:
+            raise ResourceError(
+                f"open files: wanted {self.files} in one process ({self}), got a limit of {limit}; "
+                f"raise it with `ulimit -n {self.files}` or LimitNOFILE, or use fewer cameras"
+            )
+
+    def __str__(self) -> str:
+        return (
+            f"{self.processes} processes, {self.pool_bytes / 2**20:.0f} MiB of shared memory "
+            f"and about {self.own_bytes / 2**20:.0f} MiB of their own"
+        )

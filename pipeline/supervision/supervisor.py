@@ -1,0 +1,400 @@
+"""The supervisor: owns all memory, starts every process, watches, restarts, counts, and ends the run.
+
+It parses no frame and holds no socket of the data plane. It hears of a death by pidfd, of a hang by
+the loop-turn times that every process writes into the ledger.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator, Set
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.accounts.books import Accounts
+from pipeline.accounts.tally import Totals
+from pipeline.errors import ConfigError, ManyeyesError, ResourceError
+from pipeline.hop.control import MAX_FDS
+from pipeline.host.machine import cores
+from pipeline.host.refusal import refused
+from pipeline.host.signals import heard
+from pipeline.plan.graph import Plan
+from pipeline.supervision.child import Child
+from pipeline.supervision.needs import Needs
+from pipeline.supervision.originals import Originals
+from pipeline.supervision.rundir import RunDirectory
+from pipeline.supervision.settling import Settling
+
+log = logging.getLogger("manyeyes")
+
+TICK_S = 0.05
+_CALM_TICK_S = 0.15  # while all goes well: a death or a word of a child ends the wait by itself
+STOP_S = 4.5  # from a signal to the last SIGKILL; below the 5 s that we promise
+_STAGES_STOP_S = 3.0  # then everything before the sinks is killed, so that files can be closed
+_STARTS_A_CORE = 2
+_START_S = 30.0  # one that loads for longer does not hold the others up
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How to run a plan."""
+
+    directory: Path | None = None  # one run at a time holds it; None: a temporary one
+    seconds: float | None = None  # from the moment that everything is ready; None: until it ends
+    strict: bool = False  # a failure at the start or an open breaker ends the run
+    to_bgr: str | None = "stages.imaging.pixels:to_bgr"
+    stderr: int | None = None  # a descriptor, always read, for that of all processes; None: ours
+
+
+class Supervisor:
+    """One run. `run` from the main thread only: the children die with the thread that starts them."""
+
+    def __init__(
+        self, plan: Plan, options: Options, on_tick: Callable[[Supervisor], None] | None = None
+    ):
+        """on_tick: called 6 to 20 times a second in between; must return within milliseconds."""
+        plan.check()
+        self.plan, self.options, self._on_tick = plan, options, on_tick
+        self.accounts = Accounts(plan.layout)
+        self.ledger = self.accounts.ledger
+        stderr = options.stderr
+        self.children = {s.name: Child(s, self.ledger, stderr) for s in plan.processes}
+        # a model takes longest to load, and nobody waits for a camera before it is there
+        order = {"batch": 0, "source": 2}
+        self._by_start = sorted(self.children.values(), key=lambda c: order.get(c.spec.role, 1))
+        self.live = False  # everything was ready once, the sources read
+        self.stopping = False
+        self._stop_at: float | None = None  # a deadline for all: a person is waiting
+        self._quit = False
+        self._live_at = 0.0
+        self._epochs = 0
+        self._originals = Originals(())
+        self._settling: Settling[tuple[str, int]] = Settling()  # name and code of the dead
+        self._unconnected: dict[tuple[str, str], None] = {}  # producer and consumer, in order
+        self._old_pools: dict[str, list[int]] = {}  # of dead incarnations, not yet forgotten
+        self._last_tick = time.monotonic()
+
+    # -- the run -----------------------------------------------------------------------------------
+
+    def run(self, before_start: Callable[[], object] = lambda: None) -> None:
+        """Until the sources end, `seconds` are over, or SIGINT or SIGTERM. Returns when all is gone.
+
+        before_start: called once, when the run directory is ours and no process started yet.
+        Raises ConfigError if a process refuses to start, with its sentence; AlreadyRunning.
+        """
+        with heard(self.stop) as wakeup, closing(RunDirectory(self.options.directory)) as directory:
+            self._directory = directory
+            try:
+                with refused("memory of the run"):
+                    Needs.of(self.plan).check()
+                self._originals = Originals(self.plan.files)
+                before_start()
+                for child in self.children.values():
+                    self._allocate(child)
+                while not self._finished():
+                    self._tick(self._wait(wakeup))
+            finally:
+                self._end()
+
+    def stop(self) -> None:
+        """Ask for an orderly end; from a signal handler, another thread, or a tick."""
+        self._quit = True
+
+    @property
+    def stuck_s(self) -> float:
+        """Seconds since the main loop last turned; it turns 6 times a second or more."""
+        return time.monotonic() - self._last_tick
+
+    def stage_states(self) -> Iterator[tuple[str, bool, int, bool]]:
+        """(name, up, restarts, breaker open) of every process; for the exporter."""
+        for child in self.children.values():
+            up = child.state == "ready" or (child.state == "ended" and not child.failure)
+            yield child.name, up, child.restarts.count, child.restarts.breaker_open
+
+    @property
+    def totals(self) -> dict[tuple[str, str], Totals]:
+        """Where the frames of each camera and path are, as of the last count."""
+        return self.accounts.totals
+
+    @property
+    def sink_totals(self) -> dict[tuple[str, str], Totals]:
+        """What became of each camera's frames at each sink (its process)."""
+        return self.accounts.sink_totals
+
+    def cameras_missed(self) -> set[str]:
+        """Those whose results do not arrive, though their source has not ended; for the exporter."""
+        missed = self.accounts.missed(time.monotonic())
+        for child in self.children.values():
+            if child.spec.role == "source" and child.state == "ended" and not child.failure:
+                missed.difference_update(child.spec.cameras)
+        return missed
+
+    def engines(self) -> Iterator[tuple[str, str]]:
+        """(name, what does its work) of every process that has told; for the exporter."""
+        yield from ((c.name, c.about) for c in self.children.values() if c.about)
+
+    def _tick(self, readable: Set[int]) -> None:
+        now = time.monotonic()
+        lateness_s = max(0.0, now - self._last_tick - 4 * TICK_S)
+        self._last_tick = now
+        over = self.live and self.options.seconds and now - self._live_at >= self.options.seconds
+        if (self._quit or over) and self._stop_at is None:
+            self.stopping, self._stop_at = True, now + STOP_S
+        for child in self.children.values():
+            if not readable.isdisjoint(child.fds()):  # asking costs two system calls a child
+                for command in child.receive():
+                    self._heard(child, command)
+                if (status := child.reap()) is not None:
+                    self._died(child, status, now)
+            child.flush()
+            if (why := child.overdue(now, lateness_s)) is not None:
+                log.warning("stage %r hangs (%s): killed", child.name, why)
+                child.abort(now)
+            child.kill_if_due(now)
+            if child.restarts.breaker_open and child.state == "ready" and child.worked:
+                child.restarts.worked()
+        self._start_due(now)
+        self._connect()
+        living = {child.code: child.index for child in self.children.values() if child.alive}
+        self.accounts.count_if_due(now, living)
+        if all(c.state == "ended" for c in self.children.values() if c.spec.role == "source"):
+            self.stopping = True
+        if self.stopping:
+            self._drain(now)
+        if self._on_tick is not None:
+            self._on_tick(self)
+
+    def _finished(self) -> bool:
+        return self.stopping and not any(
+            child.alive or child.state == "waiting" for child in self.children.values()
+        )
+
+    def _wait(self, wakeup: socket.socket) -> set[int]:
+        """Until something can be read, or the next tick is due; returns the file descriptors."""
+        fds = [wakeup.fileno(), *(fd for child in self.children.values() for fd in child.fds())]
+        calm = not self._unconnected and all(
+            child.state == "ready" and not child.dying and not child.behind
+            for child in self.children.values()
+        )
+        readable = _readable(fds, _CALM_TICK_S if calm else TICK_S)
+        if wakeup.fileno() in readable:
+            wakeup.recv(64)
+        return readable
+
+    # -- children ----------------------------------------------------------------------------------
+
+    def _allocate(self, child: Child) -> None:
+        self._epochs += 1
+        child.allocate(self._epochs)
+
+    def _start_due(self, now: float) -> None:
+        """A few at a time: those that start together on busy cores are ready together, and late."""
+        at_once = max(2, round(_STARTS_A_CORE * cores()))
+        busy = sum(c.state == "starting" and c.lived_s(now) < _START_S for c in self._by_start)
+        for child in self._by_start if self._stop_at is None else ():
+            if busy >= at_once:
+                break
+            if child.state == "waiting" and now >= child.restart_at:
+                busy += 1
+                if child.incarnation < 0:
+                    self._start(child)
+                else:
+                    self._restart(child, now)
+
+    def _start(self, child: Child) -> None:
+        layout = self.plan.layout.part(child.name, child.spec.cameras)
+        first: dict[str, Any] = {
+            "layout": dataclasses.asdict(layout),
+            "policy": self.plan.policy,
+            "endpoint": self._directory.endpoint(child.index, child.incarnation + 1),
+            "to_bgr": self.options.to_bgr,
+        }
+        originals = self._originals.fds(child.spec.files)
+        # it is told the rest when it is ready, and reads
+        child.start(first, self.accounts.fd, originals, without=self.plan.secrets)
+
+    def _restart(self, child: Child, now: float) -> None:
+        try:
+            self._originals.tell_changes(child.spec.files)
+            self._allocate(child)
+            self._start(child)
+        except ResourceError as error:
+            delay_s = child.restarts.delay_s(now, worked=False)
+            child.restart_at = now + delay_s
+            log.warning("no restart: %s; trying again in %.2f s", error, delay_s)
+
+    def _attach(self, reader: Child, *writers: str) -> None:
+        pools = [
+            (child.pool_fd, (child.pool_epoch, child.spec.slots, child.spec.slot_bytes))
+            for child in map(self.children.__getitem__, writers)
+            if child.state == "ready" and child.pool_fd is not None
+        ]
+        for some in (pools[i : i + MAX_FDS] for i in range(0, len(pools), MAX_FDS)):
+            reader.send("pools", [fd for fd, _ in some], pools=[pool for _, pool in some])
+
+    def _readers(self, writer: Child) -> list[Child]:
+        return self._ready_ones(self.plan.readers(writer.name))
+
+    def _introduce(self, producer: Child, consumer: Child) -> None:
+        if producer.state == consumer.state == "ready":
+            consumer.send("accept", sender=producer.identity)
+            self._unconnected[producer.name, consumer.name] = None
+
+    def _connect(self) -> None:
+        """Let producers send to consumers, once these know them and every reader knows their pools.
+
+        A process that is busy is told later than another, and what it does not know it can't take.
+        """
+        for pair in list(self._unconnected):
+            producer, consumer = map(self.children.__getitem__, pair)
+            if producer.state == consumer.state == "ready":
+                if any(child.behind for child in (consumer, *self._readers(producer))):
+                    continue
+                endpoint = self._directory.endpoint(consumer.index, consumer.incarnation)
+                producer.send(
+                    "connect", consumer=consumer.name, endpoint=endpoint, code=consumer.code
+                )
+            del self._unconnected[pair]  # or one of them died: both hear when it is back
+
+    def _forget(self, writer: Child, *pool_epochs: int) -> None:
+        for reader in self._readers(writer):
+            for epoch in pool_epochs:
+                reader.send("forget", epoch=epoch)
+
+    def _heard(self, child: Child, command: dict[str, Any]) -> None:
+        if command["command"] == "quit":
+            self.stop()
+        elif command["command"] == "failed":
+            child.failure = command["exit_code"], command["text"]
+        elif command["command"] == "settled":
+            name, code = command["dead"]
+            self._tell_settled(self._settling.said(child.name, (name, code)))
+        elif command["command"] == "ready":
+            child.about = command["about"]
+            self._ready(child, command["turn_s"])
+
+    def _ready(self, child: Child, turn_s: float) -> None:
+        child.ready(turn_s)
+        # readers had until now to finish what they held of the dead incarnation
+        self._forget(child, *self._old_pools.pop(child.name, ()))
+        self._attach(child, *child.spec.reads)
+        for reader in self._readers(child):
+            self._attach(reader, child.name)
+        for name in self.plan.producers(child.name):
+            self._introduce(self.children[name], child)
+        for edge in child.spec.outputs:
+            self._introduce(child, self.children[edge.consumer])
+        self._connect()
+        if self.live:
+            child.send("go")
+        elif all(c.state == "ready" for c in self.children.values()):
+            self.live, self._live_at = True, time.monotonic()
+            for other in self.children.values():
+                other.send("go")
+
+    def _died(self, child: Child, status: int, now: float) -> None:
+        was = child.state
+        self._tell_settled(self._settling.died(child.name))
+        # one that is not ready was never fed by it
+        readers = self._ready_ones(self.plan.readers_behind(child.name))
+        for producer in self._ready_ones(self.plan.producers(child.name)):
+            producer.send("gone", consumer=child.name, outlived=bool(readers))
+        if readers:
+            self._settling.begin((child.name, child.code), [reader.name for reader in readers])
+        for reader in readers:
+            reader.send("settle", dead=[child.name, child.code], sender=child.identity)
+        child.release()
+        child.state = "ended"
+        if status == 0 and (child.drained or child.spec.role == "source"):
+            self._forget(child, child.pool_epoch)
+            self.accounts.audit.ended(child.code)
+            return
+        self._old_pools.setdefault(child.name, []).append(child.pool_epoch)
+        self.accounts.audit.died(child.code, now)
+        refused = child.failure is not None and child.failure[0] == ConfigError.exit_code
+        if child.failure is not None and (not self.live or (refused and self.options.strict)):
+            raise _failure(*child.failure)
+        if self._stop_at is not None:
+            return
+        delay_s = child.restarts.delay_s(
+            now, worked=was == "ready" and child.worked, lived_s=child.lived_s(now)
+        )
+        needed = not self.live or self.options.strict or self.plan.policy == "every"
+        if child.restarts.breaker_open and needed:
+            raise ManyeyesError(
+                f"stage {child.name!r} died five times within a minute before its first frame"
+                f"{': ' + child.failure[1] if child.failure else ''}; see its messages above"
+            )
+        how = f"signal {-status}" if status < 0 else f"exit code {status}"
+        why = f" ({child.failure[1]})" if child.failure else ""
+        log.warning("stage %r died: %s%s; restart in %.2f s", child.name, how, why, delay_s)
+        child.state, child.restart_at = "waiting", now + delay_s
+
+    def _tell_settled(self, dead: list[tuple[str, int]]) -> None:
+        for name, code in dead:
+            for producer in self._ready_ones(self.plan.producers(name)):
+                producer.send("settled", code=code)
+
+    def _ready_ones(self, names: Iterable[str]) -> list[Child]:
+        children = map(self.children.__getitem__, names)
+        return [child for child in children if child.state == "ready"]
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def _drain(self, now: float) -> None:
+        for name in self.plan.order():
+            child = self.children[name]
+            if child.restarts.breaker_open and child.state == "waiting":
+                self._abandon(child)
+            over = all(self.children[p].state == "ended" for p in self.plan.producers(name))
+            if over and child.state == "ready" and not child.drained:
+                child.drained = True
+                child.send("drain")
+        if self._stop_at is None:
+            return
+        for child in self.children.values():
+            if child.state == "waiting":
+                child.state = "ended"
+            early = child.spec.role not in ("sink", "join")
+            limit = self._stop_at - (STOP_S - _STAGES_STOP_S if early else 0)
+            if child.alive and (now >= limit or child.state == "starting"):
+                child.signal(signal.SIGKILL)
+
+    def _abandon(self, child: Child) -> None:
+        """It keeps dying, and there will be nothing new for it: the run ends without it."""
+        log.warning(
+            "stage %r keeps dying: the run ends without it, and what waits is lost", child.name
+        )
+        child.state = "ended"
+        for name in self.plan.producers(child.name):
+            self.children[name].send("abandon", consumer=child.name)
+
+    def _end(self) -> None:
+        for child in self.children.values():
+            child.signal(signal.SIGKILL)
+        for child in self.children.values():
+            while child.alive and child.reap() is None:
+                _readable([child.pidfd], 1.0)
+            child.release()
+        self._originals.close()
+        self.accounts.close()
+
+
+def _readable(fds: Iterable[int], timeout_s: float) -> set[int]:
+    poller = select.poll()  # select() refuses descriptors from 1,024 on
+    for fd in fds:
+        poller.register(fd, select.POLLIN)
+    return {fd for fd, _ in poller.poll(1000 * timeout_s)}
+
+
+def _failure(code: int, text: str) -> ManyeyesError:
+    error = ConfigError(text) if code == ConfigError.exit_code else ManyeyesError(text)
+    error.exit_code = code  # of this one error, as the child said
+    return error

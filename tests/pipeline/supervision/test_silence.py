@@ -1,0 +1,72 @@
+"""Hung, or only waiting for a core?"""
+
+import os
+import subprocess
+import sys
+from functools import partial
+
+import pytest
+
+from pipeline.host.machine import main_thread
+from pipeline.supervision.silence import Silence
+
+LIMIT_S = 1.0
+
+
+@pytest.mark.parametrize(
+    ("wants_core", "share", "beats", "hang"),
+    [
+        (False, 0.0, False, True),  # it sleeps, and turns no more
+        (True, 1.0, False, True),  # it runs in circles
+        (True, 0.6, False, True),  # so it does, beside others
+        (True, 0.02, False, False),  # it gets next to nothing of a core
+        (False, 0.0, True, False),
+    ],
+)
+def test_who_lacks_a_core_does_not_hang(wants_core, share, beats, hang):
+    silence, cpu, silent = Silence(), 7.0, 0.0
+    for _ in range(40):  # twice the limit, asked each 50 ms
+        cpu += 0.05 * share
+        silent = 0.0 if beats and silent > 0.8 else silent + 0.05
+        if silence.is_hang(silent, LIMIT_S, partial(tuple, (wants_core, cpu))):
+            assert hang
+            assert silent > LIMIT_S
+            return
+    assert not hang
+
+
+def test_what_it_had_before_a_sign_of_life_is_not_held_against_it():
+    silence = Silence()
+    assert not silence.is_hang(0.6, LIMIT_S, lambda: (False, 0.0))
+    assert not silence.is_hang(0.79, LIMIT_S, lambda: (False, 0.0))
+    assert not silence.is_hang(0.7, LIMIT_S, lambda: (False, 0.0))  # it turned in between
+    assert not silence.is_hang(1.1, LIMIT_S, lambda: (False, 0.0))
+    assert silence.is_hang(1.2, LIMIT_S, lambda: (False, 0.0))
+
+
+def test_one_who_looks_late_does_not_blame_others():
+    silence = Silence()
+    assert not silence.is_hang(0.6, LIMIT_S, lambda: (True, 0.0))
+    assert not silence.is_hang(5.0, LIMIT_S, lambda: (False, 0.0))  # nobody had a core meanwhile
+    assert silence.is_hang(5.2, LIMIT_S, lambda: (False, 0.0))
+
+
+@pytest.mark.parametrize(("code", "wants_core"), [("while True: pass", True), ("input()", False)])
+def test_the_kernel_tells_whether_a_process_wants_a_core(code, wants_core):
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"print(flush=True)\n{code}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        process.stdout.readline()
+        while main_thread(process.pid)[0] != wants_core:
+            pass  # before it comes to its code it may do the other, or this test hangs
+        before = main_thread(process.pid)[1]
+        while wants_core and main_thread(process.pid)[1] == before:
+            pass
+    finally:
+        process.kill()
+        process.communicate()
+    assert main_thread(process.pid) == (False, 0.0)
+    assert main_thread(os.getpid())[0]
