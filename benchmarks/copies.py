@@ -20,7 +20,7 @@ import numpy as np
 from pipeline.errors import ConfigError, EndOfStream, SourceError
 from pipeline.plan.config import CameraConfig, Config, SinkConfig
 from pipeline.plan.graph import Plan, load
-from pipeline.plan.standard import SOURCE_FOR
+from pipeline.plan.standard import SOURCE_FOR, source_of
 from pipeline.process.main import build
 from pipeline.stage import Picture, Source
 from stages.capture import synthetic
@@ -132,7 +132,8 @@ def _clip(camera: CameraConfig, rate_hz: float | None) -> Clip:
             f"camera {camera.name!r}: a live camera can't be copied; record a minute of it "
             "(`ffmpeg -i URL -t 60 -c copy clip.mp4`) and name the file in its place"
         )
-    run, config = load(SOURCE_FOR)(camera.source, reader=camera.reader, max_size=camera.max_size)
+    sized = {key: value for key, value in camera.options.items() if key == "max_size"}
+    run, config = source_of(camera.model_copy(update={"options": sized}), "every")
     first, own_hz = _look_at(camera, run, config)
     pixels = first.width * first.height
     return Clip(

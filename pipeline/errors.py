@@ -9,6 +9,7 @@ ManyeyesError
 ├── AlreadyRunning         exit 75: another run holds the run directory
 ├── DeviceLost             exit 70: the accelerator is gone for this process; it must be replaced
 ├── SourceError            a camera can't be opened or went away; it is retried for ever
+│   └── BrokenSource       what a recording holds can't be read: it ends, and the run fails at its end
 ├── FrameError             one frame (or one picture) is unusable; it is counted and thrown away
 │   └── TornFrame          its slot was written again while it was read
 ├── MessageError           bytes that are no message of this build
@@ -74,6 +75,10 @@ class DeviceLost(ManyeyesError):
 
 class SourceError(ManyeyesError):
     """A camera can't be opened or went away. The runner closes the source, waits and opens again."""
+
+
+class BrokenSource(SourceError):
+    """A recording can't be read, and trying again would not help. The runner ends the source."""
 
 
 class FrameError(ManyeyesError):

@@ -221,8 +221,13 @@ class Picture:
 class Source(_Part):
     """A camera. `open`, `read` and `skip` are called from one thread of the camera's own process.
 
-    What raises SourceError is closed and opened again, for ever; EndOfStream ends the camera.
+    What raises SourceError is closed and opened again, for ever; EndOfStream ends the camera, and so
+    does BrokenSource, after which the run fails at its end.
     """
+
+    live: bool = True
+    """A camera, which may come back. What is not live is a recording: under `every`, any SourceError
+    ends it."""
 
     def open(self) -> None:
         """Connect. May block for up to 5 s. Raises SourceError; is called again later."""

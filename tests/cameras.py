@@ -36,6 +36,7 @@ FAULTS = {
     "reschange": "goes on with pictures of `second_size`",
     "garble": "replaces bytes of the pictures at random",
     "nonsense": "goes on with packets in which there is no picture",
+    "udp_only": "refuses RTP over TCP, and has no other",
     "mute_teardown": "never answers TEARDOWN",
 }
 PAYLOAD = 1390
@@ -194,7 +195,8 @@ class _Session:
                 "200 OK", f"Content-Base: {url}/", "Content-Type: application/sdp",
                 body=self._sdp(), length=length,
             )  # fmt: skip
-        if method == "SETUP" and "interleaved" not in headers.get("Transport", ""):
+        over_tcp = "interleaved" in headers.get("Transport", "")
+        if method == "SETUP" and (not over_tcp or fault == "udp_only"):
             return self._reply("461 Unsupported Transport")
         if method == "SETUP":
             return self._reply(

@@ -54,7 +54,7 @@ OWNERS = {
     "onnxscript": [TRAINING],
     "cv2": ["stages"],
     "av": ["stages.capture", "stages.sinks", "stages.imaging.swscale", "stages.probe", TRAINING],
-    "PIL": [TRAINING],
+    "PIL": ["stages.capture.pictures", TRAINING],
     "yaml": [TRAINING],
     "defusedxml": [TRAINING],
     "matplotlib": [TRAINING],

@@ -47,7 +47,13 @@ BAD = {
         "run.toml: camera 'gate': unknown key 'sorce'; did you mean 'source'?",
     ),
     "unknown section": (CAMERA + "[modell]\n", "run.toml: unknown key 'modell'", "'model'"),
-    "wrong type": (CAMERA + 'loop = "yes"\n', "camera 'gate': loop must be true or false", "'yes'"),
+    "wrong type": (
+        '[[camera]]\nname = "gate"\nsource = "rtsp://10.0.0.7/1"\nloop = "yes"\n',
+        "camera 'gate': loop must be bool, got 'yes'",
+    ),
+    "password in a key of its own": (
+        CAMERA + 'password = "s3cret"\n', "camera 'gate': unknown key 'password'; known: ",
+    ),
     "out of range": (
         CAMERA + "[model]\nscore_threshold = 40\n",
         "run.toml: [model]: score_threshold must be within 0..1, got 40; write 0.4 for 40 %",
@@ -68,7 +74,7 @@ BAD = {
         "camera 'gate': source", "no such file or folder",
     ),
     "option of another source": (
-        CAMERA + "loop = true\n", "camera 'gate': source synthetic://…: has no option 'loop'",
+        CAMERA + "loop = true\n", "camera 'gate': unknown key 'loop'; known: ",
     ),
     "option of a scene": (
         CAMERA.replace("seed", "sead"), "camera 'gate': ", "unknown key 'sead'", "it knows seed",

@@ -256,6 +256,8 @@ def _run(config: configuration.Config) -> None:
             raise ManyeyesError(
                 f"sink {sink!r}: {lost} of {offered} results were lost; see above why"
             )
+    if broken := [child.broken for child in supervisor.children.values() if child.broken]:
+        raise ManyeyesError(f"not read to the end: {'; '.join(broken)}")
 
 
 def main() -> None:

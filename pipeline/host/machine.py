@@ -17,6 +17,11 @@ CHILD_ENVIRONMENT = {
     "OPENCV_FOR_THREADS_NUM": "1",
     "OMP_WAIT_POLICY": "passive",
     "GOMP_SPINCOUNT": "0",
+    # What OpenCV reads when it is imported, so that it is too late for whoever imports it. A PNG of 140 kB
+    # can ask for 144 million pixels; the largest telephones make 50 million.
+    "OPENCV_IO_MAX_IMAGE_PIXELS": os.environ.get("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 26)),
+    "OPENCV_LOG_LEVEL": os.environ.get("OPENCV_LOG_LEVEL", "ERROR"),
+    "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT": "2",  # s, for a picture of a webcam; 10 without it
     # glibc gives memory of this size back at once, and every frame would fault its pages in again
     # (53 times in preprocess, 75 in inference, 2 % of all CPU time); mallopt(3)
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),

@@ -5,6 +5,7 @@ The description of a field says what it must be: it is the error, and the JSON s
 
 from __future__ import annotations
 
+import difflib
 import json
 import tomllib
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from pipeline.plan import model_path
 from pipeline.plan.fields import check_texts, no_json, too_deep
 from pipeline.plan.mistakes import SHARE, sentence
 from pipeline.plan.scenery import LineConfig, TrackConfig, ZoneConfig, check_places
-from pipeline.plan.section import BOOL, CLASS, NAME, NAMED, Section, Share, Size, field
+from pipeline.plan.section import BOOL, CLASS, NAME, NAMED, Section, Share, field
 from pipeline.plan.sources import check_path, located, name_of
 
 
@@ -81,7 +82,7 @@ class MetricsConfig(Section):
 
 
 class CameraConfig(Section):
-    """One `[[camera]]`. What is None is left to the reader of the source."""
+    """One `[[camera]]`: every key that is not here is an option of the source's own class."""
 
     name: str = field(..., NAMED, pattern=NAME)
     source: str | int = field(..., "a URL, a path, or the index of a webcam")
@@ -92,14 +93,10 @@ class CameraConfig(Section):
         pattern=r"^[A-Za-z_]\w*$",
     )
     max_fps: float | None = field(None, "a number of frames a second > 0", gt=0)
-    max_size: Size | None = field(None, "[width, height] in px, each within 2..32768")
-    loop: bool | None = field(None, BOOL)
-    realtime: bool | None = field(None, BOOL)  # a file at the rate of its own clock
-    decode: Literal["all", "reference", "keyframes"] | None = field(
-        None, "'all', 'reference' or 'keyframes'"
-    )  # what of a stream is decoded; few pictures cost less
-    reader: Literal["av", "opencv"] | None = field(None, "'av' or 'opencv'")
-    transport: Literal["tcp", "udp"] | None = field(None, "'tcp' or 'udp'")
+    reader: Literal["av", "opencv", "snapshots"] | None = field(
+        None, "'av', 'opencv' or 'snapshots'"
+    )  # None: the best for the source
+    options: dict[str, Any] = field({}, "a table")
 
 
 SinkType = Literal["events", "happenings", "video", "snapshot", "window", "null", "custom"]
@@ -232,9 +229,9 @@ def _sink_name(sink: Any) -> Any:
 
 def _validate(raw: dict[str, Any], file: str, folder: Path) -> Config:
     check_texts(file, raw)
-    sinks = raw.get("sink")
-    if isinstance(sinks, list):
-        raw = {**raw, "sink": [_with_options(sink, folder) for sink in sinks]}
+    for name, section in (("camera", CameraConfig), ("sink", SinkConfig)):
+        if isinstance(tables := raw.get(name), list):
+            raw = {**raw, name: [_with_options(table, section) for table in tables]}
     try:
         # By way of JSON: there a strict check knows lists as tuples and text as paths.
         config = Config.model_validate_json(json.dumps(raw, default=no_json), strict=True)
@@ -257,19 +254,33 @@ def _validate(raw: dict[str, Any], file: str, folder: Path) -> Config:
     metrics = config.metrics
     if not metrics.enabled:
         metrics = metrics.model_copy(update={"port": None})
+    sinks = tuple(_sink(sink, folder) for sink in config.sink)
     return config.model_copy(
-        update={"camera": cameras, "model": model, "run": run, "metrics": metrics}
+        update={"camera": cameras, "sink": sinks, "model": model, "run": run, "metrics": metrics}
     )
 
 
-def _with_options(sink: Any, folder: Path) -> Any:
-    if not isinstance(sink, dict):
-        return sink
-    own = {key: value for key, value in sink.items() if key in ("type", "name", "run")}
-    options = {key: value for key, value in sink.items() if key not in own}
-    if sink.get("type") != "custom" and isinstance(options.get("path"), str):
-        options["path"] = str(folder / options["path"])
+def _with_options(table: Any, section: type[Section]) -> Any:
+    """The keys that `section` does not know, in a table of their own: they are the class's."""
+    if not isinstance(table, dict):
+        return table
+    known = section.model_fields.keys() - {"options"}
+    missing = [name for name, field in section.model_fields.items() if field.is_required()]
+    missing = [name for name in missing if name not in table]
+    options = {
+        key: value
+        for key, value in table.items()
+        if key not in known and not difflib.get_close_matches(key, missing, 1)  # a typo
+    }
+    own = {key: value for key, value in table.items() if key not in options}
     return own | {"options": options}
+
+
+def _sink(sink: SinkConfig, folder: Path) -> SinkConfig:
+    path = sink.options.get("path")
+    if sink.type == "custom" or not isinstance(path, str):
+        return sink
+    return sink.model_copy(update={"options": {**sink.options, "path": str(folder / path)}})
 
 
 def _check_whole(config: Config, file: str) -> None:

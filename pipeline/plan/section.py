@@ -11,7 +11,6 @@ NAMED = "1 to 64 of the characters A-Z a-z 0-9 _ -"
 CLASS = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 BOOL = "true or false"
 
-Size = tuple[Annotated[int, Field(ge=2, le=32768)], Annotated[int, Field(ge=2, le=32768)]]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 

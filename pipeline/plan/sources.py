@@ -9,11 +9,14 @@ from pathlib import Path
 from pipeline import redaction
 from pipeline.errors import ConfigError
 
+STDIN = "-"
+
 
 def check_path(source: str | int) -> None:
     """A path on the command line is a file of this moment; in a TOML it may come back later."""
     text = str(source)
-    is_path = not (text.isdecimal() or "://" in text or any(sign in text for sign in "*?["))
+    named = text.isdecimal() or text == STDIN or "://" in text
+    is_path = not (named or any(sign in text for sign in "*?["))
     if is_path and not Path(text).exists():
         raise ConfigError(
             f"command line: source {redaction.shown(text)!r}: there is no such file or folder"
@@ -55,4 +58,5 @@ def located(where: str, source: str | int, folder: Path) -> str | int:
         raise ConfigError(
             f"{where}: source is empty; wanted a URL, a path, or the index of a webcam"
         )
-    return source if is_url or source.isdecimal() else str(folder / source)
+    named = is_url or source.isdecimal() or source == STDIN
+    return source if named else str(folder / source)

@@ -17,9 +17,10 @@ from pipeline.messages import Frame, Result
 from pipeline.plan.chains import Chain, chains_of, classes_of
 from pipeline.plan.config import CameraConfig, Config, ModelConfig, SinkConfig, StageConfig
 from pipeline.plan.draft import Draft, PlannedSink, depths_of
-from pipeline.plan.fields import check_fields
+from pipeline.plan.fields import check_fields, check_keys
 from pipeline.plan.graph import Plan, load, signature, stage_class
 from pipeline.plan.scenery import TrackConfig
+from pipeline.plan.sources import STDIN
 from pipeline.process.main import build
 
 SOURCE_FOR = "stages.capture.choose:source_for"
@@ -59,8 +60,7 @@ def make(config: Config, run_id: str | None = None) -> Plan:
     view_hz = _view_hz(draft.sinks)
 
     for camera in config.camera:
-        with _at(f"camera {camera.name!r}"):
-            _add_camera(draft, camera, viewed=view_hz is not None)
+        _add_camera(draft, camera, viewed=view_hz is not None)
     sources = tuple(draft.specs)
     detect, view = sources, sources
     for stage in (stage for stage in config.stage if stage.after == "capture"):
@@ -98,37 +98,41 @@ def _at(where: str) -> Iterator[None]:
 
 
 def source_of(camera: CameraConfig, policy: str) -> tuple[str, dict[str, Any]]:
-    """The class that reads a camera, and its configuration. Raises ConfigError."""
-    run, _ = load(SOURCE_FOR)(camera.source, reader=camera.reader)
-    realtime = camera.realtime
-    if realtime is None and "realtime" in load(run).Config.__dataclass_fields__:
-        realtime = policy == "newest"
-    options = {
-        "max_size": camera.max_size,
-        "loop": camera.loop or None,
-        "realtime": realtime,
-        "credentials": camera.credentials,
-        "transport": camera.transport,
-        "decode": camera.decode,
-    }
-    source: tuple[str, dict[str, Any]] = load(SOURCE_FOR)(
-        camera.source, reader=camera.reader, **options
-    )
-    return source
+    """The class that reads a camera, and its configuration. Raises ConfigError, which names the camera."""
+    where, options = f"camera {camera.name!r}", dict(camera.options)
+    if camera.credentials is not None:
+        options["credentials"] = camera.credentials
+    with _at(where):
+        run, source = load(SOURCE_FOR)(camera.source, reader=camera.reader)
+        known = load(run).Config
+    fields = known.__dataclass_fields__.keys()
+    own = CameraConfig.model_fields.keys() - {"options"}
+    check_keys(where, options, (fields - source.keys()) | own)
+    if "realtime" in fields:
+        options.setdefault("realtime", policy == "newest")
+    config = source | options
+    check_fields(where, config, known)
+    return run, config
 
 
 def _add_camera(draft: Draft, camera: CameraConfig, *, viewed: bool) -> None:
     run, config = source_of(camera, draft.config.run.policy)
-    draft.add(
-        f"capture.{camera.name}",
-        run,
-        config,
-        role="source",
-        cameras=(camera.name,),
-        paths=(DETECT, VIEW) if viewed else (DETECT,),
-        works_ahead=True,
-        options={"max_fps": camera.max_fps, "strict": draft.config.run.strict},
-    )
+    with _at(f"camera {camera.name!r}"):
+        draft.add(
+            f"capture.{camera.name}",
+            run,
+            config,
+            role="source",
+            cameras=(camera.name,),
+            paths=(DETECT, VIEW) if viewed else (DETECT,),
+            works_ahead=True,
+            options={
+                "max_fps": camera.max_fps,
+                "strict": draft.config.run.strict,
+                "turn_s": build(run, config).turn_s,
+                "stdin": camera.source == STDIN,
+            },
+        )
 
 
 def _insert_frames(

@@ -18,6 +18,7 @@ from typing import Any
 
 from pipeline.accounts.ledger import DETECT, VIEW
 from pipeline.errors import (
+    BrokenSource,
     ConfigError,
     EndOfStream,
     FrameError,
@@ -54,6 +55,7 @@ class CameraProcess(Process):
         self._stop = threading.Event()
         self._ended = False
         self._failure: ManyeyesError | None = None
+        self._broken = ""  # why the source ended before its end
         self._epoch = int(self.ledger["stream_epoch"][self._camera])
         self._looks: tuple[Any, ...] = ()  # of this stream; (): it has not begun
         self._behind_ns: int | None = None  # its clock behind ours, at its last picture
@@ -107,7 +109,9 @@ class CameraProcess(Process):
                 self._stop.set()
             over = self._ended or (self.draining and (not started or not reader.is_alive()))
             if over and self.writer.idle:
-                return
+                break
+        if self._broken:
+            self.control.send("failed", text=self._broken, exit_code=ManyeyesError.exit_code)
 
     # -- the reading thread ------------------------------------------------------------------------
 
@@ -149,11 +153,21 @@ class CameraProcess(Process):
                 if self.spec.options.get("strict") and not opened_before:
                     raise ConfigError(f"camera {self._name!r}: {error}") from error
                 self.ledger.put("camera_up", self._camera, 0)
+                if self._is_final(error):
+                    self._broken = f"camera {self._name!r}: {error}"
+                    log.warning("%s; it is not tried again", self._broken)
+                    return
                 delay_s = _next_delay(delay_s, time.monotonic() - lost_at)
                 log.warning("camera %r: %s; trying again in %.1f s", self._name, error, delay_s)
             finally:
                 self.source.close()
             self._stop.wait(delay_s)
+
+    def _is_final(self, error: SourceError) -> bool:
+        """A recording is no camera: under `every`, one that can't be read whole is over."""
+        if isinstance(error, BrokenSource):
+            return True
+        return self.policy == "every" and not self.source.live
 
     def _read_one(self) -> bool:
         """True: a frame came."""

@@ -30,7 +30,7 @@ log = logging.getLogger("manyeyes")
 
 State = Literal["waiting", "starting", "ready", "ended"]
 _START_S = 120.0  # torch, a large model and its warm-up on a busy machine
-_READ_S = 15.0  # a camera's open (5 s) and read (2 s) time out by themselves long before
+_READ_S = 15.0  # a camera's open and read time out by themselves long before, or say more
 _ABORT_S = 0.2  # for faulthandler to print the stacks
 
 
@@ -79,6 +79,12 @@ class Child:
     def pid(self) -> int | None:
         """Of the process that lives now."""
         return self._process.pid if self._process else None
+
+    @property
+    def broken(self) -> str:
+        """Why a recording ended that could not be read to its end; or nothing."""
+        is_over = self.spec.role == "source" and self.state == "ended"
+        return self.failure[1] if is_over and self.failure is not None else ""
 
     @property
     def dying(self) -> bool:
@@ -146,7 +152,7 @@ class Child:
                     [sys.executable, "-P", "-m", "pipeline.process.main", *arguments],
                     pass_fds=[theirs.fileno()],
                     env=child_environment(self.spec.environment, without=without),
-                    stdin=subprocess.DEVNULL,
+                    stdin=None if self.spec.options.get("stdin") else subprocess.DEVNULL,
                     stderr=self._stderr,
                 )
             try:
@@ -235,8 +241,9 @@ class Child:
         if turning.is_hang(silent_s, self._turn_s + lateness_s, self._look):
             return f"no turn for {silent_s:.1f} s, wanted one each {self._turn_s:.1f} s"
         if self.spec.role == "source":
+            read_s = max(_READ_S, self.spec.options.get("turn_s", 0.0))
             silent_s = now - self._ledger["beat_ns"].item(self.index, 1) / 1e9
-            if reading.is_hang(silent_s, _READ_S + lateness_s, self._look):
+            if reading.is_hang(silent_s, read_s + lateness_s, self._look):
                 return f"its reading thread hangs for {silent_s:.1f} s"
         return None
 

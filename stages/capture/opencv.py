@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
+import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import ConfigError, EndOfStream, FrameError, SourceError
+from pipeline.errors import BrokenSource, ConfigError, EndOfStream, FrameError, SourceError
 from pipeline.redaction import shown
 from pipeline.stage import Picture, Source
-from stages.capture.clock import RecordingClock
+from stages.capture.clock import TURN_S, RecordingClock, wait_until
 from stages.capture.planes import Turn, looks_of
 from stages.capture.sizes import check_max_size, fit_size
 
@@ -21,7 +22,7 @@ from stages.capture.sizes import check_max_size, fit_size
 class OpenCvConfig:
     """Which device, and what to ask of it."""
 
-    device: int | str  # index of a webcam, "/dev/videoN", or the path of a file
+    device: int | str  # index of a webcam, "/dev/videoN", "/dev/v4l/by-id/…", or the path of a file
     max_size: tuple[int, int] = (1920, 1080)  # px; a picture with more pixels is scaled down
     size: tuple[int, int] | None = None  # px, asked of a webcam; None: what it likes
     fps: float | None = None  # Hz, asked of a webcam; None: what it likes
@@ -42,7 +43,7 @@ class OpenCvSource(Source):
 
     def __init__(self, config: OpenCvConfig) -> None:
         super().__init__(config)
-        self._live = is_webcam(config.device)
+        self.live = is_webcam(config.device)
         self._name = shown(str(config.device))
         self.turn_s = 10.0  # a webcam may take seconds to start its sensor
         self._capture: Any = None
@@ -50,6 +51,7 @@ class OpenCvSource(Source):
         self._size: tuple[int, int] = (0, 0)  # px, of the picture before
         self._turn, self._pixel_aspect = Turn(), 1.0
         self._pictures = 0
+        self._first = self._to_pass = 0  # frames that were accounted for before
 
     @classmethod
     def check(cls, config: OpenCvConfig) -> None:
@@ -60,6 +62,10 @@ class OpenCvSource(Source):
                 f"source {shown(config.device)}: the opencv reader takes webcams and "
                 'files; remove reader = "opencv"'
             )
+        if config.size is not None:
+            check_max_size(config.size, "size")
+        if config.fps is not None and not 0 < config.fps <= 1000:
+            raise ConfigError(f"fps must be within 0..1000 pictures a second, got {config.fps:g}")
         if config.fourcc is not None and len(config.fourcc) != 4:
             raise ConfigError(f"fourcc must have four characters, got {config.fourcc!r}")
 
@@ -75,15 +81,19 @@ class OpenCvSource(Source):
         return ("scaled", "copied")
 
     def setup(self) -> None:
-        """Import OpenCV, with deadlines and limits that it reads only now."""
-        os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "2")  # s; 10 without it
-        os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+        """Import OpenCV, and PyAV for what OpenCV does not tell of a file."""
+        import av  # noqa: F401
         import cv2  # noqa: F401
+
+    def resume(self, frames: int) -> None:
+        """Go on behind so many frames; a film that loops is a camera, and begins again."""
+        self._first = 0 if self.config.loop else frames
 
     def open(self) -> None:
         """Open the device; see Source.open."""
         self._clock = RecordingClock()
         self._pictures = 0
+        self._to_pass = 0 if self.live else self._first
         self._start()
 
     def read(self, buffer: npt.NDArray[np.uint8]) -> Picture | None:
@@ -107,7 +117,8 @@ class OpenCvSource(Source):
             height=image.shape[0],
             source_size=source_size,
             format="bgr24",
-            pts_ns=None if self._live else self._clock.pts_ns,
+            pts_ns=None if self.live else self._clock.pts_ns,
+            recorded=not self.live,
         )
 
     def skip(self) -> bool:
@@ -125,7 +136,7 @@ class OpenCvSource(Source):
 
         self.close()
         device = self.config.device
-        if self._live:
+        if self.live:
             capture = cv2.VideoCapture(device, cv2.CAP_V4L2)
             if self.config.fourcc:
                 capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*self.config.fourcc))
@@ -142,8 +153,10 @@ class OpenCvSource(Source):
             self._turn, self._pixel_aspect = looks_of(str(device))
         if not capture.isOpened():
             capture.release()
-            wanted = "a webcam that no other program uses" if self._live else "a video file"
-            raise SourceError(f"source {self._name}: OpenCV can't open it; wanted {wanted}")
+            wanted = "a webcam that no other program uses" if self.live else "a video file"
+            text = f"source {self._name}: OpenCV can't open it; wanted {wanted}"
+            there = not self.live and Path(str(device)).exists()
+            raise BrokenSource(text) if there else SourceError(text)
         self._capture = capture
         self._size = (
             int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
@@ -155,23 +168,32 @@ class OpenCvSource(Source):
     def _grab(self) -> bool:
         if self._capture is None:
             raise SourceError(f"source {self._name}: is not open")
+        end_s = time.monotonic() + TURN_S
+        while self._to_pass:
+            if time.monotonic() > end_s:
+                return False
+            if not self._capture.grab():
+                break
+            self._pictures += 1
+            self._to_pass -= 1
+            self._clock.tick(None)
+            self._clock.forget_anchor()
         if not self._capture.grab():
             self._at_end()
             return False
         self._pictures += 1
-        if not self._live:
+        if not self.live:
             # The rate in the header, and not CAP_PROP_POS_MSEC, which some files have not.
-            if self.config.realtime:
-                self._clock.wait(None)
-            else:
-                self._clock.tick(None)
+            due_s = self._clock.tick(None)
+            while self.config.realtime and not wait_until(due_s):
+                pass
         return True
 
     def _at_end(self) -> None:
-        if self._live:
+        if self.live:
             raise SourceError(f"source {self._name}: lost: gave no picture")
         if self._pictures == 0:
-            raise SourceError(f"source {self._name}: not one picture could be decoded")
+            raise BrokenSource(f"source {self._name}: not one picture could be decoded")
         if not self.config.loop:
             raise EndOfStream(f"source {self._name}: end of the file")
         self._start()
@@ -205,5 +227,7 @@ class OpenCvSource(Source):
 
 
 def is_webcam(device: int | str) -> bool:
-    """Whether this names a device and not a file."""
-    return isinstance(device, int) or device.startswith("/dev/video")
+    """Whether this names a device, there or unplugged, and not a file."""
+    if isinstance(device, int) or device.startswith(("/dev/video", "/dev/v4l/")):
+        return True
+    return Path(device).is_char_device()

@@ -1,24 +1,35 @@
-"""A folder of pictures, a glob, or one picture, as a source: bgr24, sorted by name."""
+"""A folder of pictures, a glob, or one picture, as a source: bgr24, sorted as people sort."""
 
 from __future__ import annotations
 
 import glob
+import logging
 import os
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import ConfigError, EndOfStream, FrameError, SourceError
+from pipeline.errors import BrokenSource, ConfigError, EndOfStream, FrameError, SourceError
 from pipeline.redaction import shown
 from pipeline.stage import Picture, Source
-from stages.capture.clock import RecordingClock
-from stages.capture.sizes import check_max_size, fit_size
+from stages.capture.clock import RecordingClock, wait_until
+from stages.capture.sizes import check_max_size, write_bgr
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-MAX_PIXELS = 50_000_000  # of one picture; a PNG of 1 MB can ask for gigabytes
+log = logging.getLogger("manyeyes")
+
+MOVING = (".apng", ".avif", ".gif", ".png", ".webp")  # may hold more than one picture
+SUFFIXES = (
+    *MOVING, ".bmp", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".pnm", ".ppm", ".tif",
+    ".tiff",
+)  # fmt: skip
+
+Shot = tuple[Path, int | None]  # a file, and which of its pictures; None: it has but one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,18 +43,25 @@ class PicturesConfig:
 
 
 class PicturesSource(Source):
-    """Each picture is one frame. Orientation in EXIF is applied, as cv2.imread does by default."""
+    """Each picture is one frame, and each of an animated GIF, PNG, WebP or AVIF.
+
+    Orientation in EXIF is applied, as cv2.imread does by default. How many pixels a picture may have
+    is told to OpenCV by the environment, `pipeline.host`.
+    """
 
     Config = PicturesConfig
     config: PicturesConfig
+    live = False
 
     def __init__(self, config: PicturesConfig) -> None:
         super().__init__(config)
-        self.turn_s = 5.0  # a picture of MAX_PIXELS
-        self._paths: Sequence[Path] = ()
+        self.turn_s = 5.0  # a picture of the largest size
+        self._shots: Sequence[Shot] = ()
         self._step_ns = round(1e9 / (config.rate_hz or 25.0))
         self._next = self._first = 0
+        self._due_s: float | None = None  # of the next
         self._clock = RecordingClock()
+        self._animation: tuple[Path, Any] | None = None  # the one that was read last
 
     @classmethod
     def check(cls, config: PicturesConfig) -> None:
@@ -72,9 +90,7 @@ class PicturesSource(Source):
         return ("scaled",)
 
     def setup(self) -> None:
-        """Import OpenCV, with a limit that it reads only now."""
-        os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
-        os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+        """Import OpenCV."""
         import cv2  # noqa: F401
 
     def resume(self, frames: int) -> None:
@@ -82,45 +98,35 @@ class PicturesSource(Source):
         self._first = frames
 
     def open(self) -> None:
-        """List the pictures. Raises SourceError if there are none."""
+        """List the pictures. Raises BrokenSource if there are none."""
         self._clock = RecordingClock()
         if self._first:
             self._clock.pts_ns = (self._first - 1) * self._step_ns
         self._list()
-        n = len(self._paths)
+        n = len(self._shots)
         self._next = self._first % n if self.config.loop else min(self._first, n)
-
-    def read(self, buffer: npt.NDArray[np.uint8]) -> Picture:
-        """The next picture as bgr24; FrameError names a file that is none."""
-        import cv2
-
-        path = self._advance()
-        try:
-            # not imread: it ends the process where a name is not UTF-8
-            data = np.frombuffer(path.read_bytes(), np.uint8)
-            image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-        except OSError as error:
-            raise FrameError(f"picture {path}: can't be read: {error.strerror}") from None
-        except cv2.error as error:
-            raise FrameError(f"picture {path}: refused by OpenCV: {error.err}") from None
-        if image is None:
-            raise FrameError(
-                f"picture {path}: can't be decoded; wanted one of {', '.join(SUFFIXES)}"
+        if left_out := _left_out(self.config.path):
+            log.warning(
+                "source %s: left out by their suffix: %s", shown(self.config.path), left_out
             )
-        height, width = image.shape[:2]
-        out_w, out_h = fit_size(width, height, buffer.size // 3)
-        target = buffer[: out_w * out_h * 3].reshape(out_h, out_w, 3)
-        if (out_w, out_h) == (width, height):
-            np.copyto(target, image)
-        else:
+
+    def read(self, buffer: npt.NDArray[np.uint8]) -> Picture | None:
+        """The next picture as bgr24; FrameError names a file that is none."""
+        shot = self._advance()
+        if shot is None:
+            return None
+        path, index = shot
+        image = _still(path) if index is None else self._of_animation(path, index)
+        width, height = write_bgr(image, buffer)
+        if (width, height) != image.shape[1::-1]:
             self.runtime.count("scaled", self.runtime.cameras[0])
-            cv2.resize(image, (out_w, out_h), dst=target, interpolation=cv2.INTER_AREA)
         return Picture(
-            width=out_w,
-            height=out_h,
-            source_size=(width, height),
+            width=width,
+            height=height,
+            source_size=image.shape[1::-1],
             format="bgr24",
             pts_ns=self._clock.pts_ns,
+            recorded=True,
             keyframe=True,
             # a name that is not UTF-8 can't be sent, nor stand in JSON
             name=os.fsencode(path.name).decode(errors="backslashreplace"),
@@ -128,39 +134,120 @@ class PicturesSource(Source):
 
     def skip(self) -> bool:
         """Leave out one picture, unread."""
-        self._advance()
-        return True
+        return self._advance() is not None
+
+    def close(self) -> None:
+        """Let go of an animation."""
+        if self._animation is not None:
+            self._animation[1].close()
+            self._animation = None
 
     def _list(self) -> None:
-        self._paths, self._next = find_pictures(self.config.path), 0
-        if not self._paths:
-            raise SourceError(
+        self._shots, self._next, self._due_s = shots_of(self.config.path), 0, None
+        if not self._shots:
+            left_out = _left_out(self.config.path)
+            text = (
                 f"source {shown(self.config.path)}: no pictures; wanted a folder, a glob or a file "
-                f"with names in {', '.join(SUFFIXES)}"
+                f"with names in {', '.join(sorted(SUFFIXES))}"
             )
+            raise BrokenSource(f"{text}; there are {left_out}" if left_out else text)
         self._clock.start_lap(self._step_ns)
 
-    def _advance(self) -> Path:
-        """The next path, when it is due."""
-        if not self._paths:
+    def _advance(self) -> Shot | None:
+        """The next picture, when it is due; None: later."""
+        if not self._shots:
             raise SourceError(f"source {shown(self.config.path)}: is not open")
-        if self._next == len(self._paths):
+        if self._next == len(self._shots):
             if not self.config.loop:
                 raise EndOfStream(f"source {shown(self.config.path)}: was the last picture")
             self._list()
-        path = self._paths[self._next]
+        if self._due_s is None:
+            self._due_s = self._clock.tick(None)
+        if self.config.rate_hz is not None and not wait_until(self._due_s):
+            return None
+        self._due_s = None
         self._next += 1
-        if self.config.rate_hz is None:
-            self._clock.tick(None)
-        else:
-            self._clock.wait(None)
-        return path
+        return self._shots[self._next - 1]
+
+    def _of_animation(self, path: Path, index: int) -> npt.NDArray[np.uint8]:
+        """One of several pictures of a file, which stays open for the next."""
+        from PIL import Image
+
+        try:
+            if self._animation is None or self._animation[0] != path:
+                self.close()
+                self._animation = path, Image.open(path)
+            image = self._animation[1]
+            image.seek(index)
+            return np.asarray(image.convert("RGB"))[:, :, ::-1]
+        except (OSError, EOFError, ValueError, SyntaxError) as error:
+            raise FrameError(f"picture {path}: number {index} can't be decoded: {error}") from None
 
 
 def find_pictures(path: str) -> list[Path]:
-    """The pictures of a folder, of a glob, or the one file, sorted by name."""
+    """The files of a folder, of a glob, or the one, that are pictures by their suffix, as people sort."""
     folder = Path(path)
     if folder.is_file():
         return [folder]
+    return sorted((p for p in _files(path) if p.suffix.lower() in SUFFIXES), key=_order)
+
+
+def shots_of(path: str) -> list[Shot]:
+    """The pictures in them: of an animation all."""
+    shots: list[Shot] = []
+    for file in find_pictures(path):
+        count = _count(file)
+        shots += [(file, None)] if count == 1 else [(file, index) for index in range(count)]
+    return shots
+
+
+def _files(path: str) -> list[Path]:
+    folder = Path(path)
     found = folder.iterdir() if folder.is_dir() else map(Path, glob.glob(path))
-    return sorted(p for p in found if p.suffix.lower() in SUFFIXES and p.is_file())
+    # what begins with a dot is a system's own: ".DS_Store", and "._a.jpg", which is no picture
+    return [p for p in found if p.is_file() and not p.name.startswith(".")]
+
+
+def _left_out(path: str) -> str:
+    """What lies beside the pictures, by suffix: "2 .heic, 1 .txt"."""
+    if Path(path).is_file():
+        return ""
+    suffixes = [p.suffix.lower() or "without one" for p in _files(path)]
+    counts = Counter(suffix for suffix in suffixes if suffix not in SUFFIXES)
+    return ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common())
+
+
+def _order(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """img2 before img10."""
+    parts = re.split(r"(\d+)", str(path).lower())
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], str(path)
+
+
+def _count(path: Path) -> int:
+    """How many pictures a file holds; 1 if it can't be read."""
+    if path.suffix.lower() not in MOVING:
+        return 1
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return int(getattr(image, "n_frames", 1))
+    except (OSError, ValueError, SyntaxError):
+        return 1
+
+
+def _still(path: Path) -> npt.NDArray[np.uint8]:
+    import cv2
+
+    try:
+        # not imread: it ends the process where a name is not UTF-8
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except OSError as error:
+        raise FrameError(f"picture {path}: can't be read: {error.strerror}") from None
+    except cv2.error as error:
+        raise FrameError(f"picture {path}: refused by OpenCV: {error.err}") from None
+    if image is None:
+        known = ", ".join(sorted(SUFFIXES))
+        raise FrameError(f"picture {path}: can't be decoded; wanted one of {known}")
+    return np.asarray(image, np.uint8)

@@ -1,8 +1,11 @@
-"""How large a picture may be in the slot that it is written to."""
+"""How large a picture may be in the slot that it is written to, and how it comes there."""
 
 from __future__ import annotations
 
 import math
+
+import numpy as np
+import numpy.typing as npt
 
 from pipeline.errors import ConfigError, FrameError
 
@@ -33,10 +36,25 @@ def fit_size(width: int, height: int, max_px: int, *, even: bool = False) -> tup
     return out_w, out_h
 
 
-def check_max_size(max_size: tuple[int, int]) -> None:
+def write_bgr(image: npt.NDArray[np.uint8], buffer: npt.NDArray[np.uint8]) -> tuple[int, int]:
+    """Write a picture, uint8 (H, W, 3), to the start of `buffer`; returns (width, height) there."""
+    import cv2
+
+    height, width = image.shape[:2]
+    out_w, out_h = fit_size(width, height, buffer.size // 3)
+    target = buffer[: out_w * out_h * 3].reshape(out_h, out_w, 3)
+    if (out_w, out_h) == (width, height):
+        np.copyto(target, image)
+    else:
+        image = np.ascontiguousarray(image)
+        cv2.resize(image, (out_w, out_h), dst=target, interpolation=cv2.INTER_AREA)
+    return out_w, out_h
+
+
+def check_max_size(max_size: tuple[int, int], name: str = "max_size") -> None:
     """Raise ConfigError unless a picture of this size can exist."""
     width, height = max_size
     if not (2 <= width <= 1 << 15 and 2 <= height <= 1 << 15):
         raise ConfigError(
-            f"max_size must be [width, height] in px, each 2..32768, got {width}×{height}"
+            f"{name} must be [width, height] in px, each 2..32768, got {width}×{height}"
         )

@@ -161,7 +161,7 @@ class Synthetic(Source):
         self._index += 1
         return Picture(
             width=settings.width, height=settings.height, format="bgr24",
-            pts_ns=round(t_s * 1e9), keyframe=True, truth=truth,
+            pts_ns=round(t_s * 1e9), recorded=not settings.realtime, keyframe=True, truth=truth,
         )  # fmt: skip
 
     def skip(self) -> bool:

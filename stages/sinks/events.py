@@ -6,7 +6,8 @@ One object a line:
      "height": 352, "detections": [{"xyxy": [x1, y1, x2, y2], "label": "car", "class_id": 2,
      "score": 0.66, "track_id": null}]}
 
-and `"name"` where the frame is a picture with a file name. Boxes are in pixels of the source frame;
+and `"name"` where the frame is a picture with a file name, `"media_time"`, seconds from its beginning,
+where it is one of a recording. Boxes are in pixels of the source frame;
 numbers are the shortest that give the same float32 back.
 """
 
@@ -82,6 +83,8 @@ def line_of(result: Result, classes: Sequence[str]) -> bytes:
     }
     if info.name is not None:
         event["name"] = info.name
+    elif info.recorded and info.pts_ns is not None:
+        event["media_time"] = round(info.pts_ns / 1e9, 6)
     event["detections"] = [
         {
             "xyxy": [float(str(edge)) for edge in box],

@@ -18,7 +18,7 @@ from stages.sinks.files import is_at
 
 TICKS_HZ = 90_000  # time base of the files
 KEY_TICKS = TICKS_HZ  # from one key frame, and fragment, to the next
-MAX_GAP_TICKS = 10 * TICKS_HZ  # a longer gap is not shown as it was, but as one second
+MAX_GAP_TICKS = 10 * TICKS_HZ  # who was away for longer is not missed for longer than a second
 _MUXER = {
     "movflags": "frag_keyframe+empty_moov+default_base_moof",
     "flush_packets": "1",  # a fragment is in the file when it is complete, not when a buffer is full
@@ -27,22 +27,28 @@ _BT601, _LIMITED = 6, 1  # AVCOL_SPC_SMPTE170M, AVCOL_RANGE_MPEG
 
 
 class Clock:
-    """Times of capture as ticks of a file: from 0, growing, without long gaps."""
+    """When to show a frame, in ticks of a file: from 0, growing, as it was captured.
+
+    A recording's frames were captured as fast as they were read, so they have its own clock. A camera's
+    have the one here: its own may stand still, jump, or be made up by who reads it.
+    """
 
     def __init__(self) -> None:
-        self._epoch: tuple[int, bool] | None = None
+        self._epoch: int | None = None
         self._offset = 0
         self.last_ticks = -1
 
     def ticks(self, info: FrameInfo) -> int:
-        """When to show a frame: by the source's own clock if it has one, else by capture time."""
-        own = info.t_capture_ns if info.pts_ns is None else info.pts_ns
-        ticks = own * TICKS_HZ // 1_000_000_000
-        epoch = info.stream_epoch, info.pts_ns is None
-        gap = ticks + self._offset - self.last_ticks
-        if epoch != self._epoch or not -MAX_GAP_TICKS < gap < MAX_GAP_TICKS:
-            start = 0 if self._epoch is None else self.last_ticks + TICKS_HZ
-            self._epoch, self._offset = epoch, start - ticks
+        """Of the next frame. A stream that was away for long is shown a second later."""
+        own_ns = info.pts_ns if info.recorded and info.pts_ns is not None else info.t_capture_ns
+        ticks = own_ns * TICKS_HZ // 1_000_000_000
+        if self._epoch is None:
+            self._offset = -ticks
+        elif info.stream_epoch != self._epoch:
+            gap = ticks + self._offset - self.last_ticks
+            if not 0 < gap < MAX_GAP_TICKS:
+                self._offset = self.last_ticks + TICKS_HZ - ticks
+        self._epoch = info.stream_epoch
         self.last_ticks = max(ticks + self._offset, self.last_ticks + 1)
         return self.last_ticks
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
+import socket
 import struct
 import threading
 import time
@@ -290,28 +292,23 @@ def site(tmp_path):
     server.server_close()
 
 
-def pictures_until_lost(source: AvSource) -> int:
-    buffer = np.empty(1 << 20, np.uint8)
-    n = 0
-    try:
-        while True:
-            n += source.read(buffer) is not None
-    except SourceError:
-        return n
-    finally:
-        source.close()
-
-
-def test_http_plays_and_its_end_is_a_loss(site):
-    folder, address = site
-    write_clip(folder / "a.mp4", moving_square(5))
-    source = opened(f"{address}/a.mp4")
-    assert pictures_until_lost(source) == 5
-
-
 def playlist(path: Path, target: str) -> None:
     """An HLS playlist of one part."""
     path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:0.2,\n{target}\n#EXT-X-ENDLIST\n")
+
+
+@pytest.mark.parametrize("options", [{}, {"realtime": True}])
+def test_a_film_goes_on_behind_what_came_of_it_before(tmp_path, options):
+    path = write_clip(tmp_path / "a.mp4", moving_square(20), options={"g": "7", "bf": "2"})
+    whole = read_all(opened(path))
+    config = AvConfig(url=str(path), **options)
+    source = AvSource(config)
+    source.resume(12)
+    source.open()
+    rest = read_all(source)
+    assert [p.pts_ns for p, _ in rest] == [p.pts_ns for p, _ in whole[12:]]
+    for (_, pixels), (_, wanted) in zip(rest, whole[12:], strict=True):
+        np.testing.assert_array_equal(pixels, wanted)
 
 
 def test_a_playlist_from_the_net_opens_no_file(site, tmp_path):
@@ -319,8 +316,11 @@ def test_a_playlist_from_the_net_opens_no_file(site, tmp_path):
     write_clip(folder / "a.ts", moving_square(5))
     secret = write_clip(tmp_path / "secret.ts", moving_square(5))
     playlist(folder / "list.m3u8", f"{address}/a.ts")
-    assert pictures_until_lost(opened(f"{address}/list.m3u8")) == 5
-    for target in (f"file://{secret}", f"concat:{secret}", f"subfile,,start,0,end,0,,:{secret}"):
+    assert len(read_all(opened(f"{address}/list.m3u8"))) == 5
+    for target in (
+        f"file://{secret}", f"concat:{secret}", f"subfile,,start,0,end,0,,:{secret}",
+        f"crypto:{secret}", f"crypto+file://{secret}",
+    ):  # fmt: skip
         playlist(folder / "list.m3u8", target)
         with pytest.raises(SourceError):
             opened(f"{address}/list.m3u8")
@@ -373,3 +373,34 @@ def test_a_path_is_a_path_and_no_ffmpeg_address(tmp_path, prefix):
     path = write_clip(tmp_path / "a.ts", moving_square(3))
     with pytest.raises(SourceError):
         opened(f"{prefix}{path}")
+
+
+def test_mpeg_ts_over_udp(tmp_path):
+    """As a multicast of a broadcaster or an encoder comes."""
+    data = write_clip(tmp_path / "a.ts", moving_square(50)).read_bytes()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        address = free.getsockname()
+    over = threading.Event()
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            while not over.is_set():
+                for at in range(0, len(data), 1316):
+                    with contextlib.suppress(ConnectionRefusedError):  # nobody listens yet
+                        sender.sendto(data[at : at + 1316], address)
+                    over.wait(0.002)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        source = opened(f"udp://127.0.0.1:{address[1]}", open_timeout_s=20.0)
+        buffer, found = np.empty(1 << 16, np.uint8), 0
+        while found < 20:
+            with contextlib.suppress(FrameError):  # it began in the middle
+                found += source.read(buffer) is not None
+        assert source.live
+        source.close()
+    finally:
+        over.set()
+        thread.join()

@@ -180,9 +180,28 @@ def test_rtsps(watch, tmp_path, monkeypatch):
         assert "lost: " in why  # TLS calls silence an input/output error
 
 
-def test_udp_is_only_tried_when_asked(watch):
-    with Camera() as camera, pytest.raises(SourceError, match="can't be opened"):
+def test_a_camera_that_speaks_one_transport_is_told_from_others(watch):
+    with Camera() as camera, pytest.raises(SourceError, match="over UDP; write transport = 'tcp'"):
         watch(camera.url, transport="udp")  # answered with 461 Unsupported Transport
+    with (
+        Camera(fault="udp_only") as camera,
+        pytest.raises(SourceError, match="over TCP; write transport = 'udp'"),
+    ):
+        watch(camera.url)
+
+
+def test_a_scheme_in_capitals(watch):
+    with Camera() as camera:
+        assert len(take(watch(camera.url.replace("rtsp", "RTSP")), 3)) == 3
+
+
+def test_a_slow_camera_is_lost_once_and_then_known(watch):
+    with Camera(fps=1 / 2.5) as camera:
+        source = watch(camera.url, read_timeout_s=None)
+        _, why = take_until_lost(source)
+        assert "sent nothing for 2 s" in why
+        source.open()
+        assert len(take(source, 3)) == 3
 
 
 @pytest.fixture

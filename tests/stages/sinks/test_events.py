@@ -66,6 +66,14 @@ def test_a_box_of_no_object_yet_has_no_track_id(tmp_path):
     assert [d["track_id"] for d in event["detections"]] == [None, 7]
 
 
+def test_a_frame_of_a_recording_tells_its_time_there(tmp_path):
+    film, camera = (
+        result(0, found=0, pts_ns=83_333_333, recorded=recorded) for recorded in (True, False)
+    )
+    events = write(tmp_path / "events.jsonl", film, camera)
+    assert [event.get("media_time") for event in events] == [0.083333, None]
+
+
 def test_a_pictures_name_is_told_and_its_truth_is_not(tmp_path):
     one = result(0, found=0, name="tür 1.jpg", truth=Detections.empty())
     [event] = write(tmp_path / "a.jsonl", one)

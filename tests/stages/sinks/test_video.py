@@ -73,17 +73,46 @@ def test_gaps_in_the_stream_are_gaps_in_the_file(tmp_path):
     np.testing.assert_allclose(decode(tmp_path / "gate.mp4")[1], [n / 25 for n in kept], atol=1e-4)
 
 
-def test_a_source_with_its_own_clock_is_shown_by_it_and_survives_jumps(tmp_path):
-    second = 1_000_000_000
+SECOND = 1_000_000_000
+
+
+def test_a_recording_is_shown_by_its_own_clock_however_fast_it_is_read(tmp_path):
+    times_s = (7, 8, 9.5, 49.5)  # a time-lapse may wait for long
     frames = [
-        frame(0, pts_ns=7 * second, t_capture_ns=1),
-        frame(1, pts_ns=8 * second, t_capture_ns=2),
-        frame(2, pts_ns=0, t_capture_ns=3, stream_epoch=1),  # began anew: a second later
-        frame(3, pts_ns=second // 2, t_capture_ns=4, stream_epoch=1),
-        frame(4, pts_ns=900 * second, t_capture_ns=5, stream_epoch=1),
+        frame(n, pts_ns=round(t_s * SECOND), t_capture_ns=n, recorded=True)
+        for n, t_s in enumerate(times_s)
+    ]
+    frames.append(frame(4, pts_ns=0, t_capture_ns=5, stream_epoch=1, recorded=True))  # began anew
+    write(tmp_path, frames)
+    wanted = [0, 1, 2.5, 42.5, 43.5]
+    np.testing.assert_allclose(decode(tmp_path / "gate.mp4")[1], wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("clock", ["none", "25 Hz", "stands still", "jumps", "back and forth"])
+def test_a_camera_is_shown_by_the_clock_here_whatever_its_own_says(tmp_path, clock):
+    """A picture each half second; each outlier of its clock is a new stream to those who follow it."""
+    own = {
+        "none": lambda n: None,
+        "25 Hz": lambda n: n * SECOND // 25,
+        "stands still": lambda n: 0,
+        "jumps": lambda n: n * SECOND // 2 + (n > 7) * 18_000 * SECOND,
+        "back and forth": lambda n: (n ^ 1) * SECOND // 2,
+    }[clock]
+    frames = [
+        frame(n, pts_ns=own(n), t_capture_ns=n * SECOND // 2, stream_epoch=n // 5)
+        for n in range(20)
     ]
     write(tmp_path, frames)
-    np.testing.assert_allclose(decode(tmp_path / "gate.mp4")[1], [0, 1, 2, 2.5, 3.5], atol=1e-4)
+    wanted = [n / 2 for n in range(20)]
+    np.testing.assert_allclose(decode(tmp_path / "gate.mp4")[1], wanted, atol=1e-4)
+
+
+def test_a_slow_camera_is_slow_and_one_that_was_away_is_not_waited_for(tmp_path):
+    frames = [frame(n, t_capture_ns=n * 30 * SECOND) for n in range(3)]
+    frames += [frame(3, t_capture_ns=3600 * SECOND, stream_epoch=1)]
+    frames += [frame(4, t_capture_ns=3605 * SECOND, stream_epoch=2)]
+    write(tmp_path, frames)
+    np.testing.assert_allclose(decode(tmp_path / "gate.mp4")[1], [0, 30, 60, 61, 66], atol=1e-4)
 
 
 def test_each_camera_has_its_file(tmp_path):
