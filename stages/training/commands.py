@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 data_app = typer.Typer(
-    help="Look into data sets, divide and convert them: Pascal VOC, COCO, YOLO, Open Images.",
+    help="Look into data sets, divide and convert them: VOC, COCO, YOLO, CVAT, labelme, …",
     no_args_is_help=True,
 )
 app.add_typer(data_app, name="data")
@@ -31,7 +31,8 @@ Data = Annotated[Path, typer.Argument(metavar="DATA", help="a data set: its fold
 Output = Annotated[Path, typer.Option("-o", "--output", help="a new folder")]
 Split = Annotated[str | None, typer.Option(help="train, val, test, …; none: everything")]
 Format = Annotated[
-    str | None, typer.Option(help="voc, coco, yolo or openimages; none: found by looking")
+    str | None,
+    typer.Option(help="coco, voc, cvat, openimages, csv, labelme or yolo; none: found by looking"),
 ]
 Strict = Annotated[bool, typer.Option(help="any problem of the data is an error")]
 Classes = Annotated[str | None, typer.Option(help="only these, a,b,c; none: all of the data set")]

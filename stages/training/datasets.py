@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,32 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import DataError
-from stages.training.formats import Problem, Raw, RawBox, RawPicture, coco, openimages, voc, yolo
+from stages.training.formats import (
+    UNREAD_SUFFIXES,
+    Problem,
+    Raw,
+    RawBox,
+    RawPicture,
+    coco,
+    cvat,
+    foreign,
+    labelme,
+    openimages,
+    table,
+    voc,
+    yolo,
+)
 from stages.training.pictures import Image, Look, decode, look_at, turned
 
-FORMATS = {"coco": coco, "voc": voc, "openimages": openimages, "yolo": yolo}  # in order of looking
+FORMATS = {  # in order of looking
+    "coco": coco,
+    "voc": voc,
+    "cvat": cvat,
+    "openimages": openimages,
+    "csv": table,
+    "labelme": labelme,
+    "yolo": yolo,
+}
 CLIP_TOLERANCE_PX = 0.05  # what rounding in the file may put outside without a word
 
 
@@ -44,6 +67,8 @@ class Sample:
     area: npt.NDArray[np.float32] | None = (
         None  # (N,) px² where the file states it; None: of the box
     )
+    digest: bytes = b""  # SHA-256 of the file
+    likeness: int = 0  # equal or nearly so in pictures that look alike (see `pictures.likeness`)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -69,8 +94,7 @@ def load(
 
     path: a folder, or the JSON, CSV or YAML itself.
     split: `train`, `val`, `test` or what the data set calls it; None: everything in it.
-    format: voc, coco, openimages or yolo; None: by looking (in that case COCO wins over VOC over
-        Open Images over YOLO where several are present).
+    format: a key of FORMATS; None: by looking (in that case the first wins where several are present).
     strict: any problem is an error.
 
     Samples come in the order of the annotation file, or sorted by path. Raises DataError in one
@@ -133,9 +157,14 @@ def _recognise(
         for name in names:
             if FORMATS[name].find(root / split):
                 return FORMATS[name], root / split, None
+    named = foreign.name_of(root)
     raise DataError(
-        f"{root}: no {format or 'known'} data set; wanted Annotations/*.xml (VOC), a COCO *.json, "
-        "an Open Images *.csv, or a YOLO *.yaml or labels/*.txt"
+        f"{root}: no {format or 'known'} data set; "
+        + (
+            named
+            or "wanted Annotations/*.xml (VOC), a COCO *.json, CVAT's *.xml, an Open Images or "
+            "other *.csv, labelme's *.json, or a YOLO *.yaml or labels/*.txt"
+        )
     )
 
 
@@ -143,16 +172,14 @@ def _samples(
     raw: Raw, classes: tuple[str, ...], problems: list[Problem]
 ) -> tuple[list[Sample], str]:
     index = {name: label for label, name in enumerate(classes)}
-    taken = {picture.image_id for picture in raw.pictures}
-    free = iter(i for i in range(1, len(taken) + len(raw.pictures) + 2) if i not in taken)
-    samples, digests, paths = [], [], set()
+    pictures = _once(raw.pictures, problems)
+    taken = {picture.image_id for picture in pictures}
+    free = iter(i for i in range(1, len(taken) + len(pictures) + 2) if i not in taken)
+    samples, digests = [], []
     with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         warnings.simplefilter("ignore")  # Pillow's, of tags that we don't read
-        looks = pool.map(look_at, (p.path for p in raw.pictures))  # decoding releases the GIL
-        for picture, look in zip(raw.pictures, looks, strict=True):
-            twice = Look(kind="duplicate", text="listed twice; the second time is skipped")
-            seen = twice if picture.path in paths else look
-            paths.add(picture.path)
+        looks = pool.map(look_at, (p.path for p in pictures))  # decoding releases the GIL
+        for picture, seen in zip(pictures, looks, strict=True):
             if seen.kind:
                 file = picture.path
                 problems.append(Problem(kind=seen.kind, file=file, line=None, text=seen.text))
@@ -162,10 +189,51 @@ def _samples(
             samples.append(sample)
             arrays = (sample.xyxy, sample.labels, sample.crowd, sample.difficult)
             digests.append(seen.digest + b"".join(array.tobytes() for array in arrays))
+    _tell_doubts(samples, raw, classes, problems)
     total = hashlib.sha256("\0".join(classes).encode())
     for part in sorted(digests):
         total.update(hashlib.sha256(part).digest())
     return samples, total.hexdigest()
+
+
+def _once(pictures: Sequence[RawPicture], problems: list[Problem]) -> list[RawPicture]:
+    """Each picture once, with the boxes of every time that it is listed."""
+    first: dict[Path, RawPicture] = {}
+    for picture in pictures:
+        known = first.setdefault(picture.path, picture)
+        if known is picture:
+            continue
+        text = "listed twice; the boxes of both are taken together"
+        if (known.normalised, known.size_wh_px) == (picture.normalised, picture.size_wh_px):
+            have = {(box.name, box.xyxy) for box in known.boxes}
+            known.boxes += [box for box in picture.boxes if (box.name, box.xyxy) not in have]
+        else:
+            text = "listed twice, with another size; the second time is skipped"
+        problems.append(Problem(kind="duplicate", file=picture.path, line=None, text=text))
+    return list(first.values())
+
+
+def _tell_doubts(
+    samples: Sequence[Sample], raw: Raw, classes: Sequence[str], problems: list[Problem]
+) -> None:
+    """What is not wrong in any one file: equal pictures, pictures that are not read, alike classes."""
+    first: dict[bytes, Path] = {}
+    for sample in samples:
+        known = first.setdefault(sample.digest, sample.path)
+        if known != sample.path:
+            text = f"the same picture as {known}, byte for byte"
+            problems.append(Problem(kind="identical", file=sample.path, line=None, text=text))
+    folders = {picture.path.parent for picture in raw.pictures} or {raw.root}
+    for file in sorted(f for folder in folders if folder.is_dir() for f in folder.iterdir()):
+        if file.suffix.lower() in UNREAD_SUFFIXES:
+            text = f"{file.suffix} pictures are not read; save it as JPEG or PNG"
+            problems.append(Problem(kind="suffix", file=file, line=None, text=text))
+    alike: dict[str, str] = {}
+    for name in classes:
+        known_name = alike.setdefault(name.casefold(), name)
+        if known_name != name:
+            text = f"classes {known_name!r} and {name!r} differ in capitals alone; are they one?"
+            problems.append(Problem(kind="names", file=raw.root, line=None, text=text))
 
 
 def _sample(
@@ -189,7 +257,14 @@ def _sample(
         text = f"claims {claimed[0]}x{claimed[1]} px, {picture.path.name} has {width}x{height}"
         problems.append(Problem(kind="size", file=picture.annotation, line=None, text=text))
     kept = []
+    have: set[tuple[str, tuple[float, ...]]] = set()
     for box in picture.boxes:
+        if (box.name, box.xyxy) in have:
+            text = f"a {box.name} of {picture.path.name} stands there twice; one is dropped"
+            file, line = picture.annotation, box.line
+            problems.append(Problem(kind="repeated", file=file, line=line, text=text))
+            continue
+        have.add((box.name, box.xyxy))
         scale = (width, height) if picture.normalised else (1, 1)
         x1, y1, x2, y2 = (value * scale[i % 2] for i, value in enumerate(box.xyxy))
         if turn:
@@ -210,6 +285,8 @@ def _sample(
         image_id=image_id,
         group="" if parent == "." else Path(parent).as_posix(),
         area=None if not kept or None in areas else np.array(areas, np.float32),
+        digest=seen.digest,
+        likeness=seen.likeness,
     )
 
 

@@ -14,7 +14,13 @@ from pathlib import Path
 
 from pipeline.errors import DataError
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+PICTURE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+)
+UNREAD_SUFFIXES = frozenset(
+    {".heic", ".heif", ".avif", ".gif", ".jp2", ".j2k", ".jxl", ".tga", ".ppm", ".pgm", ".exr",
+     ".dng", ".cr2", ".cr3", ".nef", ".arw", ".psd", ".svg", ".npy"}
+)  # fmt: skip
 _ALIASES = {
     "valid": "val",
     "validation": "val",
@@ -29,10 +35,14 @@ class Problem:
     """Something in a data set that was repaired, dropped or skipped."""
 
     kind: str
-    """What happened: `degenerate`, `box`, `class` (a box was dropped), `clipped` (a box was cut to
-    its picture), `missing`, `broken`, `duplicate`, `annotation` (a picture was skipped), `unlisted`
-    (a picture that no annotation names), `size` (the annotation claims another size), `exif` (boxes
-    were turned along with the picture)."""
+    """What happened: `degenerate`, `box`, `class`, `repeated` (a box was dropped), `clipped` (a box
+    was cut to its picture), `repaired` (a box was read as it was meant, not as it is written),
+    `missing`, `broken`, `annotation` (a picture was skipped), `duplicate` (a picture is listed twice;
+    its boxes are taken together), `identical` (two pictures are the same byte for byte), `suffix`,
+    `unlisted` (a picture that is not read, or that no annotation names), `orphan` (labels without a
+    picture), `unlabelled` (no picture has labels), `split` (a part that is named and not there),
+    `names` (classes that may be one), `size` (the annotation claims another size), `exif` (boxes were
+    turned along with the picture)."""
     file: Path
     line: int | None  # 1-based; None where the format has no lines
     text: str
@@ -90,10 +100,40 @@ class Raw:
     category_ids: tuple[int, ...] | None = None  # the file's own number of each class
 
 
+def merged(root: Path, parts: Sequence[Raw]) -> Raw:
+    """Several files as one data set: classes are one where their names are, numbers count for little."""
+    if len(parts) == 1:
+        return parts[0]
+    pictures = [picture for part in parts for picture in part.pictures]
+    ids = [picture.image_id for picture in pictures]
+    if len(set(ids)) < len(ids):  # each file counts its pictures from the beginning
+        for picture in pictures:
+            picture.image_id = None
+    classes, numbers = None, {}
+    if all(part.classes is not None for part in parts):
+        classes = tuple(dict.fromkeys(name for part in parts for name in part.classes or ()))
+        agreed = {
+            pair
+            for part in parts
+            for pair in zip(part.classes or (), part.category_ids or (), strict=False)
+        }
+        numbers = dict(agreed) if len(agreed) == len(classes) else {}
+    unique = len(set(numbers.values())) == len(numbers) == len(classes or ())
+    kept = tuple(numbers[name] for name in classes) if classes and unique else None
+    return Raw(root=root, pictures=pictures, classes=classes, category_ids=kept)
+
+
 def pictures_below(folder: Path) -> list[Path]:
     """All pictures in a folder and its folders, by their suffix, sorted; hidden ones left out."""
     found = (path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
     return sorted(path for path in found if not path.name.startswith(".") and path.is_file())
+
+
+def child(folder: Path, *names: str) -> Path | None:
+    """A folder in `folder` of one of these names, in capitals or not."""
+    wanted = [name.casefold() for name in names]
+    found = {p.name.casefold(): p for p in sorted(folder.iterdir()) if p.is_dir()}
+    return next((found[name] for name in wanted if name in found), None)
 
 
 def canonical(split: str) -> str:
@@ -106,21 +146,20 @@ def canonical(split: str) -> str:
     return _ALIASES.get(name, name)
 
 
-def choose(files: Iterable[Path], split: str | None, what: str) -> Path:
-    """The one file of `split`, told by the words in its name. Raises DataError if none or many."""
+def chosen(files: Iterable[Path], split: str | None, what: str) -> list[Path]:
+    """The files of `split`, told by the words in their names, else by their folders'; None: all.
+
+    Raises DataError if none is of this split.
+    """
     files = sorted(files)
     if split is None:
-        if len(files) == 1:
-            return files[0]
-        names = ", ".join(path.name for path in files)
-        raise DataError(
-            f"{files[0].parent}: {len(files)} {what} files ({names}); choose one with split"
-        )
+        return files
     exact = [path for path in files if path.stem == split]
     words = [path for path in files if canonical(split) in _words(path.stem)]
-    for group in (exact, words):
-        if len(group) == 1:
-            return group[0]
+    folders = [path for path in files if canonical(path.parent.name) == canonical(split)]
+    found = exact or words or folders
+    if found:
+        return found
     names = ", ".join(path.name for path in files)
     raise DataError(f"{files[0].parent}: wanted one {what} file for split {split!r}, found {names}")
 
@@ -149,6 +188,10 @@ def read_text(path: Path, max_bytes: int) -> str:
         raise DataError(f"{path}: {error.strerror or error}") from error
 
 
+def words(file: Path) -> set[str]:
+    """The words of a file's name and of its folder's, splits by their common name."""
+    return _words(file.stem) | _words(file.parent.name)
+
+
 def _words(stem: str) -> set[str]:
-    words = "".join(c if c.isalpha() else " " for c in stem).split()
-    return {canonical(word) for word in words}
+    return {canonical(word) for word in "".join(c if c.isalpha() else " " for c in stem).split()}

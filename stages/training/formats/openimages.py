@@ -1,4 +1,4 @@
-"""Open Images CSV: a row a box, corners in 0..1, classes by machine id, their names elsewhere."""
+"""Open Images CSV, FiftyOne's, too: a row a box, corners in 0..1, classes by id, named elsewhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from stages.training.formats import (
     Raw,
     RawBox,
     RawPicture,
-    choose,
+    chosen,
+    merged,
     number,
     pictures_below,
 )
@@ -22,16 +23,28 @@ _COLUMNS = {"ImageID", "LabelName", *_CORNERS}
 
 
 def find(path: Path) -> bool:
-    """A CSV with Open Images' columns, or a folder that holds one (itself or in annotations/)."""
+    """A CSV with Open Images' columns, or a folder that holds one (itself or in a folder of it)."""
     return bool(_files(path))
 
 
 def read(path: Path, split: str | None, problems: list[Problem]) -> Raw:
-    """Parse one file of boxes; in a folder, the one that `split` names."""
-    file = path if path.is_file() else choose(_files(path), split, "Open Images")
-    root = path if path.is_dir() else file.parent
+    """Parse the file of boxes that `split` names, or all."""
+    files = [path] if path.is_file() else chosen(_files(path), split, "Open Images")
+    root = path if path.is_dir() else path.parent
+    parts = [_read(file, root, split if len(files) == 1 else None, problems) for file in files]
+    raw = merged(root, parts)
+    named = {picture.path for picture in raw.pictures}
+    for folder in {folder for file in files for folder in [_folder(root, split, file)]}:
+        for picture in (p for p in pictures_below(folder) if p not in named):
+            text = "no row of the boxes' CSV names this picture; it is left out"
+            problems.append(Problem(kind="unlisted", file=picture, line=None, text=text))
+    return raw
+
+
+def _read(file: Path, root: Path, split: str | None, problems: list[Problem]) -> Raw:
     names = _names(root)
-    found = {picture.stem: picture for picture in reversed(_folders(root, split, file))}
+    folder = _folder(root, split, file)
+    found = {picture.stem: picture for picture in reversed(pictures_below(folder))}
     pictures: dict[str, RawPicture] = {}
     for key in _listed(root, file):
         _picture(key, pictures, found, root, file)
@@ -50,10 +63,6 @@ def read(path: Path, split: str | None, problems: list[Problem]) -> Raw:
         name = names.get(row["LabelName"], row["LabelName"])
         crowd = row.get("IsGroupOf") == "1"
         picture.boxes.append(RawBox(xyxy=(x1, y1, x2, y2), name=name, crowd=crowd, line=line))
-    for key, path_ in found.items():
-        if key not in pictures:
-            text = f"no row of {file.name} names this picture; it is left out"
-            problems.append(Problem(kind="unlisted", file=path_, line=None, text=text))
     # All that is described, so that every split numbers its classes alike.
     classes = tuple(dict.fromkeys(names.values())) or None
     if classes and any(
@@ -66,7 +75,7 @@ def read(path: Path, split: str | None, problems: list[Problem]) -> Raw:
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path] if path.suffix == ".csv" and set(_header(path)) >= _COLUMNS else []
-    files = [*path.glob("*.csv"), *path.glob("annotations/*.csv")]
+    files = [*path.glob("*.csv"), *path.glob("*/*.csv")]
     return sorted(file for file in files if set(_header(file)) >= _COLUMNS)
 
 
@@ -95,9 +104,8 @@ def _lines(file: Path) -> Iterator[tuple[int, list[str]]]:
 
 def _names(root: Path) -> dict[str, str]:
     """Machine ids (/m/0k4j) to names (Car), of class-descriptions*.csv, with a header or not."""
-    for file in sorted(
-        [*root.glob("*class*descriptions*.csv"), *root.glob("*/*class*descriptions*.csv")]
-    ):
+    patterns = ("*class*descriptions*.csv", "*/*class*descriptions*.csv", "metadata/classes.csv")
+    for file in (found for pattern in patterns for found in sorted(root.glob(pattern))):
         rows = [row for _, row in _lines(file) if len(row) >= 2]
         return {row[0]: row[1] for row in rows if row[0] != "LabelName"}
     return {}
@@ -111,13 +119,13 @@ def _listed(root: Path, boxes: Path) -> Iterator[str]:
             yield from (row["ImageID"] for _, row in _rows(file) if "ImageID" in row)
 
 
-def _folders(root: Path, split: str | None, file: Path) -> list[Path]:
+def _folder(root: Path, split: str | None, file: Path) -> Path:
     word = file.stem.split("-")[0]
     for name in (split, word):
         for base in (root / "images", root):
             if name and (base / name).is_dir():
-                return pictures_below(base / name)
-    return pictures_below(root)
+                return base / name
+    return root
 
 
 def _picture(

@@ -135,7 +135,6 @@ BAD = {
     "no data set": (("data", "inspect", "{new}"), "no such file or folder"),
     "unknown format": (("data", "inspect", "{data}", "--format", "coca"), "'coca'", "openimages"),
     "unknown split": (("data", "inspect", "{data}", "--split", "night"), "'night'", "train.json"),
-    "several files": (("data", "inspect", "{data}"), "train.json, val.json", "split"),
     "sheet nowhere": (("data", "inspect", "{val}", "--sheet", "{new}/s.png"), "cannot be written"),
     "unknown target": (("data", "convert", "{val}", "-o", NEW, "--to", "tf"), "'tf'", "yolo"),
     "folder exists": (("data", "convert", "{val}", "-o", "{run}"), "exists already"),

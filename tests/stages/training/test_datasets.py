@@ -20,9 +20,9 @@ from stages.training.datasets import DataSet, load, read_image
 
 
 def picture(path: Path, width: int = 64, height: int = 48, orientation: int = 1) -> Path:
-    """A picture whose top left corner is red, as it is stored."""
+    """A picture whose top left corner is red, as it is stored; its blue tells the first letter."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = Pil.new("RGB", (width, height), (0, 128, 0))
+    image = Pil.new("RGB", (width, height), (0, 128, 37 * ord(path.name[0]) % 256))
     image.paste((255, 0, 0), (0, 0, width // 2, height // 2))
     exif = Pil.Exif()
     exif[0x0112] = orientation
@@ -100,9 +100,9 @@ def test_boxes_that_cannot_be_are_dropped_by_name_file_and_line(tmp_path: Path) 
         voc_object("", 1, 1, 2, 3),
     )
     data = load(tmp_path)
-    assert kinds(data) == {"degenerate": 3, "clipped": 1, "box": 3}
+    assert kinds(data) == {"degenerate": 2, "repaired": 1, "clipped": 1, "box": 3}
     np.testing.assert_array_equal(
-        data.samples[0].xyxy, np.float32([[5, 5, 20, 20], [0, 10, 64, 20]])
+        data.samples[0].xyxy, np.float32([[5, 5, 20, 20], [10, 5, 20, 9], [0, 10, 64, 20]])
     )
     degenerate = next(p for p in data.problems if p.kind == "degenerate")
     assert degenerate.file == file
@@ -247,14 +247,23 @@ def test_coco_with_gaps_crowds_areas_and_rubbish(tmp_path: Path) -> None:
     assert first.area.tolist() == [99.5, 99.5]
     assert first.group == "train"
     assert kinds(data) == {
-        "duplicate": 1,
-        "annotation": 3,
+        "annotation": 4,
         "class": 1,
         "box": 1,
         "degenerate": 1,
         "size": 1,
     }
     assert load(file).sha256 == data.sha256
+
+
+def test_a_picture_of_another_split_is_never_taken_for_one_that_is_gone(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        picture(tmp_path / split / "7.jpg")
+        rows = [{"id": 1, "file_name": "7.jpg"}]
+        coco(tmp_path / "annotations" / f"{split}.json", rows, [], {1: "x"})
+    (tmp_path / "train" / "7.jpg").unlink()
+    with pytest.raises(DataError, match=r"no usable picture of split 'train'.*7\.jpg: no such"):
+        load(tmp_path, split="train")
 
 
 def test_coco_splits_are_told_by_their_file_names(tmp_path: Path) -> None:
@@ -268,8 +277,7 @@ def test_coco_splits_are_told_by_their_file_names(tmp_path: Path) -> None:
         )
     assert load(tmp_path, split="train").samples[0].path.name == "a.jpg"
     assert load(tmp_path, split="valid").samples[0].path.name == "b.jpg"
-    with pytest.raises(DataError, match="choose one with split"):
-        load(tmp_path)
+    assert [s.path.name for s in load(tmp_path).samples] == ["a.jpg", "b.jpg"]
     with pytest.raises(DataError, match=r"'test', found instances_train2017\.json, instances_val"):
         load(tmp_path, split="test")
 
@@ -319,6 +327,135 @@ def test_yolo_without_a_yaml(tmp_path: Path) -> None:
     assert load(tmp_path, split="train").classes == ("0", "1")
     (tmp_path / "classes.txt").write_text("car\nbus\n")
     assert load(tmp_path, split="train").classes == ("car", "bus")
+
+
+def test_yolo_labels_and_pictures_that_do_not_meet_are_told(tmp_path: Path) -> None:
+    yolo(tmp_path, "train: images/train\nval: images/val\nnames: [car, bus]\n")
+    labels = tmp_path / "labels" / "train"
+    (labels / "zz.txt").write_text("0 0.5 0.5 0.2 0.4\n")
+    (labels / "README.txt").write_text("labelled by hand\n")
+    (labels / "a.txt").rename(labels / "A.txt")  # as a Windows machine does not see
+    picture(tmp_path / "images" / "train" / "h.jpg").rename(
+        tmp_path / "images" / "train" / "h.heic"
+    )
+    data = load(tmp_path, split="train")
+    assert kinds(data) == {"orphan": 1, "suffix": 1}
+    assert {problem.file.name for problem in data.problems} == {"zz.txt", "h.heic"}
+    assert data.samples[0].labels.tolist() == [0, 1]
+    (labels / "A.txt").unlink()
+    assert kinds(load(tmp_path, split="train")) == {"unlabelled": 1, "orphan": 1, "suffix": 1}
+
+
+def test_yolo_poses_are_no_polygons(tmp_path: Path) -> None:
+    """Rows of a box and two points in it, without a word in the YAML that says so."""
+    rows = {
+        "a": "0 0.5 0.5 0.4 0.8 0.4 0.3 0.6 0.7\n",
+        "c": "1 0.5 0.5 0.2 0.2 0.45 0.5 0.52 0.58\n",
+    }
+    yolo(tmp_path, "train: images/train\nval: images/val\nnames: [car, bus]\n")
+    for stem, folder in (("a", "train"), ("c", "val")):
+        (tmp_path / "labels" / folder / f"{stem}.txt").write_text(rows[stem])
+    data = load(tmp_path)
+    assert kinds(data) == {"repaired": 1}
+    np.testing.assert_allclose(data.samples[0].xyxy, [[30, 5, 70, 45]], atol=1e-3)
+    # the same numbers beside a shape that can be no pose are polygons, all of them
+    file = tmp_path / "labels" / "train" / "a.txt"
+    file.write_text(rows["a"] + "0 0.1 0.1 0.9 0.1 0.9 0.9 0.1 0.9\n")
+    np.testing.assert_allclose(load(tmp_path).samples[0].xyxy[0], [40, 15, 60, 40], atol=1e-3)
+
+
+def test_names_of_classes_that_are_doubtful_are_told(tmp_path: Path) -> None:
+    yolo(tmp_path, "train: images/train\nnames: {0: car, 1: car, 7: Car}\n")
+    data = load(tmp_path)
+    assert data.classes == ("car", "Car")
+    assert data.samples[0].labels.tolist() == [0, 0]
+    assert [str(p).split(": ")[1][:28] for p in data.problems] == [
+        "more than one class is calle",
+        "classes 'car' and 'Car' diff",
+    ]
+
+
+def test_a_box_twice_and_a_picture_twice_are_told(tmp_path: Path) -> None:
+    first = picture(tmp_path / "JPEGImages" / "a.jpg")
+    (tmp_path / "JPEGImages" / "b.jpg").write_bytes(first.read_bytes())
+    car = voc_object("car", 5, 5, 20, 20)
+    voc(tmp_path, "a", car, car, voc_object("bus", 5, 5, 20, 20))
+    voc(tmp_path, "b", car)
+    data = load(tmp_path)
+    assert kinds(data) == {"repeated": 1, "identical": 1}
+    assert [len(sample.labels) for sample in data.samples] == [2, 1]
+    assert data.samples[0].digest == data.samples[1].digest != b""
+
+
+def test_voc_as_it_is_meant(tmp_path: Path) -> None:
+    for stem in "abcde":
+        picture(tmp_path / "JPEGImages" / f"{stem}.jpg", 100, 50)
+    voc(tmp_path, "a", voc_object("car", 0.1, 0.2, 0.5, 0.4), size=(100, 50))
+    voc(tmp_path, "b", voc_object("car", "10,0", "10,5", "50,25", 20), size=(100, 50))
+    voc(tmp_path, "c", voc_object("car", 0, 0, 1, 1), size=(100, 50))  # one pixel
+    file = voc(tmp_path, "d", voc_object("人", 10, 10, 50, 20), size=(100, 50))
+    file.write_bytes(f'<?xml version="1.0" encoding="gb2312"?>{file.read_text()}'.encode("gb2312"))
+    file = voc(tmp_path, "e", voc_object("car", 10, 10, 50, 20), size=(100, 50))
+    file.write_bytes(f'<?xml version="1.0" encoding="utf-16"?>{file.read_text()}'.encode("utf-16"))
+    data = load(tmp_path)
+    assert data.classes == ("car", "人")
+    assert kinds(data) == {"repaired": 2}
+    found = np.concatenate([sample.xyxy for sample in data.samples])
+    wanted = [[10, 10, 50, 20], [10, 10.5, 50.25, 20], [0, 0, 1, 1], *[[10, 10, 50, 20]] * 2]
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+def test_voc_lists_with_suffixes_folders_and_spaces(tmp_path: Path) -> None:
+    for stem in ("a 1", "b", "cam/c"):
+        picture(tmp_path / "JPEGImages" / f"{stem}.jpg")
+        voc(tmp_path, stem, voc_object("car", 5, 5, 20, 20))
+    lists = tmp_path / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("a 1.jpg\nJPEGImages/b.jpg  1\ncam/c\n")
+    data = load(tmp_path, split="train")
+    assert [s.path.name for s in data.samples] == ["a 1.jpg", "b.jpg", "c.jpg"]
+    assert data.problems == ()
+
+
+def test_voc_of_equal_names_in_folders_goes_by_the_folder_that_it_states(tmp_path: Path) -> None:
+    for camera, width in (("camA", 64), ("camB", 65)):
+        picture(tmp_path / "JPEGImages" / camera / "1.jpg", width)
+        file = voc(tmp_path, f"{camera}_1", voc_object("car", 5, 5, 20, 20), size=(width, 48))
+        text = file.read_text().replace("<folder/>", f"<folder>{camera}</folder>")
+        file.write_text(text.replace(f"{camera}_1.jpg", "1.jpg"))
+    data = load(tmp_path)
+    assert [s.path.parent.name for s in data.samples] == ["camA", "camB"]
+    assert data.problems == ()
+
+
+def test_coco_flags_ids_and_files_as_loose_as_they_come(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.jpg")
+    images = [{"id": 1, "file_name": "a.jpg"}, {"id": "2", "file_name": "a.jpg"}]
+    box = {"bbox": [1, 2, 10, 20], "category_id": "1"}
+    rows = [
+        {**box, "image_id": "1", "iscrowd": "0"},
+        {**box, "image_id": 1.0, "iscrowd": "1", "bbox": [3, 3, 9, 9]},
+        {**box, "image_id": 2},
+    ]
+    coco(tmp_path / "a.json", images, rows, {1: "car"})
+    data = load(tmp_path)
+    assert kinds(data) == {"duplicate": 1}  # told; the boxes of both are there, the equal one once
+    assert data.samples[0].crowd.tolist() == [False, True]
+
+
+def test_parts_whose_classes_are_numbered_otherwise_are_brought_together_by_name(
+    tmp_path: Path,
+) -> None:
+    for split, names in (("train", {1: "car", 2: "bus"}), ("val", {1: "bus", 2: "dog"})):
+        picture(tmp_path / "images" / f"{split}.jpg")
+        box = {"image_id": 1, "category_id": 2, "bbox": [1, 2, 10, 20]}
+        rows = [{"id": 1, "file_name": f"{split}.jpg"}]
+        coco(tmp_path / "annotations" / f"{split}.json", rows, [box], names)
+    data = load(tmp_path)
+    assert data.classes == ("car", "bus", "dog")
+    assert [data.classes[s.labels[0]] for s in data.samples] == ["bus", "dog"]
+    assert len({s.image_id for s in data.samples}) == 2
+    assert data.category_ids == ()
 
 
 def test_open_images(tmp_path: Path) -> None:
