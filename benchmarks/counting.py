@@ -34,7 +34,7 @@ BASE_HZ = 25
 BURST = 20  # frames on, frames off
 LINE = {"name": "middle", "camera": "scene", "points": ((0.5, 1.0), (0.5, 0.0))}
 RIGHT = Target(sign="≤", limit=1.0)
-_GONE_S = 3.0
+_GONE_S = 5.0
 
 KEPT: dict[str, Callable[[int], bool]] = {
     "25 a second": lambda _: True,

@@ -184,7 +184,7 @@ class _Library:
 
         options: dict[str, Any] = {"frame_rate": rate_hz}
         if ours:
-            options |= {"lost_track_buffer": 60, "high_conf_det_threshold": 0.0}
+            options |= {"lost_track_buffer": 90, "high_conf_det_threshold": 0.0}
         if ours and kind == "bytetrack":
             options |= {
                 "track_activation_threshold": 0.0, "iou": DIoU(), "minimum_iou_threshold": 0.0,

@@ -22,7 +22,7 @@ class TrackConfig(Section):
     """`[track]`: objects are followed where this section is. What is None is the tracker's own."""
 
     type: Literal["bytetrack", "ocsort"] = field("bytetrack", "'bytetrack' or 'ocsort'")
-    lost_s: float = field(2.0, "a number of seconds within 0.1..60", ge=0.1, le=60)  # unseen
+    lost_s: float = field(3.0, "a number of seconds within 0.1..60", ge=0.1, le=60)  # unseen
     confirm_frames: int | None = field(None, "a whole number within 1..30", ge=1, le=30)
     new_score: Share | None = field(None, SHARE)  # begins an object; None: each that is found
 

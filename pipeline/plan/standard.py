@@ -40,7 +40,7 @@ SINKS = {
 }
 
 
-_GONE_S = 1.0  # after its tracker has given it up, an object is gone
+_GONE_S = 2.0  # after its tracker has given it up, an object is gone
 
 
 def make(config: Config, run_id: str | None = None) -> Plan:

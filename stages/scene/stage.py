@@ -30,7 +30,7 @@ class SceneConfig:
     zones: tuple[dict[str, Any], ...] = ()  # fields of Zone
     lines: tuple[dict[str, Any], ...] = ()  # fields of Line
     run: str = "0"  # id of the run
-    gone_s: float = 3.0  # who is not seen for longer is gone
+    gone_s: float = 5.0  # who is not seen for longer is gone
     live: bool = True  # see StreamClock
 
     def places(self) -> tuple[list[Zone], list[Line]]:

@@ -25,7 +25,7 @@ class FollowerConfig:
     """How objects are followed. What is None is the library's own."""
 
     type: Literal["bytetrack", "ocsort"] = "bytetrack"
-    lost_s: float = 2.0  # how long an object may be unseen, > 0
+    lost_s: float = 3.0  # how long an object may be unseen, > 0
     confirm_frames: int | None = None  # in a row that make an object of boxes, 1..
     new_score: float = 0.0  # 0..1, that begins an object
 

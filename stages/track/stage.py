@@ -23,7 +23,7 @@ class TrackConfig:
     """How objects are followed; see FollowerConfig."""
 
     type: Literal["bytetrack", "ocsort"] = "bytetrack"
-    lost_s: float = 2.0
+    lost_s: float = 3.0
     confirm_frames: int | None = None
     new_score: float = 0.0
     live: bool = True  # see StreamClock

@@ -69,10 +69,10 @@ def test_objects_keep_their_ids_whatever_frames_are_dropped(kind, rate_hz, kept)
 def test_at_the_librarys_own_rate_the_ids_are_the_librarys_own(kind, seed):
     rng = np.random.default_rng(seed)
     if kind == "ocsort":
-        theirs = OCSORTTracker(lost_track_buffer=60, high_conf_det_threshold=0.0)
+        theirs = OCSORTTracker(lost_track_buffer=90, high_conf_det_threshold=0.0)
     else:
         theirs = ByteTrackTracker(
-            lost_track_buffer=60, track_activation_threshold=0.0, high_conf_det_threshold=0.0,
+            lost_track_buffer=90, track_activation_threshold=0.0, high_conf_det_threshold=0.0,
             iou=DIoU(), minimum_iou_threshold=0.0, state_estimator_class=XCYCSRStateEstimator,
         )  # fmt: skip
     ours = LibraryFollower(FollowerConfig(type=kind))
