@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.measure import Figure, Machine, Target, median, report
 from pipeline.detections import Detections
 from pipeline.messages import FrameInfo, Result
-from pipeline.plan.config import demo_model
+from pipeline.plan.model_path import demo_model
 from pipeline.stage import LocalRuntime
 from stages.detector.bundle import read_facts
 from stages.imaging.scenes import Scene as Rendered

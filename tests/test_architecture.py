@@ -33,6 +33,7 @@ OWNERS = {
         "pipeline.plan.fields",
         "stages.training.settings",
     ],
+    "sqlite3": ["stages.sinks.store"],
     "typer": [
         "pipeline.face.cli",
         "pipeline.face.scene_commands",
@@ -89,7 +90,7 @@ BANNED_MODULES = {
 BANNED_CALLS = {"os.fork", "os.forkpty", "pty.fork", "os.system", "os.popen"}
 # Wall time is a label, never a deadline, so that a clock that is set back stops nothing.
 WALL_CLOCK = re.compile(r"^(time\.time(_ns)?|datetime(\.datetime)?\.(now|utcnow|today))$")
-LABELS = {"pipeline.process.source", "stages.training.annotate"}
+LABELS = {"pipeline.process.source", "pipeline.face.moments", "stages.training.annotate"}
 # No I/O and no clock: what they decide is tested without waiting.
 PURE = (
     "accounts.arrivals", "accounts.tally", "hop.edge", "hop.slots", "process.motion",

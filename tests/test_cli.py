@@ -202,6 +202,18 @@ def test_zones_are_drawn_on_a_picture_of_their_camera(manyeyes):
     )
 
 
+def test_events_of_what_is_no_store(manyeyes):
+    manyeyes.write(QUIET + CAMERA)
+    (manyeyes.folder / "text.db").write_text("hello\n" * 100)
+    for arguments, words in (
+        (["run.toml"], ["run.toml: there is no store; add a [[sink]] with type = 'store'"]),
+        (["nowhere.db"], ["store nowhere.db: there is no such file"]),
+        (["text.db"], ["store text.db: the file is broken or no store", "move it away"]),
+        (["text.db", "--since", "then"], ["--since: wanted a moment like 2h", "'then'"]),
+    ):
+        assert_refused(manyeyes, ["events", *arguments], *words)
+
+
 def test_a_drawing_that_can_not_be_written(manyeyes):
     manyeyes.write(QUIET + CAMERA)
     for path in (".", "run.toml/x.svg"):

@@ -147,6 +147,13 @@ def test_the_places_and_what_happens_there(tmp_path, monkeypatch):
     crossed = next(line for line in lines if line["kind"] == "crossed")
     assert list(shown) == list(crossed)
     assert {line["kind"] for line in lines} >= {"appeared", "crossed", "entered"}
+    asked = manyeyes("events", "places.toml", "--zone", "kerb", "--since", "2h", "--json")
+    assert asked.returncode == 0, asked.stderr
+    kept = [json.loads(line) for line in asked.stdout.splitlines()]
+    assert {row["object"] for row in kept} == {
+        line["object"] for line in lines if line.get("place") == "kerb"
+    }
+    assert "kerb" in manyeyes("events", "incidents.db").stdout
 
 
 def test_the_event_shown_has_the_keys_of_a_real_one(mypkg):

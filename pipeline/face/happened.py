@@ -1,10 +1,14 @@
-"""What happened in a run, as tables for its end: objects, and what crossed which line."""
+"""What happened, as tables: at the end of a run, and of what a store has kept."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any
 
+from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from pipeline.supervision.supervisor import Supervisor
@@ -75,3 +79,33 @@ def _lines(crossed: dict[tuple[str, str, str], list[int]], new_table: NewTable) 
         totals = (sum(column) for column in zip(*crossed.values(), strict=True))
         table.add_row("all", "", "", *map(str, totals))
     return table
+
+
+def print_events(rows: list[dict[str, Any]], *, each: bool) -> None:
+    """Incidents, or each happening, as a table in local time; what is not over has no duration yet."""
+    if not rows:
+        Console().print("nothing happened")
+        return
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    long = ("where", "what")
+    for name in ("time", "camera", "object", "class", "seconds", *long):
+        right = name in ("object", "seconds")
+        table.add_column(name, no_wrap=name not in long, justify="right" if right else "left")
+    for row in rows:
+        cells = _happening(row) if each else _incident(row)
+        moment = datetime.fromisoformat(row["time" if each else "start"]).astimezone()
+        who = (row["camera"], row.get("object"), row.get("label"))
+        texts = ("–" if cell in (None, "") else str(cell) for cell in (*who, *cells))
+        table.add_row(f"{moment:%m-%d %H:%M:%S}", *texts)
+    Console().print(table)
+
+
+def _happening(row: dict[str, Any]) -> tuple[Any, ...]:
+    what = " ".join(str(row[key]) for key in ("kind", "direction", "count") if key in row)
+    return row.get("seconds"), row.get("place"), what
+
+
+def _incident(row: dict[str, Any]) -> tuple[Any, ...]:
+    kinds = (kind for kind in row["kinds"] if kind not in ("appeared", "gone"))
+    seconds = f"{row['seconds']:.1f}" if row["end"] else ""
+    return seconds, ", ".join(row["places"]), ", ".join(kinds)

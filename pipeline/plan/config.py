@@ -99,8 +99,8 @@ class CameraConfig(Section):
     options: dict[str, Any] = field({}, "a table")
 
 
-SinkType = Literal["events", "happenings", "video", "snapshot", "window", "null", "custom"]
-_SINKS = "'events', 'happenings', 'video', 'snapshot', 'window', 'null' or 'custom'"
+SinkType = Literal["events", "happenings", "store", "video", "snapshot", "window", "null", "custom"]
+_SINKS = "'events', 'happenings', 'store', 'video', 'snapshot', 'window', 'null' or 'custom'"
 
 
 class SinkConfig(Section):

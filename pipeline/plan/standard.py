@@ -33,6 +33,7 @@ RENDER = "stages.render:Render"
 SINKS = {
     "events": "stages.sinks.events:Events",
     "happenings": "stages.sinks.happenings:Happenings",
+    "store": "stages.sinks.store.stage:Store",
     "video": "stages.sinks.video:Video",
     "snapshot": "stages.sinks.snapshot:Snapshot",
     "window": "stages.sinks.window:Window",
@@ -66,7 +67,9 @@ def make(config: Config, run_id: str | None = None) -> Plan:
     for stage in (stage for stage in config.stage if stage.after == "capture"):
         detect, view = _insert_frames(draft, stage, detect, view, viewed=view_hz is not None)
     last = tuple(_add_chain(draft, detect, chain, classes) for chain in chains)
-    happens = config.zone or config.line or any(s.type == "happenings" for s in config.sink)
+    happens = (
+        config.zone or config.line or any(s.type in ("happenings", "store") for s in config.sink)
+    )
     if config.track is not None or happens:
         last = _add_track(draft, config.track or TrackConfig(), chains, last)
     if happens:

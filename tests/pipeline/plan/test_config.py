@@ -221,8 +221,8 @@ def test_what_a_model_on_the_command_line_means(model, table, tmp_path, monkeypa
         ),
         (
             GATE + '[[sink]]\ntype = "evnts"',
-            "sink 'evnts': type must be 'events', 'happenings', 'video', 'snapshot', 'window', "
-            "'null' or 'custom', got 'evnts'",
+            "sink 'evnts': type must be 'events', 'happenings', 'store', 'video', 'snapshot', "
+            "'window', 'null' or 'custom', got 'evnts'",
         ),
         (
             GATE + '[[sink]]\ntype = "custom"',

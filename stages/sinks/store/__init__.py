@@ -1,0 +1,1 @@
+"""What happened, kept: a SQLite file with one row an incident and one a happening."""

@@ -1,0 +1,89 @@
+"""Reading the store: incidents and happenings, newest first."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from stages.sinks.lines import utc
+from stages.sinks.store.schema import open_to_read, refused
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Which ones; None: whatever it is."""
+
+    camera: str | None = None
+    label: str | None = None
+    place: str | None = None
+    kind: str | None = None
+    since_ns: int | None = None  # wall time
+    until_ns: int | None = None
+    limit: int = 50
+
+
+def incidents(path: str, **wanted: Any) -> Iterator[dict[str, Any]]:
+    """wanted: fields of Wanted. Those that were there at any time between since and until.
+
+    Raises ResourceError, ConfigError for a file that is none.
+    """
+    w = Wanted(**wanted)
+    where, values = _where(
+        {
+            "camera = ?": w.camera,
+            "label = ?": w.label,
+            "EXISTS (SELECT 1 FROM json_each(places) WHERE value = ?)": w.place,
+            "EXISTS (SELECT 1 FROM json_each(kinds) WHERE value = ?)": w.kind,
+            "end_ns >= ?": w.since_ns,
+            "start_ns < ?": w.until_ns,
+        }
+    )
+    text = f"SELECT * FROM incident {where} ORDER BY start_ns DESC, object DESC LIMIT ?"
+    for row in _rows(path, text, (*values, w.limit)):
+        yield {
+            "run": row["run"],
+            "camera": row["camera"],
+            "object": row["object"],
+            "label": row["label"],
+            "score": round(row["score"], 4),
+            "start": utc(row["start_ns"]),
+            "end": utc(row["end_ns"]) if row["over"] else None,
+            "seconds": round((row["end_ns"] - row["start_ns"]) / 1e9, 3) if row["over"] else None,
+            "places": json.loads(row["places"]),
+            "kinds": json.loads(row["kinds"]),
+        }
+
+
+def happenings(path: str, **wanted: Any) -> Iterator[dict[str, Any]]:
+    """As `incidents`: the documents as the sinks write them."""
+    w = Wanted(**wanted)
+    where, values = _where(
+        {
+            "camera = ?": w.camera,
+            "label = ?": w.label,
+            "place = ?": w.place,
+            "kind = ?": w.kind,
+            "t_wall_ns >= ?": w.since_ns,
+            "t_wall_ns < ?": w.until_ns,
+        }
+    )
+    text = f"SELECT document FROM happening {where} ORDER BY t_wall_ns DESC, id DESC LIMIT ?"
+    for row in _rows(path, text, (*values, w.limit)):
+        yield json.loads(row["document"])
+
+
+def _where(conditions: dict[str, Any]) -> tuple[str, list[Any]]:
+    asked = {text: value for text, value in conditions.items() if value is not None}
+    return ("WHERE " + " AND ".join(asked) if asked else ""), list(asked.values())
+
+
+def _rows(path: str, text: str, values: tuple[Any, ...]) -> list[sqlite3.Row]:
+    with closing(open_to_read(path)) as store:
+        try:
+            return store.execute(text, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise refused(path, error) from error

@@ -1,0 +1,141 @@
+"""Store: keeps what happened in a SQLite file, for `manyeyes events`."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ConfigError, FrameError, ResourceError
+from pipeline.happenings import Happening, to_json
+from pipeline.messages import Result
+from pipeline.stage import Sink
+from stages.sinks.files import DISK_TURN_S, check_folder
+from stages.sinks.lines import utc
+from stages.sinks.store.schema import check, open_to_read, open_to_write
+
+_DAY_NS = 86_400_000_000_000
+_SWEEP_NS = 60_000_000_000  # of the pictures' time: how often what is old is removed
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreConfig:
+    """Which file, and how long things are kept."""
+
+    path: str  # made if missing, with its folder
+    keep_days: float = 30.0  # > 0, counted back from the newest picture
+
+
+class Store(Sink):
+    """One transaction a result in which something happened. What comes twice is kept once.
+
+    A full disk costs what it does not take, and the next result is tried again.
+    """
+
+    Config = StoreConfig
+    config: StoreConfig
+    turn_s = DISK_TURN_S
+
+    def __init__(self, config: StoreConfig) -> None:
+        super().__init__(config)
+        self._db: sqlite3.Connection | None = None
+        self._sweep_at_ns = 0
+        self._run = ""
+
+    @classmethod
+    def check(cls, config: StoreConfig) -> None:
+        """Raises ConfigError for a file that is no store, ResourceError for one that can't be written."""
+        if not config.keep_days > 0:
+            raise ConfigError(f"sink store: keep_days must be > 0, got {config.keep_days}")
+        if Path(config.path).is_dir():
+            raise ResourceError(f"sink store: wanted a file at {config.path}, got a folder")
+        check_folder("store", Path(config.path).parent)
+        if Path(config.path).exists():
+            with closing(open_to_read(config.path)) as db:
+                check(db, config.path)
+
+    def setup(self) -> None:
+        """Open the file."""
+        self._db = open_to_write(self.config.path)
+
+    def process(self, result: Result) -> None:
+        """Keep what happened. Raises FrameError if the disk does not take it; the next may be taken."""
+        if not result.happenings:
+            return
+        try:
+            db = self._db = self._db or open_to_write(self.config.path)
+            db.execute("BEGIN IMMEDIATE")
+            self._begin(db, result.happenings[0].run)
+            for number, happening in enumerate(result.happenings):
+                _keep(db, happening, number, result)
+            self._sweep(db, result.info.t_wall_ns)
+            db.execute("COMMIT")
+        except (sqlite3.Error, OSError) as error:
+            self.close()  # and what was begun is undone
+            raise FrameError(
+                f"sink store: {self.config.path} can't be written ({error}); make room"
+            ) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+    def _begin(self, db: sqlite3.Connection, run: str) -> None:
+        """With a new run all that was open of those before is over: their objects have other ids now."""
+        if run != self._run:
+            db.execute("UPDATE incident SET over = 1 WHERE over = 0 AND run != ?", (run,))
+            self._run = run
+
+    def _sweep(self, db: sqlite3.Connection, now_ns: int) -> None:
+        if now_ns < self._sweep_at_ns:
+            return
+        self._sweep_at_ns = now_ns + _SWEEP_NS
+        oldest_ns = now_ns - int(self.config.keep_days * _DAY_NS)
+        db.execute("DELETE FROM happening WHERE t_wall_ns < ?", (oldest_ns,))
+        db.execute("DELETE FROM incident WHERE end_ns < ?", (oldest_ns,))
+
+
+def _keep(db: sqlite3.Connection, one: Happening, number: int, result: Result) -> None:
+    info = result.info
+    document = to_json(
+        one, number, camera=info.camera, frame_id=info.frame_id, time=utc(info.t_wall_ns)
+    )
+    row = (
+        document["id"], info.t_wall_ns, info.camera, one.kind, one.label, one.place, one.run,
+        one.object, json.dumps(document, ensure_ascii=False),
+    )  # fmt: skip
+    kept = db.execute(f"INSERT OR IGNORE INTO happening VALUES ({', '.join('?' * 9)})", row)
+    if kept.rowcount and one.object >= 0:
+        _into_incident(db, one, info.camera, info.t_wall_ns)
+
+
+def _into_incident(db: sqlite3.Connection, one: Happening, camera: str, t_wall_ns: int) -> None:
+    key = (one.run, camera, one.object)
+    known = db.execute(
+        "SELECT label, score, start_ns, end_ns, over, places, kinds FROM incident "
+        "WHERE (run, camera, object) = (?, ?, ?)", key,
+    ).fetchone()  # fmt: skip
+    label, score, start_ns, end_ns, over, places, kinds = known or (
+        one.label, one.score, t_wall_ns, t_wall_ns, 0, "[]", "[]",
+    )  # fmt: skip
+    if one.score > score:
+        label, score = one.label, one.score
+    if one.kind == "gone":  # it was seen last before it was given up
+        t_wall_ns = max(start_ns, start_ns + int(one.seconds * 1e9))
+        over = 1
+    row = (
+        *key, label, score, min(start_ns, t_wall_ns), max(end_ns, t_wall_ns), over,
+        _with(places, one.place), _with(kinds, one.kind),
+    )  # fmt: skip
+    db.execute(f"INSERT OR REPLACE INTO incident VALUES ({', '.join('?' * 10)})", row)
+
+
+def _with(listed: str, name: str) -> str:
+    """A JSON list of names with one more, if it is not there."""
+    names: list[Any] = json.loads(listed)
+    return listed if not name or name in names else json.dumps([*names, name])
