@@ -20,7 +20,7 @@ from pipeline.plan.model_path import demo_model
 from pipeline.testing import frame, run_inline
 from stages.training import demo
 
-ROOT = Path(config.__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 TRAINING = (ROOT / "stages/training/README.md").read_text()
 MANYEYES = Path(sys.executable).with_name("manyeyes")
