@@ -124,7 +124,9 @@ def data_split(
     from stages.training import settings, splitting
 
     dataset = _load(data, None, format, strict, classes)
-    made = splitting.split(dataset, settings.shares(parts), seed=seed, group_by=group_by)
+    made = splitting.split(
+        dataset, settings.shares(parts), seed=seed, group_by=group_by, note=terminal.note
+    )
     splitting.write(made, output, source=str(data), seed=seed, group_by=group_by)
     if as_json:
         print(json.dumps(splitting.counts(made), indent=2))
@@ -203,8 +205,8 @@ def train(
 
     Example, after a kill: manyeyes train -o runs/street --resume
     """
+    from stages.training import alike, runs, settings
     from stages.training import plan as plans
-    from stages.training import runs, settings
 
     if resume:
         plan = plans.load_plan(output)
@@ -223,6 +225,12 @@ def train(
             changes=change or (), data={"training": where, "validation": {**where, **other}},
         )  # fmt: skip
     validation = _part(plan.data["validation"], plan.model.classes, lenient=True)
+    twins, example = alike.shared(training, validation)
+    if twins and not terminal.silent():
+        terminal.note(
+            f"{twins} of {len(validation.samples)} pictures of validation are pictures of training or look "
+            f"like them ({example}): figures will be too good; `manyeyes data split` keeps such together"
+        )
     with terminal.on_interrupt(f"stopped; `manyeyes train -o {output} --resume` goes on"):
         outcome = runs.train(
             plan, training, validation, output, resume=resume, console=Console(stderr=True)

@@ -21,6 +21,7 @@ Box = tuple[float, float, float, float]
 MAX_PICTURE_BYTES = 256 << 20  # of the file
 MAX_PICTURE_PX = 80_000_000  # below what makes Pillow warn
 _BOTH_DECODE = ("JPEG", "MPO", "PNG", "BMP", "WEBP")  # what OpenCV reads wherever Pillow does
+RELIEF = 2  # of 255
 _ORIENTATION = 0x0112  # EXIF tag
 _BROKEN = (
     OSError,
@@ -73,7 +74,7 @@ def _decode(path: Path) -> Image:
 
 
 def look_at(path: Path) -> Look:
-    """Decode a picture at an eighth of its size: enough to know that its bytes are all there.
+    """Decode a picture at an eighth of its size or so: enough to know that its bytes are all there.
 
     For several threads at once; who starts them holds back Pillow's warnings.
     """
@@ -87,7 +88,7 @@ def look_at(path: Path) -> Look:
             orientation = picture.getexif().get(_ORIENTATION, 1)
             if picture.format == "TIFF" and orientation in range(5, 9):
                 size = size[::-1]  # here Pillow gives the size as shown
-            picture.draft("RGB", (max(1, size[0] // 8), max(1, size[1] // 8)))
+            picture.draft("RGB", (max(64, size[0] // 8), max(64, size[1] // 8)))
             picture.load()
             if picture.format not in _BOTH_DECODE:
                 _decode(path)
@@ -100,14 +101,14 @@ def look_at(path: Path) -> Look:
 
 
 def likeness(picture: Pil.Image) -> int:
-    """256 bits of how brightness rises and falls over a picture; 0 of one without any relief.
+    """256 bits of where brightness rises in a picture; 0 of one without any relief.
 
     Pictures that look alike differ in few bits: those saved again, scaled, or a moment apart
-    ("difference hash", N. Krawetz, 2013).
+    ("difference hash", N. Krawetz, 2013; steps of RELIEF or less are noise, and count as none).
     """
     grey = picture.convert("L").resize((17, 16), Pil.Resampling.BOX)
     cells = np.asarray(grey, np.int16)  # (16, 17)
-    return int.from_bytes(np.packbits(np.diff(cells) > 0).tobytes())
+    return int.from_bytes(np.packbits(np.diff(cells) > RELIEF).tobytes())
 
 
 def _bytes(path: Path) -> bytes:

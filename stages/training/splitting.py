@@ -6,7 +6,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from rich.table import Table
 
 from pipeline.errors import DataError
+from stages.training import alike
 from stages.training.convert import coco_document, new_folder
 from stages.training.datasets import DataSet
 
@@ -27,6 +28,7 @@ def split(
     *,
     seed: int = 0,
     group_by: str = "none",
+    note: Callable[[str], None] = lambda text: None,
 ) -> dict[str, DataSet]:
     """Divide the pictures so that each part has its share of pictures and of each class.
 
@@ -34,6 +36,8 @@ def split(
     group_by: pictures of one group never part. `none`: each is its own group; `folder`: those of one
         folder; anything else is a regular expression that is searched in the file name, and what its
         first bracket (or all of it) matches names the group: "^(cam[0-9]+)_".
+        Pictures that are equal or look alike never part either, unless there are too many of them.
+    note: is told how many those are.
     The same arguments and pictures give the same parts. Method: iterative stratification (Sechidis,
     Tsoumakas, Vlahavas, "On the Stratification of Multi-Label Data", 2011), of groups.
 
@@ -42,7 +46,7 @@ def split(
     """
     if not fractions or min(fractions.values()) <= 0 or abs(sum(fractions.values()) - 1) > 1e-6:
         raise DataError(f"split: wanted shares above 0 that add up to 1, got {dict(fractions)}")
-    groups = _groups(dataset, group_by)
+    groups = _together(dataset, _groups(dataset, group_by), min(fractions.values()), note)
     if len(groups) < len(fractions):
         raise DataError(
             f"{dataset.name}: {len(groups)} group(s) of pictures with group_by={group_by!r} cannot "
@@ -126,6 +130,45 @@ def _groups(dataset: DataSet, group_by: str) -> list[list[int]]:
             key = found.group(1 if pattern.groups else 0) or ""
         groups.setdefault(key, []).append(index)
     return list(groups.values())
+
+
+def _together(
+    dataset: DataSet, groups: list[list[int]], share: float, note: Callable[[str], None]
+) -> list[list[int]]:
+    """Groups joined where a picture of one is like a picture of another, up to `share` of all pictures.
+
+    A fixed camera's pictures may all be alike: what would be larger than the smallest part stays apart.
+    """
+    group_of = {index: number for number, members in enumerate(groups) for index in members}
+    joined = list(range(len(groups)))  # of each group the one that it is joined to
+
+    def root(number: int) -> int:
+        while joined[number] != number:
+            joined[number] = number = joined[joined[number]]
+        return number
+
+    for i, j in alike.pairs(dataset.samples):
+        joined[root(group_of[j])] = root(group_of[i])
+    clusters: dict[int, list[list[int]]] = {}
+    for number, members in enumerate(groups):
+        clusters.setdefault(root(number), []).append(members)
+    result, kept, apart = [], 0, 0
+    for parts in clusters.values():
+        size = sum(map(len, parts))
+        if len(parts) == 1 or size > share * len(dataset.samples):
+            result += parts
+            apart += size if len(parts) > 1 else 0
+        else:
+            result.append([index for members in parts for index in members])
+            kept += size
+    if kept:
+        note(f"{kept} pictures are equal or look alike; those that do are in one part")
+    if apart:
+        note(
+            f"{apart} pictures look alike, too many to keep in one part (a fixed camera?): the parts are "
+            "not independent; say what belongs together with --group-by, a day or an hour, say"
+        )
+    return result
 
 
 def _assign(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import DataError
+from stages.training.alike import pairs, shared
 from stages.training.convert import convert
 from stages.training.datasets import DataSet, Sample, load
 from stages.training.splitting import split, write
@@ -67,6 +68,38 @@ def test_frames_of_a_camera_stay_together(tmp_path: Path, group_by: str) -> None
     cameras = [{s.path.parent.name for s in part.samples} for part in parts.values()]
     assert not cameras[0] & cameras[1]
     assert [len(part.samples) for part in parts.values()] == pytest.approx([48, 48], abs=8)
+
+
+def blots(path: Path, seed: int, quality: int = 95) -> None:
+    """A picture of its own for each seed, with relief."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cells = np.random.default_rng(seed).integers(0, 255, (9, 12, 3), np.uint8)
+    image = cv2.resize(cells, (320, 240), interpolation=cv2.INTER_CUBIC)
+    cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+
+
+def test_pictures_that_are_equal_or_look_alike_do_not_part(tmp_path: Path) -> None:
+    for i in range(40):
+        blots(tmp_path / "images" / f"{i:02}.jpg", i // 2, 30 + 60 * (i % 2))  # twins, saved anew
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "00.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    notes: list[str] = []
+    parts = split(load(tmp_path), {"train": 0.5, "test": 0.5}, note=notes.append)
+    of = {s.path.stem: name for name, part in parts.items() for s in part.samples}
+    assert all(of[f"{i:02}"] == of[f"{i + 1:02}"] for i in range(0, 40, 2))
+    assert len(notes) == 1
+    assert notes[0].startswith("40 pictures are equal or look alike")
+    assert shared(parts["train"], parts["test"]) == (0, "")
+    # ten groups of four, two of which hold each other's twins: eight do not fit into a tenth of forty
+    fractions = {"a": 0.9, "b": 0.1}
+    apart = split(load(tmp_path), fractions, group_by=r"\d(\d)", note=notes.append)
+    assert "40 pictures look alike, too many to keep in one part" in notes[1]
+    assert shared(apart["a"], apart["b"])[0] == 4
+
+
+def test_plain_pictures_are_not_taken_for_each_other(tmp_path: Path) -> None:
+    data = data_set(tmp_path, [f"{i:03}.png" for i in range(8)])
+    assert not list(pairs(data.samples))
 
 
 def test_no_part_is_empty(tmp_path: Path) -> None:
