@@ -21,12 +21,12 @@ from typing import Any
 from pipeline.accounts.books import Accounts
 from pipeline.accounts.tally import Totals
 from pipeline.errors import ConfigError, ManyeyesError, ResourceError
-from pipeline.hop.control import MAX_FDS
 from pipeline.host.machine import cores
 from pipeline.host.refusal import refused
 from pipeline.host.signals import heard
 from pipeline.plan.graph import Plan
 from pipeline.supervision.child import Child
+from pipeline.supervision.introductions import Introductions
 from pipeline.supervision.needs import Needs
 from pipeline.supervision.originals import Originals
 from pipeline.supervision.rundir import RunDirectory
@@ -77,8 +77,7 @@ class Supervisor:
         self._epochs = 0
         self._originals = Originals(())
         self._settling: Settling[tuple[str, int]] = Settling()  # name and code of the dead
-        self._unconnected: dict[tuple[str, str], None] = {}  # producer and consumer, in order
-        self._old_pools: dict[str, list[int]] = {}  # of dead incarnations, not yet forgotten
+        self._introductions = Introductions(plan, self.children, self._endpoint)
         self._last_tick = time.monotonic()
 
     # -- the run -----------------------------------------------------------------------------------
@@ -161,7 +160,7 @@ class Supervisor:
             if child.restarts.breaker_open and child.state == "ready" and child.worked:
                 child.restarts.worked()
         self._start_due(now)
-        self._connect()
+        self._introductions.connect()
         living = {child.code: child.index for child in self.children.values() if child.alive}
         self.accounts.count_if_due(now, living)
         if all(c.state == "ended" for c in self.children.values() if c.spec.role == "source"):
@@ -179,7 +178,7 @@ class Supervisor:
     def _wait(self, wakeup: socket.socket) -> set[int]:
         """Until something can be read, or the next tick is due; returns the file descriptors."""
         fds = [wakeup.fileno(), *(fd for child in self.children.values() for fd in child.fds())]
-        calm = not self._unconnected and all(
+        calm = not self._introductions.pending and all(
             child.state == "ready" and not child.dying and not child.behind
             for child in self.children.values()
         )
@@ -208,6 +207,9 @@ class Supervisor:
                 else:
                     self._restart(child, now)
 
+    def _endpoint(self, child: Child) -> str:
+        return self._directory.endpoint(child.index, child.incarnation)
+
     def _start(self, child: Child) -> None:
         layout = self.plan.layout.part(child.name, child.spec.cameras)
         first: dict[str, Any] = {
@@ -230,44 +232,6 @@ class Supervisor:
             child.restart_at = now + delay_s
             log.warning("no restart: %s; trying again in %.2f s", error, delay_s)
 
-    def _attach(self, reader: Child, *writers: str) -> None:
-        pools = [
-            (child.pool_fd, (child.pool_epoch, child.spec.slots, child.spec.slot_bytes))
-            for child in map(self.children.__getitem__, writers)
-            if child.state == "ready" and child.pool_fd is not None
-        ]
-        for some in (pools[i : i + MAX_FDS] for i in range(0, len(pools), MAX_FDS)):
-            reader.send("pools", [fd for fd, _ in some], pools=[pool for _, pool in some])
-
-    def _readers(self, writer: Child) -> list[Child]:
-        return self._ready_ones(self.plan.readers(writer.name))
-
-    def _introduce(self, producer: Child, consumer: Child) -> None:
-        if producer.state == consumer.state == "ready":
-            consumer.send("accept", sender=producer.identity)
-            self._unconnected[producer.name, consumer.name] = None
-
-    def _connect(self) -> None:
-        """Let producers send to consumers, once these know them and every reader knows their pools.
-
-        A process that is busy is told later than another, and what it does not know it can't take.
-        """
-        for pair in list(self._unconnected):
-            producer, consumer = map(self.children.__getitem__, pair)
-            if producer.state == consumer.state == "ready":
-                if any(child.behind for child in (consumer, *self._readers(producer))):
-                    continue
-                endpoint = self._directory.endpoint(consumer.index, consumer.incarnation)
-                producer.send(
-                    "connect", consumer=consumer.name, endpoint=endpoint, code=consumer.code
-                )
-            del self._unconnected[pair]  # or one of them died: both hear when it is back
-
-    def _forget(self, writer: Child, *pool_epochs: int) -> None:
-        for reader in self._readers(writer):
-            for epoch in pool_epochs:
-                reader.send("forget", epoch=epoch)
-
     def _heard(self, child: Child, command: dict[str, Any]) -> None:
         if command["command"] == "quit":
             self.stop()
@@ -282,16 +246,7 @@ class Supervisor:
 
     def _ready(self, child: Child, turn_s: float) -> None:
         child.ready(turn_s)
-        # readers had until now to finish what they held of the dead incarnation
-        self._forget(child, *self._old_pools.pop(child.name, ()))
-        self._attach(child, *child.spec.reads)
-        for reader in self._readers(child):
-            self._attach(reader, child.name)
-        for name in self.plan.producers(child.name):
-            self._introduce(self.children[name], child)
-        for edge in child.spec.outputs:
-            self._introduce(child, self.children[edge.consumer])
-        self._connect()
+        self._introductions.introduce(child)
         if self.live:
             child.send("go")
         elif all(c.state == "ready" for c in self.children.values()):
@@ -303,8 +258,8 @@ class Supervisor:
         was = child.state
         self._tell_settled(self._settling.died(child.name))
         # one that is not ready was never fed by it
-        readers = self._ready_ones(self.plan.readers_behind(child.name))
-        for producer in self._ready_ones(self.plan.producers(child.name)):
+        readers = self._introductions.ready_ones(self.plan.readers_behind(child.name))
+        for producer in self._introductions.ready_ones(self.plan.producers(child.name)):
             producer.send("gone", consumer=child.name, outlived=bool(readers))
         if readers:
             self._settling.begin((child.name, child.code), [reader.name for reader in readers])
@@ -313,10 +268,10 @@ class Supervisor:
         child.release()
         child.state = "ended"
         if status == 0 and (child.drained or child.spec.role == "source"):
-            self._forget(child, child.pool_epoch)
+            self._introductions.ended(child)
             self.accounts.audit.ended(child.code)
             return
-        self._old_pools.setdefault(child.name, []).append(child.pool_epoch)
+        self._introductions.died(child)
         self.accounts.audit.died(child.code, now)
         refused = child.failure is not None and child.failure[0] == ConfigError.exit_code
         if child.failure is not None and (not self.live or (refused and self.options.strict)):
@@ -339,12 +294,8 @@ class Supervisor:
 
     def _tell_settled(self, dead: list[tuple[str, int]]) -> None:
         for name, code in dead:
-            for producer in self._ready_ones(self.plan.producers(name)):
+            for producer in self._introductions.ready_ones(self.plan.producers(name)):
                 producer.send("settled", code=code)
-
-    def _ready_ones(self, names: Iterable[str]) -> list[Child]:
-        children = map(self.children.__getitem__, names)
-        return [child for child in children if child.state == "ready"]
 
     # -- the end -----------------------------------------------------------------------------------
 

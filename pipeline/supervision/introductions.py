@@ -1,0 +1,92 @@
+"""Who is told of whom, and in which order: pools to their readers, senders to consumers, and back.
+
+A process may send when its consumers know its name, and every reader knows its memory. So a producer is
+told of a consumer last: what a process that is busy was not told yet it could not take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from pipeline.hop.control import MAX_FDS
+from pipeline.plan.graph import Plan
+from pipeline.supervision.child import Child
+
+
+class Introductions:
+    """Of the processes of one run."""
+
+    def __init__(
+        self, plan: Plan, children: Mapping[str, Child], endpoint: Callable[[Child], str]
+    ) -> None:
+        """endpoint: where this incarnation of a process has its inbox."""
+        self._plan, self._children, self._endpoint = plan, children, endpoint
+        self._unconnected: dict[tuple[str, str], None] = {}  # producer and consumer, in order
+        self._old_pools: dict[str, list[int]] = {}  # of dead incarnations, not yet forgotten
+
+    @property
+    def pending(self) -> bool:
+        """A producer waits to be told of a consumer."""
+        return bool(self._unconnected)
+
+    def ready_ones(self, names: Iterable[str]) -> list[Child]:
+        """Those of these processes that can be told something."""
+        children = map(self._children.__getitem__, names)
+        return [child for child in children if child.state == "ready"]
+
+    def introduce(self, child: Child) -> None:
+        """It is ready: all that have to do with it and are ready hear of it, and it of them."""
+        # readers had until now to finish what they held of the dead incarnation
+        self._forget(child, self._old_pools.pop(child.name, ()))
+        self._attach(child, child.spec.reads)
+        for reader in self._readers(child):
+            self._attach(reader, (child.name,))
+        for producer in self.ready_ones(self._plan.producers(child.name)):
+            self._accept(producer, child)
+        for consumer in self.ready_ones(edge.consumer for edge in child.spec.outputs):
+            self._accept(child, consumer)
+        self.connect()
+
+    def connect(self) -> None:
+        """Let producers send to consumers, once these know them and every reader knows their pools."""
+        for pair in list(self._unconnected):
+            producer, consumer = map(self._children.__getitem__, pair)
+            if producer.state == consumer.state == "ready":
+                if any(child.behind for child in (consumer, *self._readers(producer))):
+                    continue
+                producer.send(
+                    "connect",
+                    consumer=consumer.name,
+                    endpoint=self._endpoint(consumer),
+                    code=consumer.code,
+                )
+            del self._unconnected[pair]  # or one of them died: both hear when it is back
+
+    def ended(self, child: Child) -> None:
+        """It ended for good: nobody needs its pool any more once what is there is read."""
+        self._forget(child, (child.pool_epoch,))
+
+    def died(self, child: Child) -> None:
+        """It will be replaced: readers may finish what they hold until its successor is ready."""
+        self._old_pools.setdefault(child.name, []).append(child.pool_epoch)
+
+    def _readers(self, writer: Child) -> list[Child]:
+        return self.ready_ones(self._plan.readers(writer.name))
+
+    def _attach(self, reader: Child, writers: Iterable[str]) -> None:
+        pools = [
+            (child.pool_fd, (child.pool_epoch, child.spec.slots, child.spec.slot_bytes))
+            for child in self.ready_ones(writers)
+            if child.pool_fd is not None
+        ]
+        for some in (pools[i : i + MAX_FDS] for i in range(0, len(pools), MAX_FDS)):
+            reader.send("pools", [fd for fd, _ in some], pools=[pool for _, pool in some])
+
+    def _accept(self, producer: Child, consumer: Child) -> None:
+        consumer.send("accept", sender=producer.identity)
+        self._unconnected[producer.name, consumer.name] = None
+
+    def _forget(self, writer: Child, pool_epochs: Iterable[int]) -> None:
+        for epoch in pool_epochs:
+            for reader in self._readers(writer):
+                reader.send("forget", epoch=epoch)
