@@ -20,7 +20,13 @@ from pipeline.redaction import shown
 from pipeline.stage import Picture, Source
 from stages.capture import ffmpeg
 from stages.capture.clock import TURN_S, RecordingClock, wait_until
-from stages.capture.credentials import Credentials, load, refuse_secrets, variables
+from stages.capture.credentials import (
+    Credentials,
+    check_ca_file,
+    load,
+    refuse_secrets,
+    variables,
+)
 from stages.capture.patience import LONGEST_S, Patience
 from stages.capture.planes import place
 from stages.capture.sizes import check_max_size
@@ -39,6 +45,10 @@ class AvConfig:
     url: str  # rtsp://, http://, … without user and password, the path of a file, or - for stdin
     credentials: str | None = None  # NAME: see stages/capture/credentials.py
     transport: Literal["tcp", "udp"] = "tcp"  # of RTP; udp loses packets, tcp does not
+    tls_verify: bool = (
+        True  # rtsps, https, rtmps: only who has a certificate of a trusted authority
+    )
+    ca_file: str | None = None  # PEM of the authorities, or of the camera; None: those of the host
     max_size: tuple[int, int] = (1920, 1080)  # px; a picture with more pixels is scaled down
     open_timeout_s: float = 5.0
     read_timeout_s: float | None = None  # silent for so long, a camera is lost; None: learned
@@ -50,9 +60,8 @@ class AvConfig:
 class AvSource(Source):
     """One stream. A camera is live and for ever; a recording ends, unless it loops.
 
-    Not prevented: FFmpeg follows an RTSP redirect to any other host, and logs in there, too; nobody
-    checks the certificate behind rtsps:// and https://. Give each camera a password of its own, and
-    the capture host no way to where cameras have no business.
+    Not prevented: FFmpeg follows an RTSP redirect to any other host, and logs in there, too. Give each
+    camera a password of its own, and the capture host no way to where cameras have no business.
     """
 
     Config = AvConfig
@@ -93,6 +102,7 @@ class AvSource(Source):
             load(config.credentials)
         if config.transport not in ("tcp", "udp"):
             raise ConfigError(f"transport must be 'tcp' or 'udp', got {config.transport!r}")
+        check_ca_file(config.ca_file)
         check_max_size(config.max_size)
         if config.decode not in DECODED:
             raise ConfigError(f"decode must be one of {', '.join(DECODED)}, got {config.decode!r}")
@@ -227,14 +237,21 @@ class AvSource(Source):
         try:
             self._container = av.open(
                 secrets.join(url) if secrets else url,
-                options=ffmpeg.options_of(self._scheme, self.config.transport),
+                options=ffmpeg.options_of(
+                    self._scheme,
+                    self.config.transport,
+                    tls_verify=self.config.tls_verify,
+                    ca_file=self.config.ca_file,
+                ),
                 timeout=(limit_s, self._allowed_s),
             )
         except (av.FFmpegError, OSError, ValueError) as error:
             # An interrupted RTSP handshake calls itself "Invalid data".
             late = time.monotonic() - begun_s >= limit_s
             self._hopeless = isinstance(error, av.error.ProtocolNotFoundError)
-            reason = ffmpeg.reason_of(error, self._scheme, self.config.transport)
+            reason = ffmpeg.reason_of(
+                error, self._scheme, self.config.transport, tls_verify=self.config.tls_verify
+            )
             reason = f"no answer in {limit_s:g} s" if late else reason
             return secrets.scrub(reason) if secrets else reason
         return "" if film_of(self._container) else "has no video; wanted a video stream"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,3 +115,16 @@ def refuse_secrets(url: str) -> None:
             "NAME_PASSWORD in the environment (a camera that wants them in its path or query gets "
             "them where the URL has {user} and {password})"
         )
+
+
+def check_ca_file(path: str | None) -> None:
+    """Raise ConfigError unless certificates can be read there; None: those of the host."""
+    if path is None:
+        return
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError as error:  # of what is no certificate, too
+        raise ConfigError(
+            f"ca_file: {path}: no certificates can be read there ({error.strerror or error.args[-1]}); "
+            "wanted a PEM file"
+        ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ssl
 from typing import Any
 
 # What FFmpeg may open, by scheme: a playlist or a redirect can't leave this list (CVE-2016-1897).
@@ -22,6 +23,7 @@ STDIN = "-"
 MAX_PIXELS = 1 << 26  # of one decoded picture: a forged header asks for more memory than a host has
 LIMITS = {"max_pixels": str(MAX_PIXELS)}
 _RTSP = ("rtsp", "rtsps")
+TLS = ("rtsps", "https", "rtmps")
 _NO_TIMESTAMPS, _TIMESTAMPS_JUMP = 0x0080, 0x0200  # AVFMT_NOTIMESTAMPS, AVFMT_TS_DISCONT
 
 
@@ -39,12 +41,16 @@ def address_of(url: str) -> str:
     return "pipe:0" if scheme == "pipe" else scheme + url[len(scheme) :]
 
 
-def options_of(scheme: str, transport: str) -> dict[str, str]:
+def options_of(
+    scheme: str, transport: str, *, tls_verify: bool, ca_file: str | None
+) -> dict[str, str]:
     """For av.open."""
-    # As up to FFmpeg 8: a camera's certificate is one that it made itself, for no name.
-    options = {"protocol_whitelist": PROTOCOLS[scheme], "tls_verify": "0", **LIMITS}
+    options = {"protocol_whitelist": PROTOCOLS[scheme], **LIMITS}
     if scheme == "file":
         return options
+    options["tls_verify"] = str(int(tls_verify))
+    if trusted := ca_file or ssl.get_default_verify_paths().cafile:
+        options["ca_file"] = trusted
     if scheme in _RTSP:
         return options | {
             "rtsp_transport": transport,
@@ -58,7 +64,7 @@ def options_of(scheme: str, transport: str) -> dict[str, str]:
     return options | {"analyzeduration": "500000", "live_start_index": "-1"}
 
 
-def reason_of(error: Exception, scheme: str, transport: str) -> str:
+def reason_of(error: Exception, scheme: str, transport: str, *, tls_verify: bool = False) -> str:
     """FFmpeg's own words for an error, without the URL that PyAV appends to them, and what to do."""
     import av
 
@@ -68,6 +74,11 @@ def reason_of(error: Exception, scheme: str, transport: str) -> str:
     if scheme in _RTSP and getattr(error, "errno", 0) == errno.EPROTONOSUPPORT:
         other = "udp" if transport == "tcp" else "tcp"
         return f"it does not send over {transport.upper()}; write transport = {other!r}"
+    if tls_verify and scheme in TLS and getattr(error, "errno", 0) == errno.EIO:
+        return (
+            f"{text}; if its certificate is one that it made itself, name that with ca_file, or write "
+            "tls_verify = false and trust the network"
+        )
     return text
 
 

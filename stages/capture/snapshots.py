@@ -7,6 +7,7 @@ another: such a camera is up, without a picture.
 from __future__ import annotations
 
 import http.client
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -20,7 +21,13 @@ import numpy.typing as npt
 from pipeline.errors import ConfigError, FrameError, SourceError
 from pipeline.redaction import shown
 from pipeline.stage import Picture, Source
-from stages.capture.credentials import Credentials, load, refuse_secrets, variables
+from stages.capture.credentials import (
+    Credentials,
+    check_ca_file,
+    load,
+    refuse_secrets,
+    variables,
+)
 from stages.capture.sizes import check_max_size, write_bgr
 
 MAX_BYTES = 32 << 20  # of one answer
@@ -34,6 +41,8 @@ class SnapshotsConfig:
 
     url: str  # http:// or https://, without user and password
     credentials: str | None = None  # NAME: see stages/capture/credentials.py
+    tls_verify: bool = True  # https: only who has a certificate of a trusted authority
+    ca_file: str | None = None  # PEM of the authorities, or of the camera; None: those of the host
     rate_hz: float = 1.0  # requests a second
     max_size: tuple[int, int] = (1920, 1080)  # px; a picture with more pixels is scaled down
     read_timeout_s: float = 5.0  # for one answer
@@ -61,6 +70,7 @@ class SnapshotsSource(Source):
         refuse_secrets(config.url)
         if config.credentials is not None:
             load(config.credentials)
+        check_ca_file(config.ca_file)
         check_max_size(config.max_size)
         if not 0 < config.rate_hz <= 100:
             raise ConfigError(
@@ -99,7 +109,7 @@ class SnapshotsSource(Source):
             secrets = None if self.config.credentials is None else load(self.config.credentials)
         except ConfigError as error:
             raise SourceError(f"source {self._name}: {error}") from None
-        self._opener = _opener(self.config.url, secrets)
+        self._opener = _opener(self.config, secrets)
         self._url = self.config.url
         if secrets is not None and "{password}" in self._url:
             self._url = secrets.join(self._url)
@@ -193,12 +203,15 @@ class SnapshotsSource(Source):
         return data
 
 
-def _opener(url: str, secrets: Credentials | None) -> urllib.request.OpenerDirector:
+def _opener(config: SnapshotsConfig, secrets: Credentials | None) -> urllib.request.OpenerDirector:
     """For http and https alone; it knows the credentials of the camera's own address."""
+    url, trust = config.url, ssl.create_default_context(cafile=config.ca_file)
+    if not config.tls_verify:
+        trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
     opener = urllib.request.OpenerDirector()
     handlers: list[urllib.request.BaseHandler] = [
         urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPSHandler(context=trust),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
         urllib.request.HTTPRedirectHandler(),

@@ -12,7 +12,7 @@ import pytest
 from cameras import Camera
 from rtsp_server import GstCamera, missing
 
-from pipeline.errors import FrameError, SourceError
+from pipeline.errors import ConfigError, FrameError, SourceError
 from pipeline.redaction import shown
 from pipeline.stage import Picture
 from stages.capture.av import AvConfig, AvSource
@@ -160,24 +160,53 @@ def test_opening_again_and_again_leaks_nothing(watch):
         assert max(counts)[1] - min(counts)[1] <= 2
 
 
-def test_rtsps(watch, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def own_certificate(tmp_path_factory):
+    """A camera's own: its key, and the certificate for 127.0.0.1 that it made itself."""
     if shutil.which("openssl") is None:
         pytest.skip("no certificate for rtsps: apt-get install openssl")
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    folder = tmp_path_factory.mktemp("tls")
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1",
-         "-subj", "/CN=localhost", "-keyout", key, "-out", certificate],
+         "-subj", "/CN=camera", "-addext", "subjectAltName=IP:127.0.0.1",
+         "-keyout", key, "-out", certificate],
         check=True, capture_output=True,
     )  # fmt: skip
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate, key)
+    return tls, str(certificate)
+
+
+def test_rtsps(watch, own_certificate, monkeypatch):
+    tls, certificate = own_certificate
     monkeypatch.setenv("GATE_USER", "me")
     monkeypatch.setenv("GATE_PASSWORD", "p/w")
     with Camera(tls=tls, login="me:p/w", fault="stall", after=20) as camera:
         assert camera.url.startswith("rtsps://")
-        pictures, why = take_until_lost(watch(camera.url, credentials="GATE"))
+        source = watch(camera.url, credentials="GATE", ca_file=certificate)
+        pictures, why = take_until_lost(source)
         assert len(pictures) == 20
         assert "lost: " in why  # TLS calls silence an input/output error
+
+
+def test_a_certificate_that_nobody_knows_is_refused_unless_that_is_wanted(watch, own_certificate):
+    tls, certificate = own_certificate
+    with Camera(tls=tls) as camera:
+        with pytest.raises(
+            SourceError, match=r"name that with ca_file, or write tls_verify = false"
+        ):
+            watch(camera.url)
+        with pytest.raises(SourceError, match="can't be opened"):  # of another name
+            watch(camera.url.replace("127.0.0.1", "localhost"), ca_file=certificate)
+        assert len(take(watch(camera.url, tls_verify=False), 3)) == 3
+
+
+def test_a_file_without_certificates_is_refused_before_the_start(tmp_path):
+    (tmp_path / "no.pem").write_text("no certificate")
+    for path in (tmp_path / "no.pem", tmp_path / "away.pem"):
+        with pytest.raises(ConfigError, match="no certificates can be read there"):
+            AvSource.check(AvConfig(url="rtsps://host/1", ca_file=str(path)))
 
 
 def test_a_camera_that_speaks_one_transport_is_told_from_others(watch):
