@@ -28,7 +28,7 @@ import numpy as np
 from benchmarks.measure import ROOT
 from pipeline.messages import Frame, Result
 from pipeline.plan.graph import Plan, ProcessSpec
-from pipeline.process.main import build
+from pipeline.plan.loading import build
 
 PARTS = ("capture", "preprocess", "inference", "postprocess")
 

@@ -19,9 +19,9 @@ import numpy as np
 
 from pipeline.errors import ConfigError, EndOfStream, SourceError
 from pipeline.plan.config import CameraConfig, Config, SinkConfig
-from pipeline.plan.graph import Plan, load
+from pipeline.plan.graph import Plan
+from pipeline.plan.loading import build, load
 from pipeline.plan.standard import SOURCE_FOR, source_of
-from pipeline.process.main import build
 from pipeline.stage import Picture, Source
 from stages.capture import synthetic
 

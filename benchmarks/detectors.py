@@ -24,6 +24,7 @@ from benchmarks.exported import check
 from benchmarks.measure import MIN_PAIRS, Figure, interleaved, median, ratio
 from pipeline.detections import Detections, Fit
 from pipeline.errors import ConfigError
+from pipeline.hop.pool import PoolReader, PoolWriter, pool_bytes
 from pipeline.hop.slots import Slots
 from pipeline.host import memory
 from pipeline.host.speed import fit
@@ -128,10 +129,10 @@ class in_slots:  # noqa: N801  (read as `with in_slots(pictures)`)
 
     def __init__(self, pictures: Image) -> None:
         n, size = len(pictures), pictures[0].nbytes
-        self._fd = memory.create("bench", memory.pool_bytes(n, size))
-        writer = memory.PoolWriter(self._fd, n, size)
+        self._fd = memory.create("bench", pool_bytes(n, size))
+        writer = PoolWriter(self._fd, n, size)
         memory.seal(self._fd)
-        reader, slots = memory.PoolReader(self._fd, n, size), Slots(writer.generations)
+        reader, slots = PoolReader(self._fd, n, size), Slots(writer.generations)
         spec = ArraySpec(dtype="|u1", shape=pictures[0].shape, offset=0)
         self._views = []
         for picture in pictures:

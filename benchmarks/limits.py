@@ -26,7 +26,7 @@ from benchmarks.rig import environment
 from pipeline.errors import EndOfStream, ManyeyesError
 from pipeline.host.machine import CHILD_ENVIRONMENT
 from pipeline.plan.graph import Plan
-from pipeline.process.main import build
+from pipeline.plan.loading import build
 from stages.inference import Inference, InferenceConfig
 
 SECONDS = 3.0  # of one measurement

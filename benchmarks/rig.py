@@ -40,7 +40,8 @@ from pipeline.accounts.tally import Tally
 from pipeline.errors import ConfigError, ModelError, ResourceError
 from pipeline.plan import config as configuration
 from pipeline.plan.config import Config
-from pipeline.plan.graph import Plan, ProcessSpec, search_current_folder
+from pipeline.plan.graph import Plan, ProcessSpec
+from pipeline.plan.loading import search_current_folder
 from pipeline.plan.standard import make
 from pipeline.supervision.supervisor import Options, Supervisor
 from stages.capture import synthetic

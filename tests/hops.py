@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.accounts.ledger import DETECT, Layout, Ledger, holder_code
 from pipeline.hop import transport
+from pipeline.hop.pool import PoolWriter, pool_bytes
 from pipeline.hop.reader import Reader
 from pipeline.hop.transport import Outbox
 from pipeline.hop.writer import Writer
@@ -55,14 +56,14 @@ class Hop:
             **common,
         )
         self.ledger = Ledger.local(Layout.of(cameras, ("giver", "taker")))
-        fd = memory.create("giver", memory.pool_bytes(slots, SLOT_BYTES))
+        fd = memory.create("giver", pool_bytes(slots, SLOT_BYTES))
         self.writer = Writer(
             self.giver,
             self.ledger,
             self.context,
             code=holder_code(0, 0),
             identity=b"giver",
-            pool=memory.PoolWriter(fd, slots, SLOT_BYTES),
+            pool=PoolWriter(fd, slots, SLOT_BYTES),
             pool_epoch=POOL,
             resend=resend,
         )

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ OWNERS = {
     "msgpack": ["pipeline.hop.codec"],
     "mmap": [
         "pipeline.host.memory",
+        "pipeline.hop.pool",
         "stages.detector.archive",  # reads files, not pools
         "stages.detector.cuda",  # asks whether memory is a mapping
     ],
@@ -75,6 +77,8 @@ CONTRACT = {
     "pipeline.errors",
     "pipeline.redaction",
 }
+# The rooms of the runtime, from the lowest on; the contract lies beneath them all.
+ROOMS = ["host", "accounts", "plan", "hop", "process", "supervision", "doctor", "face"]
 SHARED = ("stages.imaging", "stages.detector")
 STAGE_BASES = {"Source", "Stage", "JoinStage", "BatchStage", "Sink"}
 HEAVY = ("torch", "torchvision", "cv2", "av", "onnxruntime", "trackers")
@@ -233,6 +237,55 @@ def test_what_a_stage_shares_lies_in_imaging_or_detector_or_beside_it():
         and not inside(name, [*SHARED, ".".join(module.name.split(".")[:2])])
         and name not in SHARED
         and name.rpartition(".")[0] != "stages"  # `from stages import imaging`
+    )
+
+
+def room_of(name):
+    """The subpackage of the runtime in which a module or what it defines lies; None: the contract."""
+    parts = name.split(".")
+    return parts[1] if parts[0] == "pipeline" and len(parts) > 1 and parts[1] in ROOMS else None
+
+
+def test_rooms_import_from_the_rooms_below_them_only():
+    none(
+        f"{module.name}:{line} imports {name}"
+        for module in modules("pipeline")
+        if module.name != "pipeline.__main__"  # the door of all of it
+        for name, line in module.imports()
+        if room_of(name)
+        and (
+            room_of(module.name) is None
+            or ROOMS.index(room_of(module.name)) < ROOMS.index(room_of(name))
+        )
+    )
+
+
+def test_modules_of_the_runtime_import_each_other_in_no_circle():
+    ours = {module.name: module for module in modules("pipeline")}
+    graph = {
+        name: {
+            target
+            for found, _ in module.imports()
+            for target in (found, found.rpartition(".")[0])
+            if target in ours and target != name
+        }
+        for name, module in ours.items()
+    }
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def test_the_page_on_the_architecture_tells_of_every_room_and_of_nothing_else():
+    page = (ROOT / "docs/architecture.md").read_text()
+    folders = {path.parent.name for path in (ROOT / "pipeline").glob("*/__init__.py")}
+    assert set(ROOMS) == folders
+    rows = re.findall(r"^\| `pipeline/(\w+)/` \|", page, re.MULTILINE)
+    assert rows == ROOMS[::-1], "the table begins with the highest room"
+    mentioned = set(re.findall(rf"`((?:{'|'.join(ROOMS)})/\w+)`", page))
+    assert mentioned
+    none(
+        f"docs/architecture.md tells of {name}, which is not there"
+        for name in mentioned
+        if not (ROOT / "pipeline" / f"{name}.py").exists()
     )
 
 

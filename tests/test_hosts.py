@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.plan import config
-from pipeline.plan.graph import load
+from pipeline.plan.loading import load
 from pipeline.plan.model_path import demo_model
 
 RUN = ("run", "synthetic://?size=64x64", "--seconds", "1")

@@ -23,7 +23,8 @@ from pipeline.host import memory
 from pipeline.host.machine import child_environment, quota_cores, visible_cores
 from pipeline.host.speed import Speed, Timing, remember
 from pipeline.plan import config as configuration
-from pipeline.plan.graph import Plan, load
+from pipeline.plan.graph import Plan
+from pipeline.plan.loading import load
 from pipeline.plan.model_path import demo_model
 from pipeline.plan.sizing import cameras_at
 from pipeline.plan.standard import make

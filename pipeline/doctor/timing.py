@@ -23,8 +23,8 @@ from pipeline.errors import ConfigError, EndOfStream, SourceError
 from pipeline.host.machine import child_environment, cores, has_bfloat16
 from pipeline.host.speed import Speed, Timing, fit, timing_of
 from pipeline.messages import Frame, Tensor
-from pipeline.plan.graph import Plan, ProcessSpec, load
-from pipeline.process.main import build
+from pipeline.plan.graph import Plan, ProcessSpec
+from pipeline.plan.loading import build, load
 
 FACTS_OF = "stages.detector.bundle:Facts"
 CANDIDATES = "stages.detector.fastest:candidates"

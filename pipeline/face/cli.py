@@ -25,7 +25,7 @@ from pipeline.host import refusal, signals
 from pipeline.host.machine import open_as_many_files_as_allowed
 from pipeline.host.speed import recall
 from pipeline.plan import config as configuration
-from pipeline.plan.graph import load, search_current_folder
+from pipeline.plan.loading import load, search_current_folder
 from pipeline.plan.model_path import model_path
 from pipeline.plan.standard import make
 from pipeline.redaction import shown

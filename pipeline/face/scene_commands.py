@@ -17,9 +17,8 @@ from pipeline.face.moments import wall_ns
 from pipeline.messages import Image
 from pipeline.plan import config as configuration
 from pipeline.plan.config import CameraConfig, Config
-from pipeline.plan.graph import load
+from pipeline.plan.loading import build, load
 from pipeline.plan.standard import source_of
-from pipeline.process.main import build
 from pipeline.stage import Source
 
 app = typer.Typer()

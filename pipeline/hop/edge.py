@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from pipeline.messages import MAX_MESSAGE_BYTES
+from pipeline.plan.graph import Overflow
 
 _TOGETHER_BYTES = MAX_MESSAGE_BYTES // 2  # of several messages that travel as one
-Overflow = Literal["drop", "wait"]
 
 
 class Parcel(NamedTuple):

@@ -10,8 +10,8 @@ from typing import NamedTuple, TypeVar
 from pipeline.accounts.ledger import Ledger
 from pipeline.errors import FrameError, MessageError
 from pipeline.hop.codec import decode, encode_done, encode_refused, parts_of
+from pipeline.hop.pool import PoolReader
 from pipeline.hop.transport import Context, Inbox
-from pipeline.host.memory import PoolReader
 from pipeline.messages import (
     Envelope,
     Frame,

@@ -16,9 +16,9 @@ from pipeline.errors import FrameError, Full, MessageError
 from pipeline.hop import codec
 from pipeline.hop.codec import decode_done, encode_batch, message_front, pack_numbers
 from pipeline.hop.edge import Edge, Parcel, fitting
+from pipeline.hop.pool import PoolWriter
 from pipeline.hop.slots import Slots
 from pipeline.hop.transport import Context, Outbox
-from pipeline.host.memory import PoolWriter
 from pipeline.messages import (
     ArraySpec,
     FrameInfo,

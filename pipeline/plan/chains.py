@@ -16,7 +16,7 @@ from typing import Any
 from pipeline.errors import ConfigError
 from pipeline.host.speed import recall
 from pipeline.plan.config import Config, ModelConfig
-from pipeline.plan.graph import load
+from pipeline.plan.loading import load
 from pipeline.plan.sizing import engine_for, largest_batch, workers_for
 
 READ_FACTS = "stages.detector.bundle:read_facts"

@@ -6,11 +6,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.errors import ConfigError
-from pipeline.hop.edge import Overflow
 from pipeline.host.machine import CHILD_ENVIRONMENT
 from pipeline.plan.config import Config
-from pipeline.plan.graph import EdgeSpec, ProcessSpec, stage_class
-from pipeline.process.main import build
+from pipeline.plan.graph import EdgeSpec, Overflow, ProcessSpec
+from pipeline.plan.loading import build, stage_class
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,6 @@ A Plan is plain data, checked before any process starts; nothing runs that is no
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import os
-import sys
-import typing
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,12 +16,14 @@ from typing import Any, Literal
 
 from pipeline.accounts.ledger import DETECT, VIEW, Layout
 from pipeline.errors import ConfigError
-from pipeline.hop.edge import Overflow
-from pipeline.messages import Frame, Output, Result, Tensor
-from pipeline.stage import BatchStage, Source, Stage
+from pipeline.messages import Frame, Result, Tensor
+from pipeline.plan.loading import signature
 
 Role = Literal["source", "stage", "join", "batcher", "batch", "sink"]
 Policy = Literal["newest", "every"]
+Overflow = Literal[
+    "drop", "wait"
+]  # of what waits for a consumer: the oldest goes, or its writer waits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,64 +233,6 @@ class Plan:
                     f"(credits {edge.credits}, waiting {edge.depth}, full: {full}{limit})"
                 )
         return "\n".join([*lines, *(("", *self.notes) if self.notes else ())])
-
-
-def search_current_folder() -> None:
-    """From now on `load` finds the stages of others in the current folder, after all that is installed.
-
-    Never before: a `queue.py` or `stages.py` that lies there is nobody's business. A process that is to
-    call this starts with `python -P`, or as the console script.
-    """
-    with contextlib.suppress(OSError):  # a folder that was removed has nothing to offer
-        sys.path.append(os.getcwd())
-
-
-def load(name: str) -> Any:
-    """The object that "package.module:Name" names. Raises ConfigError if there is none."""
-    module_name, _, attribute = name.partition(":")
-    try:
-        return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f'{name!r} can\'t be loaded: {error}; write run = "package.module:Class" and make sure '
-            "that the package is installed or on PYTHONPATH"
-        ) from error
-
-
-def stage_class(run: str) -> Any:
-    """The class of a stage, source or sink. Raises ConfigError if there is none or it is none."""
-    cls = load(run)
-    if not (isinstance(cls, type) and issubclass(cls, Source | Stage | BatchStage)):
-        raise ConfigError(
-            f"{run!r} is no stage; wanted a class that inherits from Stage, BatchStage, Source or Sink "
-            "of pipeline.stage"
-        )
-    return cls
-
-
-_MESSAGES = (Frame, Tensor, Output, Result)
-
-
-def signature(run: str) -> tuple[tuple[type, ...], type | None]:
-    """What the class named `run` takes and gives (None: nothing), from `process`'s annotations."""
-    cls = stage_class(run)
-    method = getattr(cls, "process_batch", None) or cls.process
-    hints = typing.get_type_hints(method)
-    returned = hints.pop("return", None)
-    taken = tuple(kind for hint in hints.values() for kind in _messages_in(hint))
-    given = _messages_in(returned)
-    if not taken:
-        raise ConfigError(
-            f"{run!r}: process() must say what it takes, one of "
-            f"{', '.join(kind.__name__ for kind in _MESSAGES)}; annotate its argument"
-        )
-    return taken, given[0] if given else None
-
-
-def _messages_in(hint: Any) -> list[type]:
-    if hint in _MESSAGES:
-        return [hint]
-    return [kind for part in typing.get_args(hint) for kind in _messages_in(part)]
 
 
 def takes(process: ProcessSpec) -> tuple[type, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError, ModelNotHere
-from pipeline.plan.graph import load
+from pipeline.plan.loading import load
 
 BUNDLE_OF = "stages.detector.zoo:bundle_of"
 DEFAULT = "stages.detector.zoo:DEFAULT"

@@ -9,7 +9,7 @@ from pipeline.host.machine import cores
 from pipeline.host.memory import available_bytes
 from pipeline.host.speed import Timing, engine_choices
 from pipeline.plan.config import Config
-from pipeline.plan.graph import load
+from pipeline.plan.loading import load
 
 MODEL_ID = "stages.detector.bundle:model_id"
 CANDIDATES = "stages.detector.fastest:candidates"

@@ -18,10 +18,10 @@ from pipeline.plan.chains import Chain, chains_of, classes_of
 from pipeline.plan.config import CameraConfig, Config, ModelConfig, SinkConfig, StageConfig
 from pipeline.plan.draft import Draft, PlannedSink, depths_of
 from pipeline.plan.fields import check_fields, check_keys
-from pipeline.plan.graph import Plan, load, signature, stage_class
+from pipeline.plan.graph import Plan
+from pipeline.plan.loading import build, load, signature, stage_class
 from pipeline.plan.scenery import TrackConfig
 from pipeline.plan.sources import STDIN
-from pipeline.process.main import build
 
 SOURCE_FOR = "stages.capture.choose:source_for"
 PREPROCESS = "stages.preprocess:Preprocess"

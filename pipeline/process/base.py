@@ -13,10 +13,11 @@ from pipeline.accounts.ledger import Layout, Ledger, holder_code
 from pipeline.errors import PeerGone
 from pipeline.hop import transport
 from pipeline.hop.control import Command, Control
+from pipeline.hop.pool import PoolWriter
 from pipeline.hop.reader import Reader
 from pipeline.hop.writer import Writer
-from pipeline.host.memory import PoolWriter
-from pipeline.plan.graph import Policy, ProcessSpec, load
+from pipeline.plan.graph import Policy, ProcessSpec
+from pipeline.plan.loading import load
 
 IDLE_MS = 250  # a process without work turns four times a second, to show that it lives
 _TELL_S = 1.0  # between two looks at all that a process has

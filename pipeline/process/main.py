@@ -1,4 +1,4 @@
-"""A stage in a process of its own: setup → loop → drain.
+"""The child: a process of a run, from its first instruction to its exit code.
 
 python -P -m pipeline.process.main NAME CONTROL_FD PARENT_PID      started by the supervisor alone
 """
@@ -13,268 +13,22 @@ import os
 import signal
 import socket
 import sys
-import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
-from pipeline.accounts.ledger import DETECT, MAX_BATCH
 from pipeline.errors import (
-    ConfigError,
-    FrameError,
     ManyeyesError,
-    MessageError,
     PeerGone,
     ResourceError,
-    TornFrame,
 )
 from pipeline.hop import transport
 from pipeline.hop.control import Control
-from pipeline.hop.reader import Delivery
 from pipeline.host import signals
 from pipeline.host.refusal import sentence
-from pipeline.messages import Message
-from pipeline.plan.graph import search_current_folder, stage_class
-from pipeline.process.base import IDLE_MS, Process
-from pipeline.process.join import Join
+from pipeline.plan.loading import search_current_folder
+from pipeline.process.base import Process
 from pipeline.process.logs import Sparingly
-from pipeline.stage import BatchStage, Stage
 
 log = logging.getLogger("manyeyes")
-
-_SHARED_TURN_S = {"newest": 0.0005, "every": 0.005}
-_CALL_IDLE_MS = 100  # stages that have something to do between items
-
-
-class StageRuntime:
-    """stage.Runtime inside a process."""
-
-    def __init__(self, process: Process) -> None:
-        self.cameras = process.spec.cameras
-        self.empty = process.writer.empty
-        self.pack = process.writer.pack
-        self.quit = process.quit_run
-        self.original = process.original
-        self._process = process
-
-    def count(self, name: str, camera: str, n: int = 1) -> None:
-        """See stage.Runtime.count."""
-        self._process.ledger.count(self._process.spec.name, name, camera, n)
-
-    def counted(self, name: str, camera: str) -> int:
-        """See stage.Runtime.counted."""
-        return self._process.ledger.counted(self._process.spec.name, name, camera)
-
-
-class StageProcess(Process):
-    """Runs a Stage, JoinStage, Sink or BatchStage."""
-
-    def run(self) -> None:
-        """Until drained; then the stage is closed."""
-        # what was worked at and not accounted for: items, begin and end in monotonic seconds
-        self._worked: list[tuple[Sequence[Delivery], float, float]] = []
-        self.stage = build(self.spec.run, self.spec.config)
-        self.stage.runtime = StageRuntime(self)
-        self.join = None
-        if self.spec.role == "join":
-            options = self.spec.options
-            self.join = Join(
-                self.policy, options["max_age_ms"], options["max_waiting"], self.ledger
-            )
-        self.stage.setup()
-        self.ready(self.stage.turn_s, self.stage.about)
-        try:
-            self._loop()
-        finally:
-            self.stage.close()
-
-    def _loop(self) -> None:
-        idle_at = time.monotonic()
-        worked = False
-        while True:
-            more = self.reader.waiting or self.draining
-            self.turn(0 if worked and more else self._timeout_ms())
-            worked = self._work()
-            if not worked:  # for want of a credit or a slot, perhaps
-                self.writer.exchange()
-                worked = self._work()
-            # items that cost next to nothing share a turn, its wake-up and its DONE message
-            end = time.monotonic() + _SHARED_TURN_S[self.policy]
-            while worked and self.reader.waiting and time.monotonic() < end and self._work():
-                pass
-            self.writer.exchange()  # first: somebody waits for it
-            self._account()
-            self.reader.flush()
-            if (now := time.monotonic()) >= idle_at:
-                idle_at = now + _CALL_IDLE_MS / 2000
-                self.stage.idle()
-                self.writer.report()
-                self.tell_held()
-            if self.draining and not worked and self._is_finished():
-                return
-
-    def _timeout_ms(self) -> int:
-        # what waits for an earlier frame's fate is not announced by a message
-        joins = self.join is not None and (self.reader.waiting or self.join.waiting)
-        if joins or (self.spec.in_order and self.reader.waiting):
-            return 5
-        has_idle = type(self.stage).idle not in (Stage.idle, BatchStage.idle)
-        return _CALL_IDLE_MS if has_idle else IDLE_MS
-
-    def _is_finished(self) -> bool:
-        if self.reader.waiting and self.join is None:
-            return False
-        return self.writer.idle
-
-    def _work(self) -> bool:
-        """One item or batch. False: there was nothing that could be done now."""
-        if self.spec.role == "batch":
-            return self._work_batch()
-        if self.join is not None:
-            for result in self.join.take_results(self.reader.results):
-                self.reader.done(result)
-        delivery = self.reader.next(self._may_take)
-        if delivery is None:
-            return False
-        self._process([delivery])
-        return True
-
-    def _work_batch(self) -> bool:
-        if not self.reader.batches:
-            return False
-        batch = self.reader.batches[0]
-        if self.writer.free_slots < len(batch) or not self._has_room(batch):
-            return False
-        self._process(self.reader.batches.popleft())
-        return True
-
-    def _has_room(self, batch: Sequence[Delivery]) -> bool:
-        per_camera: dict[str, int] = {}
-        for delivery in batch:
-            per_camera[delivery.camera] = per_camera.get(delivery.camera, 0) + 1
-        return all(map(self.writer.has_room, per_camera, per_camera.values()))
-
-    def _may_take(self, delivery: Delivery) -> bool:
-        if self.writer.free_slots < 1 or not self.writer.has_room(delivery.camera):
-            return False
-        if self.join is None:
-            return True
-        return self.join.is_complete(delivery, self.reader.queued(delivery.camera))
-
-    # -- items -------------------------------------------------------------------------------------
-
-    def _process(self, deliveries: Sequence[Delivery]) -> None:
-        start = time.monotonic()
-        opened = []
-        for delivery in deliveries:
-            if (item := self._open(delivery)) is not None:
-                opened.append((delivery, item))
-        results: Sequence[Any] = ()
-        if opened:
-            try:
-                results = self._call([item for _, item in opened])
-            except FrameError as error:
-                log.warning("%s", self._described(error, opened))
-                for delivery, _ in opened:
-                    self._drop(delivery, "error")
-                opened = []
-        for (delivery, _), result in zip(opened, results, strict=True):
-            self._finish(delivery, result)
-        self.writer.cancel()
-        self._worked.append((deliveries, start, time.monotonic()))
-
-    def _account(self) -> None:
-        """What nobody waits for: DONEs, and how long everything took."""
-        for deliveries, start, end in self._worked:
-            for delivery in deliveries:
-                self.reader.done(delivery)
-                self.ledger.observe("wait_seconds", self.index, delivery.wait_s(start))
-            self.ledger.observe("stage_seconds", self.index, end - start)
-            if self.spec.role == "batch":
-                self.ledger.add("batch_size", (self.index, min(len(deliveries), MAX_BATCH)))
-        self._worked.clear()
-
-    def _open(self, delivery: Delivery) -> Message | None:
-        try:
-            return self.reader.open(delivery)
-        except TornFrame:
-            self.ledger.add("torn", self.index)
-            self._drop(delivery, "torn")
-        except FrameError as error:
-            log.warning("%s: %s", self.spec.name, error)
-            self._drop(delivery, "error")
-        return None
-
-    def _call(self, items: list[Message]) -> Sequence[Any]:
-        if self.spec.role == "batch":
-            results: Sequence[Any] = self.stage.process_batch(items)
-            if len(results) != len(items):
-                cameras = ", ".join(repr(item.info.camera) for item in items)
-                raise ConfigError(
-                    f"stage {self.spec.name!r}, cameras {cameras}: process_batch must return one result "
-                    f"per item, wanted {len(items)}, got {len(results)}; keep length and order"
-                )
-            return results
-        if self.join is not None:
-            detections, used = self.join.match(items[0])
-            for result in used:
-                self.reader.done(result)
-            return [self.stage.process(items[0], detections)]
-        return [self.stage.process(items[0])]
-
-    def _finish(self, delivery: Delivery, result: Message | None) -> None:
-        camera = self.ledger.camera_index[delivery.camera]
-        try:
-            self.reader.verify(delivery)
-        except FrameError:
-            self.ledger.add("torn", self.index)
-            return self._drop(delivery, "torn")
-        if result is None and self.spec.role != "sink":
-            return self._drop(delivery, "filtered")
-        self.ledger.add("processed", (self.index, camera))
-        if result is not None and self.spec.outputs and not self._publish(delivery, result):
-            return None
-        if self.spec.delivers:  # only now: what is between two processes is nobody's to forget
-            for path in self.spec.paths:
-                self.ledger.deliver(camera, path, delivery.frame_id)
-            if DETECT in self.spec.paths:
-                age_ns = time.monotonic_ns() - delivery.envelope.info.t_capture_ns
-                self.ledger.observe("latency_seconds", camera, age_ns / 1e9)
-        return None
-
-    def _publish(self, delivery: Delivery, result: Message) -> bool:
-        """False: it can't be sent, and that is the end of this frame alone."""
-        try:
-            self.writer.publish(result)
-        except (FrameError, MessageError) as error:
-            log.warning("%s", self._described(error, [(delivery, result)]))
-            self._drop(delivery, "error")
-            return False
-        return True
-
-    def _drop(self, delivery: Delivery, reason: str) -> None:
-        camera = self.ledger.camera_index[delivery.camera]
-        for path in self.spec.paths:
-            self.ledger.drop(camera, path, delivery.frame_id, reason)
-
-    def _described(self, error: ManyeyesError, opened: Sequence[tuple[Delivery, Any]]) -> str:
-        frames = ", ".join(f"{d.camera!r} frame {d.frame_id}" for d, _ in opened)
-        return f"stage {self.spec.name!r}, camera {frames}: {error}"
-
-
-def build(run: str, config: dict[str, Any]) -> Any:
-    """The stage or source that `run` names, with its configuration. Raises ConfigError."""
-    cls = stage_class(run)
-    try:
-        return cls(cls.Config(**{key: _frozen(value) for key, value in config.items()}))
-    except TypeError as error:
-        raise ConfigError(f"{run}: its configuration does not fit: {error}") from error
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(part) for part in value) if isinstance(value, list) else value
-
-
-# -- the process itself ----------------------------------------------------------------------------
 
 
 def main() -> int:
@@ -331,6 +85,7 @@ def _be_patient() -> None:
 def _process(control: Control) -> Process:
     from pipeline.process.batcher import BatcherProcess
     from pipeline.process.source import CameraProcess
+    from pipeline.process.stage import StageProcess
 
     transport.poller([control.fileno()]).poll()
     (start, fds), *more = control.receive()

@@ -31,8 +31,9 @@ from pipeline.hop.codec import frame_front
 from pipeline.hop.control import Control
 from pipeline.host.memory import Bytes
 from pipeline.messages import MAX_SIDE_PX, ArraySpec, FrameInfo
+from pipeline.plan.loading import build
 from pipeline.process.base import IDLE_MS, Process
-from pipeline.process.main import StageRuntime, build
+from pipeline.process.stage import StageRuntime
 from pipeline.stage import Picture, Source
 
 log = logging.getLogger("manyeyes")

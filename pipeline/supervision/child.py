@@ -19,6 +19,7 @@ from typing import Any, Literal
 from pipeline.accounts.ledger import Ledger, holder_code
 from pipeline.errors import ManyeyesError, PeerGone
 from pipeline.hop.control import Control
+from pipeline.hop.pool import pool_bytes
 from pipeline.host import memory, signals
 from pipeline.host.machine import child_environment, main_thread
 from pipeline.host.refusal import refused
@@ -108,7 +109,7 @@ class Child:
         self.release()
         self.pool_epoch = pool_epoch
         if self.spec.slots:
-            size = memory.pool_bytes(self.spec.slots, self.spec.slot_bytes)
+            size = pool_bytes(self.spec.slots, self.spec.slot_bytes)
             self.pool_fd = memory.create(self.name, size)
 
     def release(self) -> None:

@@ -11,8 +11,8 @@ from benchmarks.trials import trial_of
 from pipeline.accounts.ledger import EDGES_S
 from pipeline.errors import ConfigError
 from pipeline.plan import config as configuration
+from pipeline.plan.loading import build
 from pipeline.plan.standard import make
-from pipeline.process.main import build
 
 
 @pytest.fixture

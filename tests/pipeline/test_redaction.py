@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pipeline import redaction
 from pipeline.errors import ManyeyesError
 from pipeline.plan import config
+from pipeline.plan.loading import build
 from pipeline.plan.standard import make
-from pipeline.process.main import build
 from pipeline.redaction import shown
 
 MANYEYES = Path(sys.executable).with_name("manyeyes")

@@ -10,7 +10,7 @@ import pytest
 from cameras import Camera
 
 from pipeline.plan import config
-from pipeline.plan.graph import load
+from pipeline.plan.loading import load
 from pipeline.plan.standard import make
 from pipeline.stage import Sink
 from pipeline.supervision.supervisor import Options, Supervisor

@@ -7,7 +7,8 @@ import patterns
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.plan.graph import EdgeSpec, Plan, ProcessSpec, load, signature
+from pipeline.plan.graph import EdgeSpec, Plan, ProcessSpec
+from pipeline.plan.loading import load, signature
 
 
 def changed(plan, name, **fields):

@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pytest
 
+from pipeline.hop.pool import PoolReader, PoolWriter, pool_bytes
 from pipeline.hop.slots import Slots
 from pipeline.host import memory
 from pipeline.messages import ArraySpec, SlotRef
@@ -16,11 +17,11 @@ SHAPE = (32, 64, 3)
 @pytest.fixture
 def pictures():
     """Views of two slots, as inference gets them."""
-    size = memory.pool_bytes(2, 32 * 64 * 3)
+    size = pool_bytes(2, 32 * 64 * 3)
     fd = memory.create("test", size)
-    writer = memory.PoolWriter(fd, 2, 32 * 64 * 3)
+    writer = PoolWriter(fd, 2, 32 * 64 * 3)
     memory.seal(fd)
-    reader = memory.PoolReader(fd, 2, 32 * 64 * 3)
+    reader = PoolReader(fd, 2, 32 * 64 * 3)
     os.close(fd)
     slots = Slots(writer.generations)
     views = []

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import MessageError, ResourceError, TornFrame
+from pipeline.hop.pool import PoolReader, PoolWriter, pool_bytes
 from pipeline.hop.slots import Slots
 from pipeline.host import memory
 from pipeline.messages import ArraySpec, SlotRef
@@ -15,10 +16,10 @@ from pipeline.messages import ArraySpec, SlotRef
 
 @pytest.fixture
 def pool():
-    fd = memory.create("test", memory.pool_bytes(3, 5000))
-    writer = memory.PoolWriter(fd, 3, 5000)
+    fd = memory.create("test", pool_bytes(3, 5000))
+    writer = PoolWriter(fd, 3, 5000)
     memory.seal(fd)
-    yield fd, writer, memory.PoolReader(fd, 3, 5000)
+    yield fd, writer, PoolReader(fd, 3, 5000)
     os.close(fd)
 
 
