@@ -151,7 +151,8 @@ class Inference(BatchStage):
         where = self.config.model or self._facts.name
         (arrays,) = self._engine.infer(self._engine.buffer(1))
         layouts.check(arrays, self._facts, where)
-        got, wanted = sum(array.nbytes for array in arrays), self._facts.output_bytes_per_image
+        got = sum(array.nbytes for array in layouts.used(arrays, self._facts))
+        wanted = self._facts.output_bytes_per_image
         if wanted and got > wanted:
             raise ModelError(
                 f"{where}: its facts promise at most {wanted} bytes of output per picture, got {got}; "
@@ -181,7 +182,7 @@ class Inference(BatchStage):
                 info=item.info,
                 fit=item.fit,
                 model_id=self._model_id,
-                arrays=self.runtime.pack(arrays),
+                arrays=self.runtime.pack(layouts.used(arrays, self._facts)),
             )
             for item, arrays in zip(items, results, strict=True)
         ]

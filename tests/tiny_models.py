@@ -61,7 +61,7 @@ class Torchvision(nn.Module):
         found: list[dict[str, Tensor]] = []
         losses: dict[str, Tensor] = {}
         for i in range(len(images)):
-            n = 1 + i  # as many boxes as it likes
+            n = 1 + int(255 * images[i].mean()) % 4  # as many boxes as it likes
             found.append(
                 {
                     "boxes": torch.tensor([[1.0, 2.0, 3.0, 4.0]]).repeat(n, 1),

@@ -62,6 +62,7 @@ class Facts:
     input: InputFacts
     layout: Layout
     resize: ResizeFacts = field(default_factory=ResizeFacts)
+    ignored_rows: int = 0  # of layout ultralytics: masks or key points, behind the classes
     label_offset: int = 0  # what to subtract from the model's labels (1 where 0 is background)
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8)  # the largest is never exceeded
     defaults: Defaults = field(default_factory=Defaults)

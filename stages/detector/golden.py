@@ -13,6 +13,7 @@ the colour order of the facts, as a frame would. Expected labels are names, not 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -97,15 +98,23 @@ def _without_record(facts: Facts) -> None:
     )
 
 
-def _find(facts: Facts, engine: Runs) -> list[layouts.Candidates]:
+def inputs(facts: Facts, pictures: Sequence[Image] = ()) -> Image:
+    """The pattern, the picture, and others (BGR, any sizes) as the model gets them: uint8 (n, H, W, 3)."""
     from stages.imaging.letterbox import prepare  # cv2
 
     size = facts.input
-    drawn, _ = prepare(picture(size.width, size.height), size, facts.resize)
-    outputs = [
-        *engine.infer(pattern(BATCH, size.height, size.width)),
-        *engine.infer(drawn[None]),
-    ]
+    shown = [picture(size.width, size.height), *pictures]
+    return np.stack(
+        [
+            *pattern(BATCH, size.height, size.width),
+            *(prepare(image, size, facts.resize)[0] for image in shown),
+        ]
+    )
+
+
+def _find(facts: Facts, engine: Runs) -> list[layouts.Candidates]:
+    everything = inputs(facts)
+    outputs = [*engine.infer(everything[:BATCH]), *engine.infer(everything[BATCH:])]
     found = []
     for arrays in outputs:
         layouts.check(arrays, facts, f"model '{facts.name}'")

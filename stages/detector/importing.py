@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from pipeline.errors import ConfigError, ModelError
-from stages.detector import archive, bundle, engines, golden, layouts, twin
-from stages.detector.bundle import Facts, InputFacts, Layout, ResizeFacts
+from stages.detector import archive, bundle, engines, gates, golden, layouts, proof, told, twin
+from stages.detector.bundle import Facts, Layout
+from stages.detector.engine import Image
 
 BATCH_SIZES = (1, 2, 4, 8)
 FINAL_ROW_BYTES = 4 * 4 + 4 + 8  # box, score and label of the layout torchvision
+
+LARGEST_LOG = 8.0  # exp(8) strides of 8 px are more than any picture
 
 COCO80 = tuple(
     name.strip()
@@ -49,60 +54,131 @@ def import_model(
     path: str,
     output: str,
     *,
-    layout: str,
-    classes: str | Sequence[str],
-    size: str | int | tuple[int, int],
-    color: str = "rgb",
-    dtype: str = "float32",
-    scale: float = 1.0,
+    layout: str | None = None,
+    classes: str | Sequence[str] | None = None,
+    size: str | int | tuple[int, int] | None = None,
+    color: str | None = None,
+    dtype: str | None = None,
+    scale: float | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    pad: int = 114,
-    align: str = "center",
-    interpolation: str = "linear",
-    resize: str = "letterbox",
-    label_offset: int = 0,
+    pad: int | None = None,
+    align: str | None = None,
+    interpolation: str | None = None,
+    resize: str | None = None,
+    label_offset: int | None = None,
     name: str | None = None,
     provenance: dict[str, Any] | None = None,
+    pictures: Sequence[Image] = (),
+    expected: Sequence[str] = (),
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Facts:
     """Write `output`: the model of `path` with these facts inside. **Executes the model**, on the CPU.
 
+    What is None is what the file says (`told`), or else what its family does; `tell` gets both in words.
     classes: "coco80", a text file with a name a line, "a,b,c", or a list; size: 416, "640x384" or
-    (width, height) px; the rest as in `InputFacts` and `ResizeFacts`. The model runs once for each
-    batch size; which sizes it takes, its bytes of output and its golden record are measured, and the
-    bundle is loaded back and has to pass its golden test.
+    (width, height) px; the rest as in `InputFacts` and `ResizeFacts`. The model runs on golden pictures
+    and on `pictures`, uint8 (H, W, 3) BGR, and has to pass the `gates`; which batch sizes it takes, its
+    bytes of output and its golden record are measured, and the bundle is loaded back and has to pass its
+    golden test. expected: classes that it has to find in `pictures`.
     Raises ModelError (no model, facts that it does not bear out) or ConfigError, in one sentence;
     `output` then stays as it was.
     """
-    if layout not in get_args(Layout):
+    if layout is not None and layout not in get_args(Layout):
         raise ConfigError(f"layout must be one of {', '.join(get_args(Layout))}, got {layout!r}")
-    archive.kind_of(path)
-    width, height = parse_size(size)
-    table = {
-        "name": name or Path(output).name.partition(".")[0] or "model",
-        "architecture": f"imported from {Path(path).name}",
-        "classes": list(parse_classes(classes)),
-        "label_offset": label_offset,
-        "layout": layout,
-        "batch_sizes": list(BATCH_SIZES),
-        "input": dataclasses.asdict(InputFacts(width=width, height=height))
-        | {
-            "color": color,
-            "dtype": dtype,
-            "scale": scale,
-            "mean": None if mean is None else list(mean),
-            "std": None if std is None else list(std),
-        },
-        "resize": dataclasses.asdict(ResizeFacts())
-        | {"mode": resize, "align": align, "pad": pad, "interpolation": interpolation},
-        "provenance": {
-            "source": Path(path).name,
-            "source_sha256": archive.sha256(path),
-            **(provenance or {}),
-        },
+    given = {
+        "layout": layout, "classes": classes, "size": size, "color": color, "dtype": dtype,
+        "scale": scale, "mean": mean, "std": std, "pad": pad, "align": align,
+        "interpolation": interpolation, "mode": resize, "label_offset": label_offset,
+    }  # fmt: skip
+    said = told.read(path, {key: value for key, value in given.items() if value is not None})
+    declared = _declared(path, name or Path(output).name.partition(".")[0] or "model", said.options)
+    source = {"source": Path(path).name, "source_sha256": archive.sha256(path)}
+    declared = dataclasses.replace(declared, provenance={**source, **(provenance or {})})
+    if layout is None and declared.layout == "yolox-raw":
+        declared = dataclasses.replace(declared, layout=_yolox_of(path, declared))
+    if said.options.get("more_rows"):
+        [(table, *_)] = _first_look(path, declared)
+        more = table.shape[0] - 4 - len(declared.classes)
+        declared = dataclasses.replace(declared, ignored_rows=max(0, more))
+    facts = measured(path, declared, pictures)
+    for note in said.notes:
+        tell(note)
+    if pictures:
+        _prove(path, facts, pictures, expected, tell)
+    return _write(path, output, facts)
+
+
+def _declared(path: str, name: str, options: dict[str, Any]) -> Facts:
+    """Facts of options by their names; raises ConfigError for what nobody said."""
+    asked = [key for key in ("layout", "classes", "size") if key not in options]
+    if asked:
+        raise ConfigError(
+            f"{path}: the file does not say its {' and '.join(asked)}; "
+            f"pass {' and '.join(f'--{key}' for key in asked)}"
+        )
+    width, height = parse_size(options["size"])
+    names, offset = parse_classes(options["classes"]), options.get("label_offset")
+    if offset is None and len(names) > 1 and names[0].strip("_").lower() == "background":
+        names, offset = names[1:], 1  # torchvision's list begins with it
+    of_input: dict[str, Any] = {
+        k: options[k] for k in ("color", "dtype", "scale", "mean", "std") if k in options
     }
-    declared = Facts.from_json(json.dumps(table), where=str(path))
-    return _write(path, output, measured(path, declared))
+    of_resize = {k: options[k] for k in ("mode", "align", "pad", "interpolation") if k in options}
+    of_input = {"width": width, "height": height, "dtype": "float32", **of_input}
+    table = {
+        "name": name,
+        "architecture": f"imported from {Path(path).name}",
+        "classes": list(names),
+        "label_offset": offset or 0,
+        "layout": options["layout"],
+        "batch_sizes": list(BATCH_SIZES),
+        "input": of_input,
+        "resize": of_resize,
+    }
+    return Facts.from_json(json.dumps(table), where=str(path))
+
+
+def _yolox_of(path: str, facts: Facts) -> Layout:
+    """Whether the boxes are decoded: the largest is many pixels wide, its logarithm in strides small."""
+    [(rows, *_)] = _first_look(path, facts)
+    return "yolox" if rows[:, 2:4].max() > LARGEST_LOG else "yolox-raw"
+
+
+def _first_look(path: str, facts: Facts) -> list[engines.Outputs]:
+    engine = engines.load(path, facts, device="cpu", precision="fp32", threads=0)
+    return engine.infer(golden.inputs(facts)[:1])
+
+
+def _prove(
+    path: str,
+    facts: Facts,
+    pictures: Sequence[Image],
+    expected: Sequence[str],
+    tell: Callable[[str], None],
+) -> None:
+    def load(other: Facts) -> engines.Engine:
+        return engines.load(path, other, device="cpu", precision="fp32", threads=0, max_batch=1)
+
+    engine = load(facts)
+    detections = [proof.found(engine, facts, picture) for picture in pictures]
+    for found in detections:
+        counts = Counter(facts.classes[label] for label in found.labels)
+        tell(
+            "found: " + (", ".join(f"{n} {name}" for name, n in counts.most_common()) or "nothing")
+        )
+    hints = list(proof.better(load, facts, pictures))
+    for hint in hints:
+        tell(f"warning: {hint}")
+    if absent := proof.missing(detections, facts, expected):
+        raise ModelError(
+            f"{path}: wanted {', '.join(expected)} in the pictures, did not find {', '.join(absent)}; "
+            + (
+                hints[0]
+                if hints
+                else "look at the order of --classes, --label-offset and the score"
+            )
+        )
 
 
 def _write(path: str, output: str, facts: Facts) -> Facts:
@@ -121,41 +197,32 @@ def _write(path: str, output: str, facts: Facts) -> Facts:
     return facts
 
 
-def measured(path: str, facts: Facts) -> Facts:
-    """The same facts with what only a run can tell: batch sizes, bytes of output, golden record."""
+def measured(path: str, facts: Facts, pictures: Sequence[Image] = ()) -> Facts:
+    """The same facts with what only a run can tell: batch sizes, bytes of output, golden record.
+
+    pictures: uint8 (H, W, 3) BGR that show what the model knows, beside the golden ones. Raises
+    ModelError for a model that does not pass its gates.
+    """
     engine = engines.load(path, facts, device="cpu", precision="fp32", threads=0)
-    sizes: list[int] = []
-    n_bytes = 0
-    for batch in facts.batch_sizes:
-        try:
-            results = engine.infer(golden.pattern(batch, facts.input.height, facts.input.width))
-        except ModelError:
-            if not sizes:
-                raise
-            break  # a model traced for one batch size takes no other
-        for arrays in results:
-            _check(arrays, facts, path)
-            n_bytes = max(n_bytes, sum(array.nbytes for array in arrays))
-        sizes.append(batch)
+    probes = golden.inputs(facts, pictures)
+    outputs = []
+    for probe in probes:
+        arrays = tuple(array.copy() for array in engine.infer(probe[None])[0])
+        layouts.check(arrays, facts, str(path))
+        arrays = tuple(layouts.used(arrays, facts))
+        gates.whole_labels(arrays, facts, str(path))
+        outputs.append(arrays)
+    gates.check(outputs, facts, str(path))
+    n_bytes = max(sum(array.nbytes for array in arrays) for arrays in outputs)
     if facts.layout == "torchvision":  # as many rows as it finds, up to the engine's limit
         n_bytes = max(n_bytes, engines.MAX_FINAL_ROWS * FINAL_ROW_BYTES)
-    facts = dataclasses.replace(facts, batch_sizes=tuple(sizes), output_bytes_per_image=n_bytes)
+    sizes = gates.batches(engine, probes, facts.batch_sizes, facts)
+    facts = dataclasses.replace(facts, batch_sizes=sizes, output_bytes_per_image=n_bytes)
     engine = engines.load(path, facts, device="cpu", precision="fp32", threads=0)
     record = golden.record(facts, engine)
     # a foreign model with a threshold inside may find nothing there, which would test nothing
     found = all([*record["pattern"], record["picture"]])
     return dataclasses.replace(facts, golden=record if found else None)
-
-
-def _check(arrays: engines.Outputs, facts: Facts, path: str) -> None:
-    layouts.check(arrays, facts, str(path))
-    labels = layouts.candidates(arrays, facts, 0.0).labels
-    if len(labels) and not 0 <= labels.min() <= labels.max() < len(facts.classes):
-        raise ModelError(
-            f"{path}: wanted labels 0..{len(facts.classes) - 1} after label_offset "
-            f"{facts.label_offset}, got {labels.min()}..{labels.max()}; name all classes of the "
-            "model, or change label_offset"
-        )
 
 
 def parse_size(size: str | int | tuple[int, int]) -> tuple[int, int]:
@@ -169,18 +236,27 @@ def parse_size(size: str | int | tuple[int, int]) -> tuple[int, int]:
 
 
 def parse_classes(classes: str | Sequence[str]) -> tuple[str, ...]:
-    """Class names of "coco80", a file with one a line, "a,b,c" or a list. Raises ConfigError."""
+    """Class names of "coco80", a file with one a line, "a,b,c" or a list. Raises ConfigError.
+
+    A placeholder that is there more than once, as "N/A" in lists of 91, gets its number behind it.
+    """
+    names = _names(classes)
+    again = {name for name in names if name == "N/A" and names.count(name) > 1}
+    return tuple(f"{name} {i}" if name in again else name for i, name in enumerate(names))
+
+
+def _names(classes: str | Sequence[str]) -> tuple[str, ...]:
     if not isinstance(classes, str):
         return tuple(classes)
     if classes == "coco80":
         return COCO80
     file = Path(classes)
-    if file.is_file():
+    if os.path.isfile(classes):  # False for a text that is too long for a name
         try:
             lines = file.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{classes}: wanted a text file of class names: {error}") from None
         return tuple(line.strip() for line in lines if line.strip())
-    if re.search(r"[/\\]|\.(txt|names)$", classes):
+    if re.search(r"[/\\]|\.(txt|names)$", classes.replace("N/A", "")):
         raise ConfigError(f"{classes}: no such file of class names; write one name a line into it")
     return tuple(name.strip() for name in classes.split(","))

@@ -4,7 +4,7 @@
     candidates   boxes (K,4) xyxy, scores (K,) with 0 as padding, labels (K,)   yes
     yolox        (N, 5+C): cx, cy, w, h, objectness, class scores               yes
     yolox-raw    the same before the grid: c = (p + cell) * stride, wh = exp(p) * stride   yes
-    ultralytics  (4+C, N): cx, cy, w, h, class scores                           yes
+    ultralytics  (4+C+…, N): cx, cy, w, h, class scores, then what is no box    yes
                  (N, 6): x1, y1, x2, y2, score, label                           no
     torchvision  boxes (N,4) xyxy, scores (N,), labels (N,), of a list of dicts no
 
@@ -57,9 +57,10 @@ def check(arrays: Sequence[Array], facts: Facts, where: str) -> None:
         elif facts.layout == "yolox-raw" and shapes[0][0] != len(_grid(facts.input)):
             wanted = f"{len(_grid(facts.input))} rows for {facts.input.width}x{facts.input.height}"
     elif (
-        len(shapes) != 1
+        not shapes
+        or (len(shapes) > 1 and not facts.ignored_rows)
         or len(shapes[0]) != 2
-        or not (shapes[0][0] == 4 + n_classes or shapes[0][1] == 6)
+        or not (shapes[0][0] == 4 + n_classes + facts.ignored_rows or shapes[0][1] == 6)
     ):
         wanted = f"one array ({4 + n_classes}, N) for {n_classes} classes, or (N, 6)"
     if wanted:
@@ -73,6 +74,11 @@ def check(arrays: Sequence[Array], facts: Facts, where: str) -> None:
             f"{where}: layout 'yolox' needs widths and heights in pixels, got negative ones: its boxes "
             "are not decoded; import it with --layout yolox-raw"
         )
+
+
+def used(arrays: Sequence[Array], facts: Facts) -> Sequence[Array]:
+    """The arrays of one picture that the layout looks at: masks behind the boxes are left out."""
+    return arrays[:1] if facts.layout == "ultralytics" else arrays
 
 
 def _candidates(arrays: Sequence[Array], facts: Facts, above: float) -> Candidates:
@@ -108,9 +114,11 @@ def _yolox_raw(arrays: Sequence[Array], facts: Facts, above: float) -> Candidate
 
 def _ultralytics(arrays: Sequence[Array], facts: Facts, above: float) -> Candidates:
     table: Array = arrays[0]
-    if table.shape[0] != 4 + len(facts.classes) + facts.label_offset:  # (N, 6): after NMS
+    n_rows = 4 + len(facts.classes) + facts.label_offset
+    if table.shape[0] != n_rows + facts.ignored_rows:  # (N, 6): after NMS
         columns = (table[:, :4], table[:, 4], table[:, 5].astype(np.int64))
         return _candidates(columns, facts, above)._replace(final=True)
+    table = table[:n_rows]
     best = table[4:].max(axis=0)  # (N,)
     rows = table[:, best > above].T.astype(np.float32, copy=False)  # (n, 4+C)
     return _dense(rows[:, :4], rows[:, 4:], facts, above)

@@ -135,35 +135,90 @@ def model_inspect(
 def model_import(
     file: Path,
     output: Annotated[Path, typer.Option("-o", "--output", help="the bundle to write")],
+    check: Annotated[
+        list[Path] | None, typer.Option(help="a picture that shows what it should find; or several")
+    ] = None,
+    expect: Annotated[
+        str | None, typer.Option(help="classes that must be found there, a,b,c")
+    ] = None,
     layout: Annotated[
-        str, typer.Option(help="candidates, yolox, yolox-raw, ultralytics, torchvision")
-    ],
-    classes: Annotated[str, typer.Option(help="coco80, a file with one a line, or a,b,c")],
-    size: Annotated[str, typer.Option(help="input of the model, 416 or 640x352 (width x height)")],
-    color: Annotated[str, typer.Option(help="rgb or bgr")],
-    scale: Annotated[float, typer.Option(help="input = (pixel * scale - mean) / std")] = 1.0,
+        str | None, typer.Option(help="candidates, yolox, yolox-raw, ultralytics, torchvision")
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="coco80, a file with one a line, or a,b,c")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="of its input, 416 or 640x352 (width x height)")
+    ] = None,
+    color: Annotated[str | None, typer.Option(help="rgb or bgr")] = None,
+    dtype: Annotated[str | None, typer.Option(help="of its input: float32 or uint8")] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="input = (pixel * scale - mean) / std")
+    ] = None,
     mean: Annotated[str | None, typer.Option(help="three numbers, a,b,c")] = None,
     std: Annotated[str | None, typer.Option(help="three numbers, a,b,c")] = None,
-    pad: Annotated[int, typer.Option(help="grey level of the letterbox")] = 114,
-    align: Annotated[str, typer.Option(help="center or top-left")] = "center",
-    interpolation: Annotated[str, typer.Option(help="linear, area, nearest, cubic")] = "linear",
-    resize: Annotated[str, typer.Option(help="letterbox or stretch")] = "letterbox",
+    pad: Annotated[int | None, typer.Option(help="grey level of the letterbox")] = None,
+    align: Annotated[str | None, typer.Option(help="center or top-left")] = None,
+    interpolation: Annotated[str | None, typer.Option(help="linear, area, nearest, cubic")] = None,
+    resize: Annotated[str | None, typer.Option(help="letterbox or stretch")] = None,
+    label_offset: Annotated[
+        int | None, typer.Option(help="1 where its label 0 is a background")
+    ] = None,
 ) -> None:
-    """Give a TorchScript or ONNX model of somebody else the facts that manyeyes needs.
+    """Make a bundle of a TorchScript or ONNX model of somebody else.
 
-    Example: manyeyes model import yolox.torchscript --layout yolox --classes coco80 --size 416
-    --color bgr --align top-left -o yolox.bundle
+    What is not said here is read from the file, or assumed after models of its layout, and printed. With
+    --check it is shown a picture, what it finds is drawn beside the bundle, and it is said if another
+    colour order, scale or letterbox finds more.
+
+    Example: manyeyes model import yolov8n.onnx -o yolov8n.bundle --check street.jpg --expect person,car
     """
     from stages.detector import importing
 
+    console = Console(stderr=True)
+    pictures = [_picture(path) for path in check or []]
     facts = importing.import_model(
-        str(file), str(output), layout=layout, classes=classes, size=size, color=color, scale=scale,
-        mean=_three("--mean", mean), std=_three("--std", std), pad=pad, align=align,
-        interpolation=interpolation, resize=resize,
+        str(file), str(output), layout=layout, classes=classes, size=size, color=color, dtype=dtype,
+        scale=scale, mean=_three("--mean", mean), std=_three("--std", std), pad=pad, align=align,
+        interpolation=interpolation, resize=resize, label_offset=label_offset,
+        pictures=pictures,
+        expected=[name.strip() for name in expect.split(",")] if expect else [],
+        tell=lambda text: console.print(text, style="yellow" if "warning" in text else "dim"),
     )  # fmt: skip
-    print(
-        f"{output}: {facts.name}, {len(facts.classes)} classes, {facts.input.width}x{facts.input.height}"
+    _draw(output, facts, check or [], pictures)
+    batches = (
+        "batches of 1 only"
+        if facts.batch_sizes == (1,)
+        else f"batches up to {facts.batch_sizes[-1]}"
     )
+    print(
+        f"{output}: {facts.name}, {len(facts.classes)} classes, "
+        f"{facts.input.width}x{facts.input.height}, {batches}"
+    )
+
+
+def _picture(path: Path) -> Any:
+    import cv2
+
+    image = cv2.imread(str(path)) if path.is_file() else None  # as its EXIF turns it
+    if image is None:
+        raise ConfigError(f"--check {path}: wanted a picture, such as a JPEG, got none that opens")
+    return image
+
+
+def _draw(bundle: Path, facts: Any, check: list[Path], pictures: list[Any]) -> None:
+    """What the bundle finds, as pictures beside it."""
+    import cv2
+
+    from stages.detector import engines, proof
+    from stages.imaging import drawing
+
+    engine = engines.load(str(bundle), facts, device="cpu", precision="fp32", threads=0)
+    for path, picture in zip(check, pictures, strict=True):
+        found = proof.found(engine, facts, picture)
+        drawn = bundle.with_name(f"{bundle.stem}-{path.stem}.jpg")
+        cv2.imwrite(str(drawn), drawing.draw(picture.copy(), found, facts.classes))
+        print(f"drawn: {drawn}")
 
 
 def _rows(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -84,7 +84,10 @@ def test_float_input_is_scaled_then_normalised(tmp_path):
 
 def test_lists_of_dicts_become_three_arrays(tmp_path):
     path = tiny_models.save(tiny_models.Torchvision(), tmp_path / "m.pt")
-    outputs = load(path, facts("torchvision", dtype="float32")).infer(pictures(3))
+    three = np.stack([np.full_like(pictures(1)[0], value) for value in (0, 1, 2)])
+    unscaled = dataclasses.replace(facts("torchvision", dtype="float32").input, scale=1 / 255)
+    engine = load(path, dataclasses.replace(facts("torchvision"), input=unscaled))
+    outputs = engine.infer(three)
     assert [arrays[0].shape for arrays in outputs] == [(1, 4), (2, 4), (3, 4)]
     assert [len(arrays) for arrays in outputs] == [3, 3, 3]
     assert max(len(arrays[0]) for arrays in outputs) <= MAX_FINAL_ROWS

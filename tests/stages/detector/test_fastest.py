@@ -30,8 +30,9 @@ class Spots(torch.nn.Module):
         self.register_buffer("cells", cells.flatten(1)[None])  # (1, 4, 64)
 
     def forward(self, x):
-        bright = torch.nn.functional.avg_pool2d(x.mean(dim=1, keepdim=True), 8).flatten(2) / 255
-        return torch.cat([self.cells.expand(x.shape[0], -1, -1), bright, 1 - bright], dim=1)
+        bright = torch.nn.functional.avg_pool2d(x.mean(dim=1, keepdim=True), 8).flatten(2) - 0.5
+        scores = 0.6 * torch.cat([bright, -bright], dim=1).clamp(min=0)
+        return torch.cat([self.cells.expand(x.shape[0], -1, -1), scores], dim=1)
 
 
 def traced(path, module=None, batch=1):
