@@ -162,6 +162,7 @@ def data_convert(
 
 @_command(app, "train")
 def train(
+    context: typer.Context,
     output: Annotated[Path, typer.Option("-o", "--output", help="the run folder, a new one")],
     data: Annotated[
         Path | None, typer.Argument(metavar="DATA", help="a data set with a training split")
@@ -204,27 +205,31 @@ def train(
     Example: manyeyes train street -o runs/street --epochs 40
 
     Example, after a kill: manyeyes train -o runs/street --resume
+
+    Example, to go on for longer: manyeyes train -o runs/street --resume --epochs 200
     """
-    from stages.training import alike, runs, settings
+    from stages.training import alike, resuming, runs, settings
     from stages.training import plan as plans
 
     if resume:
-        plan = plans.load_plan(output)
-        training = _part(plan.data["training"], plan.model.classes)
+        asked = _given(context)
+        plan = resuming.resumed(plans.load_plan(output), asked)
+        where, there = resuming.places(plan, asked)
+        training = _part(where, plan.model.classes)
     elif data is None:
         raise ConfigError("train: wanted a data set, got none; manyeyes train DATA -o RUN")
     else:
         where = {"path": str(data.absolute()), "split": split, "format": format, "strict": strict}
-        other = {"path": str((val or data).absolute()), "split": val_split}
+        there = {**where, "path": str((val or data).absolute()), "split": val_split}
         training = _part(where, None if classes is None else classes.split(","))
         plan = settings.plan(
             training, architecture=arch, backbone=backbone, weights=weights,
             size_wh_px=None if size is None else settings.size(size),
             backbone_weights=None if backbone_weights is None else str(backbone_weights.absolute()),
             train={"epochs": epochs, "batch": batch, "lr": lr, "seed": seed, "workers": workers},
-            changes=change or (), data={"training": where, "validation": {**where, **other}},
+            changes=change or (), data={"training": where, "validation": there},
         )  # fmt: skip
-    validation = _part(plan.data["validation"], plan.model.classes, lenient=True)
+    validation = _part(there, plan.model.classes, lenient=True)
     twins, example = alike.shared(training, validation)
     if twins and not terminal.silent():
         terminal.note(
@@ -320,6 +325,10 @@ def export(
     from stages.training import plan as plans
     from stages.training import trained
 
+    if data is None and split is not None:
+        raise ConfigError(
+            "export: --split is of --data, which is not given; leave it out or name DATA"
+        )
     known = trained.load(checkpoint)
     if data is not None:
         pictures = _load(data, split, None, False, quiet=True)
@@ -370,6 +379,15 @@ def predict(
 
 
 # -- what they have in common ----------------------------------------------------------------------
+
+
+def _given(context: typer.Context) -> dict[str, Any]:
+    """The options and arguments that the user wrote, without those that are left to their defaults."""
+    return {
+        name: value
+        for name, value in context.params.items()
+        if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    }
 
 
 def _load(

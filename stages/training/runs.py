@@ -35,6 +35,7 @@ from stages.training.batches import Pictures, Steps, balance, loader
 from stages.training.datasets import DataSet, Sample, read_image
 from stages.training.models import build, label_offset
 from stages.training.plan import PLAN, Plan
+from stages.training.resuming import CHANGES
 from stages.training.train import Losses, State, TrainConfig, dtype_of, new_state, train_one_epoch
 from stages.training.transforms import Augment
 from stages.training.validation import facts_of, validate
@@ -69,7 +70,8 @@ def train(
     Args:
         plan: what to do.
         training, validation: with the classes of the plan's model, in its order.
-        folder: a new one; with `resume` that of an earlier run, which then goes on exactly.
+        folder: a new one; with `resume` that of an earlier run, which then goes on exactly, or for more
+            epochs than it began with.
         console: where progress is shown; None: nowhere.
         read: decodes the picture of a sample, BGR.
         on_step: called after each step with its number, from 1, and its losses.
@@ -88,8 +90,9 @@ def train(
             _check_folder(job, resume)
         parallel.barrier()
         state = _state(job, resume)  # before _begin: weights that do not fit leave no folder behind
-        if parallel.rank() == 0 and not resume:
-            _begin(job)
+        parallel.barrier()  # every process has read the plan
+        if parallel.rank() == 0:
+            _note_change(job) if resume else _begin(job)
         return _loop(job, state, console if parallel.rank() == 0 else None, on_step)
 
 
@@ -177,6 +180,13 @@ def _state(job: _Job, resume: bool) -> State:
                 f"configuration than this run's {plan.model.architecture}; start a new run"
             )
         state.load_state_dict(saved)
+        done = state.step // math.ceil(len(job.training.samples) / plan.train.batch)
+        if done > plan.train.epochs:
+            raise ConfigError(
+                f"{job.folder}: has {done} epochs behind it, wanted {plan.train.epochs}; take more"
+            )
+        if _kept(job.folder)["plan"]["train"]["epochs"] < plan.train.epochs:
+            state.stale = 0  # who asks for more epochs wants them
     return state
 
 
@@ -244,8 +254,8 @@ def _check_folder(job: _Job, resume: bool) -> None:
         raise ConfigError(
             f"{folder}: nothing to resume, there is no {PLAN} in it; leave out --resume"
         )
-    kept = json.loads((folder / PLAN).read_text())
-    if kept["plan"] != json.loads(json.dumps(job.plan.to_json())):
+    kept, plan = _kept(folder), json.loads(json.dumps(job.plan.to_json()))
+    if {**kept["plan"], "train": {**kept["plan"]["train"], **_changes(plan)}} != plan:
         raise ConfigError(
             f"{folder}: began with another plan, so it cannot be resumed exactly; pass that of its "
             f"{PLAN}, or start a new run"
@@ -284,6 +294,24 @@ def _begin(job: _Job) -> None:
         raise ResourceError(
             f"{job.folder}: the run folder cannot be made: {error.strerror}"
         ) from error
+
+
+def _note_change(job: _Job) -> None:
+    """Put what may change of a plan, how far and with how many workers, into that of the folder."""
+    about = _kept(job.folder)
+    if about["plan"] != (plan := json.loads(json.dumps(job.plan.to_json()))):
+        new = job.folder / f"{PLAN}.new"
+        new.write_text(json.dumps({**about, "plan": plan}, indent=1) + "\n")
+        new.replace(job.folder / PLAN)
+
+
+def _kept(folder: Path) -> dict[str, Any]:
+    about: dict[str, Any] = json.loads((folder / PLAN).read_text())
+    return about
+
+
+def _changes(plan: dict[str, Any]) -> dict[str, Any]:
+    return {name: plan["train"][name] for name in CHANGES}
 
 
 def _sets(job: _Job) -> dict[str, DataSet]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -55,7 +55,7 @@ def plan(
     width, height = size_wh_px or canvas(training)
     asked: dict[str, dict[str, Any]] = {part: {} for part in _PARTS}
     for change in changes:
-        part, key, value = _parse(change)
+        part, key, value = parse(change)
         asked[part][key] = value
     given = {key: value for key, value in (train or {}).items() if value is not None}
     model = {
@@ -66,7 +66,7 @@ def plan(
         "height": height,
     }
     augment = _build(AugmentConfig, "augment.", asked["augment"])
-    return Plan(
+    made = Plan(
         model=_build(ModelConfig, "model.", model | asked["model"]),
         train=_build(TrainConfig, "", given | asked["train"] | {"augment": augment}),
         resize=_build(ResizeFacts, "resize.", {"interpolation": "area"} | asked["resize"]),
@@ -74,6 +74,36 @@ def plan(
         backbone_weights=backbone_weights,
         data=dict(data or {}),
     )
+    _check_effects(made, {f"{part}.{key}" for part, keys in asked.items() for key in keys})
+    return made
+
+
+def _check_effects(plan: Plan, asked: Set[str]) -> None:
+    """Raise ConfigError for what was asked for and would have no effect."""
+    architecture = plan.model.architecture
+    ssd, own = architecture in ("ssd", "ssdlite"), architecture == "fcos_tiny"
+    if plan.backbone_weights and own:
+        raise ConfigError(
+            f"--backbone-weights: {architecture} has no backbone that weights are made for; take "
+            "--arch ssdlite --backbone mobilenet_v2, or begin with --weights"
+        )
+    if plan.backbone_weights and plan.weights != "none":
+        raise ConfigError(
+            f"--backbone-weights: --weights {plan.weights} fills the backbone, too; give one of the two"
+        )
+    optimizer = plan.train.settled(1, architecture).optimizer
+    idle = {
+        **{f"model.{key}": ssd for key in ("first_stride", "levels", "min_scale", "max_scale")},
+        "model.width_mult": plan.model.backbone is not None,
+        "train.momentum": optimizer == "sgd",
+        "train.step_at": plan.train.schedule == "step",
+        "augment.scale_range": plan.train.augment.scale_jitter > 0,
+    }
+    for key in sorted(asked & {key for key, works in idle.items() if not works}):
+        raise ConfigError(
+            f"--set {key.removeprefix('train.')}: has no effect with {architecture}, {optimizer}, "
+            f"schedule {plan.train.schedule}; leave it out"
+        )
 
 
 def canvas(dataset: DataSet) -> tuple[int, int]:
@@ -124,7 +154,7 @@ def shares(text: str) -> dict[str, float]:
         raise ConfigError(f"--parts: wanted shares like train=0.8,val=0.2, got {text!r}") from error
 
 
-def _parse(change: str) -> tuple[str, str, Any]:
+def parse(change: str) -> tuple[str, str, Any]:
     """Part of the plan, field and value of a "key=value". Raises ConfigError for an unknown key."""
     [(key, text)] = pairs("--set", [change]).items()
     part, dot, name = key.rpartition(".")

@@ -112,6 +112,14 @@ def test_a_run_goes_on_and_may_learn_some_classes_only(manyeyes, data, tmp_path)
     code, out, _ = manyeyes("train", "-o", folder, "--resume")
     assert (code, (folder / "last.pt").read_bytes()) == (0, last)  # it was done already
     assert json.loads((folder / "plan.json").read_text())["plan"]["model"]["classes"] == ["bar"]
+    moved = tmp_path / "moved"
+    shutil.copytree(data, moved)
+    again = ("train", moved, "-o", folder, "--resume", "--json", "--classes", "bar", "--batch", 4)
+    code, out, _ = manyeyes(*again, "--epochs", 2)  # what it began with may be said again
+    assert (code, json.loads(out)["epochs"]) == (0, 2)
+    assert json.loads((folder / "plan.json").read_text())["plan"]["train"]["epochs"] == 2
+    code, _, err = manyeyes(*again, "--epochs", 1)
+    assert (code, "has 2 epochs behind it" in err) == (78, True)
 
 
 def test_a_broken_picture_is_named_counted_and_skipped_unless_strict(manyeyes, data, tmp_path):
@@ -148,6 +156,21 @@ BAD = {
     "no pattern": (("data", "split", "{val}", "-o", NEW, "--group-by", "cam"), "does not match"),
     "nothing to train": (("train", "-o", NEW), "wanted a data set"),
     "nothing to resume": (("train", "-o", NEW, "--resume"), "nothing to resume", "plan.json"),
+    "resume with lr": (("train", "-o", "{run}", "--resume", "--lr", "0.5"), "--lr 0.5", "0.002"),
+    "resume with arch": (("train", "-o", "{run}", "--resume", "--arch", "ssd"), "--arch ssd", "fcos_tiny"),
+    "resume with size": (("train", "-o", "{run}", "--resume", "--size", "64"), "--size (64, 64)"),
+    "resume with set": (("train", "-o", "{run}", "--resume", "--set", "ema=0"), "--set ema 0", "0.998"),
+    "resume elsewhere": (("train", "{empty}", "-o", "{run}", "--resume"), "no usable picture"),
+    "resume with others": (("train", "{broken}", "-o", "{run}", "--resume"), "data set has changed"),
+    "backbone of none": (
+        ("train", "{data}", "-o", NEW, "--backbone-weights", "{new}.pth"), "fcos_tiny has no",
+    ),
+    "two beginnings": (
+        ("train", "{data}", "-o", NEW, "--arch", "fasterrcnn_resnet50_fpn", "--weights", "COCO_V1",
+         "--backbone-weights", "{new}.pth"), "one of the two",
+    ),
+    "idle setting": (("train", "{data}", "-o", NEW, "--set", "momentum=0.5"), "momentum", "no effect"),
+    "idle split": (("export", "{run}", "-o", NEW, "--split", "val"), "--split is of --data"),
     "run exists": (("train", "{data}", "-o", "{run}", *FAST), "exists already", "--resume"),
     "no split": (("train", "{data}", "-o", NEW, "--val-split", "dusk"), "'dusk'", "val.json"),
     "empty split": (("train", "{empty}", "-o", NEW), "no usable picture of split 'train'"),

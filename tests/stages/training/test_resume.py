@@ -139,7 +139,7 @@ def test_refusals(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="exists already"):
         train(plan, training, validation, run)
     with pytest.raises(ConfigError, match="another plan"):
-        train(tiny_runs.plan(epochs=2), training, validation, run, resume=True)
+        train(tiny_runs.plan(epochs=1, batch=5), training, validation, run, resume=True)
     other = tiny_runs.draw(tmp_path / "other", "train", 5, seed=1)
     with pytest.raises(DataError, match="training data set has changed"):
         train(plan, other, validation, run, resume=True)
