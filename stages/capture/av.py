@@ -235,15 +235,15 @@ class AvSource(Source):
         url = ffmpeg.address_of(self.config.url)
         self._allowed_s = self._patience.seconds
         try:
-            self._container = av.open(
+            self._container = ffmpeg.opened(
                 secrets.join(url) if secrets else url,
-                options=ffmpeg.options_of(
+                ffmpeg.options_of(
                     self._scheme,
                     self.config.transport,
                     tls_verify=self.config.tls_verify,
                     ca_file=self.config.ca_file,
                 ),
-                timeout=(limit_s, self._allowed_s),
+                timeouts_s=(limit_s, self._allowed_s),
             )
         except (av.FFmpegError, OSError, ValueError) as error:
             # An interrupted RTSP handshake calls itself "Invalid data".

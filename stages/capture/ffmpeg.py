@@ -64,6 +64,17 @@ def options_of(
     return options | {"analyzeduration": "500000", "live_start_index": "-1"}
 
 
+def opened(url: str, options: dict[str, str], timeouts_s: tuple[float, float]) -> Any:
+    """av.open, with timeouts to open and to read."""
+    import av
+
+    # PyAV before 18 also hands `options` to the streams, and where a container tells those only later, as
+    # FLV does, it frees what it has never had. Its probing then knows no MAX_PIXELS; its decoding does.
+    name = "options" if int(av.__version__.split(".")[0]) >= 18 else "container_options"
+    more: dict[str, Any] = {name: options}
+    return av.open(url, timeout=timeouts_s, **more)
+
+
 def reason_of(error: Exception, scheme: str, transport: str, *, tls_verify: bool = False) -> str:
     """FFmpeg's own words for an error, without the URL that PyAV appends to them, and what to do."""
     import av

@@ -14,7 +14,8 @@ def film_of(container: Any) -> Any:
 
 
 def _says(stream: Any, disposition: int) -> bool:
-    return bool(int(getattr(stream, "disposition", 0)) & disposition)  # PyAV 14 can't tell
+    flags = getattr(stream, "disposition", 0)  # PyAV 14 can't tell; up to 17 it is no int
+    return bool(int(getattr(flags, "value", flags)) & disposition)
 
 
 def _pixels(stream: Any) -> int:

@@ -121,3 +121,14 @@ def test_what_is_a_webcam():
     assert is_webcam(0)
     assert is_webcam("/dev/video3")
     assert not is_webcam("video3.mp4")
+
+
+def test_a_film_goes_on_behind_what_came_of_it_before(clip):
+    source = OpenCvSource(OpenCvConfig(device=str(clip)))
+    source.resume(5)
+    source.open()
+    buffer = np.empty(96 * 64 * 3, np.uint8)
+    assert [source.read(buffer).pts_ns for _ in range(3)] == [200_000_000, 240_000_000, 280_000_000]
+    with pytest.raises(EndOfStream):
+        source.read(buffer)
+    source.close()

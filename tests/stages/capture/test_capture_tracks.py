@@ -14,6 +14,9 @@ from pipeline.errors import EndOfStream, SourceError
 from pipeline.stage import LocalRuntime
 from stages.capture.av import AvConfig, AvSource
 
+pytestmark = pytest.mark.skipif(
+    not hasattr(av.stream, "Disposition"), reason="this PyAV can't say which track is a cover"
+)
 DEFAULT, ATTACHED = 0x0001, 0x0400
 SMALL, FILM, COVER = (48, 32), (96, 64), (320, 240)
 
