@@ -49,8 +49,12 @@ def parse(url: str) -> Settings:
     ... # doctest: +NORMALIZE_WHITESPACE
     Settings(seed=1, width=320, height=180, rate_hz=30.0, objects=4, frames=100, realtime=False)
     """
-    parts = urlsplit(url)
-    if parts.scheme != "synthetic" or parts.path.strip("/") or parts.netloc:
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme == "synthetic" and not (parts.path.strip("/") or parts.netloc)
+    except ValueError:  # half an IPv6 address
+        fits = False
+    if not fits:
         raise ConfigError(
             f"source {shown(url)}: wanted synthetic://?key=value&…, such as {EXAMPLE}"
         )

@@ -105,6 +105,7 @@ def _elsewhere(tmp_path_factory):
 @example(f"me:{HEAD}{TAIL}@127.0.0.1/clip.mp4")
 @example(f"rtsp://127.0.0.1:9/{HEAD}{TAIL}/live")
 @example(f"rtsp:/127.0.0.1:9/{HEAD}{TAIL}/live")
+@example(f"synthetic://127.0.0.1:9;password={HEAD}[{TAIL}")
 def test_no_sentence_and_no_name_holds_a_secret(source):
     texts = said(source)
     assert len(texts) >= 4
