@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 from parts import Pattern, Shrink
 
+from pipeline.detections import Detections
 from pipeline.errors import FrameError
 from pipeline.messages import Frame, Tensor
 
@@ -44,3 +45,16 @@ class OddStage(Shrink):
         if n == 9:
             return replace(tensor, pixels=np.zeros((64, 64, 3), np.uint8))
         return tensor
+
+
+class CrowdedSource(Pattern):
+    """Knows of so many objects that the messages of two frames are more than one may hold."""
+
+    def read(self, buffer):
+        n = 1_500
+        truth = Detections(
+            np.tile(np.array([0, 0, 4, 4], np.float32), (n, 1)),
+            np.ones(n, np.float32),
+            np.zeros(n, np.int32),
+        )
+        return replace(super().read(buffer), truth=truth)

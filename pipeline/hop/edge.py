@@ -28,14 +28,14 @@ class Parcel(NamedTuple):
     retries: int = 0
 
 
-def fitting(parcels: Sequence[Parcel]) -> int:
-    """How many of them, from the first on, travel as one message: at least one."""
+def fitting(messages: Sequence[bytes]) -> int:
+    """How many of them, from the first on, travel as one: at least one."""
     nbytes = 0
-    for n, parcel in enumerate(parcels):
-        nbytes += len(parcel.data)
+    for n, message in enumerate(messages):
+        nbytes += len(message)
         if n and nbytes > _TOGETHER_BYTES:
             return n
-    return len(parcels)
+    return len(messages)
 
 
 class Edge:

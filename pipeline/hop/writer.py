@@ -209,14 +209,15 @@ class Writer:
                 continue
             parcels = link.edge.sendable()
             while parcels:
-                first = parcels[: fitting(parcels)]
+                messages = [parcel.data for parcel in parcels]
+                n = fitting(messages)
                 try:
-                    link.outbox.send(encode_batch([parcel.data for parcel in first]))
+                    link.outbox.send(encode_batch(messages[:n]))
                 except Full:
                     for parcel in reversed(parcels):
                         link.edge.unsend(parcel)
                     break
-                del parcels[: len(first)]
+                del parcels[:n]
 
     def receive(self) -> bool:
         """Take in all DONEs that are here: slots and credits come back. True: there were some."""

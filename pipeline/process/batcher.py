@@ -14,6 +14,7 @@ from pipeline.accounts.ledger import DETECT
 from pipeline.errors import Full, MessageError
 from pipeline.hop.codec import decode_done, decode_refused, digest_of, encode_batch
 from pipeline.hop.control import Control
+from pipeline.hop.edge import fitting
 from pipeline.hop.reader import Delivery
 from pipeline.hop.transport import Outbox
 from pipeline.process.base import IDLE_MS, Process
@@ -184,7 +185,11 @@ class BatcherProcess(Process):
             worker.batch = self._again.pop(name, []) or self._batcher.take(name)
             if worker.batch:
                 worker.under_way = len(worker.batch)
-                worker.outbox.send(encode_batch([delivery.data for _, delivery in worker.batch]))
+                messages = [delivery.data for _, delivery in worker.batch]
+                while messages:  # as a rule once; truth of crowds takes several
+                    n = fitting(messages)
+                    worker.outbox.send(encode_batch(messages[:n]))
+                    del messages[:n]
 
     def _hold(self, delivery: Delivery, code: int) -> None:
         camera = self.ledger.camera_index[delivery.camera]

@@ -46,3 +46,19 @@ def test_frames_that_nobody_wanted_may_be_odd_as_well(tmp_path):
     for totals in supervisor.totals.values():
         assert (totals.captured, totals.in_flight, totals.error) == (FRAMES, 0, 0)
     assert supervisor.children["capture.c0"].incarnation == 0
+
+
+@pytest.mark.parametrize("policy", ["every", "newest"])
+def test_frames_that_are_too_much_for_one_message_go_to_the_model_in_several(tmp_path, policy):
+    plan = patterns.plan(tmp_path, cameras=4, frames=FRAMES, rate_hz=0, policy=policy, alpha_ms=20)
+    processes = tuple(
+        replace(process, run="odd:CrowdedSource") if process.role == "source" else process
+        for process in plan.processes
+    )
+    supervisor = Supervisor(replace(plan, processes=processes), Options(to_bgr=None))
+    supervisor.run()
+    assert int(supervisor.ledger["garbage"].sum()) == 0
+    assert all(child.incarnation == 0 for child in supervisor.children.values())
+    for totals in supervisor.totals.values():
+        assert (totals.captured, totals.in_flight, totals.error) == (FRAMES, 0, 0)
+        assert totals.delivered == FRAMES or (policy == "newest" and totals.delivered > 0)
