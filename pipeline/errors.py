@@ -89,6 +89,10 @@ class TornFrame(FrameError):
     """The slot of a frame was written again while it was read, so what was read is worthless."""
 
 
+class PoolGone(FrameError):
+    """The memory of a frame went with the last of the processes that had it: its writer and a reader."""
+
+
 class MessageError(ManyeyesError):
     """Bytes arrived that are no message of this build."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 from pipeline.accounts.ledger import Ledger
-from pipeline.errors import FrameError, MessageError
+from pipeline.errors import FrameError, MessageError, PoolGone
 from pipeline.hop.codec import decode, encode_done, encode_refused, parts_of
 from pipeline.hop.pool import PoolReader
 from pipeline.hop.transport import Context, Inbox
@@ -73,6 +73,8 @@ class Reader:
         self._held: Counter[bytes] = Counter()  # messages that are not DONE, by sender
         self.descriptor = self._inbox.descriptor  # to poll; see transport.poller
         self._pools: dict[int, PoolReader] = {}
+        self._held_of: Counter[int] = Counter()  # messages that are not DONE, by pool
+        self._forgotten: set[int] = set()  # pools that go when that is 0
         self._queues: dict[str, deque[Delivery]] = {camera: deque() for camera in spec.cameras}
         self.batches: deque[list[Delivery]] = deque()
         self.results: deque[Delivery] = deque()  # of a join: not frames, but what was found in them
@@ -86,8 +88,9 @@ class Reader:
         self._pools[pool_epoch] = PoolReader(fd, slots, slot_bytes)
 
     def forget(self, pool_epoch: int) -> None:
-        """Its writer is dead: what is still queued of it is lost; the memory goes."""
-        self._pools.pop(pool_epoch, None)
+        """Its writer is dead, and has another one: the memory goes when all that is here of it is DONE."""
+        self._forgotten.add(pool_epoch)
+        self._let_go(pool_epoch)
 
     def accept(self, sender: str) -> None:
         """A producer sends by this name, which it alone was told: what comes from others is garbage.
@@ -104,6 +107,10 @@ class Reader:
     def holds(self, sender: str) -> bool:
         """Whether a message of this producer is not DONE."""
         return self._held[sender.encode()] > 0
+
+    def holds_of(self, pool_epoch: int) -> bool:
+        """Whether a message with a slot of this pool is not DONE."""
+        return self._held_of[pool_epoch] > 0
 
     def receive(self, expect: Callable[[], None]) -> None:
         """Take in all messages that are here; never waits.
@@ -128,6 +135,8 @@ class Reader:
                     continue
                 delivery = Delivery(sender, envelope, raw)
                 self._held[sender] += 1
+                if ref is not None:
+                    self._held_of[ref.pool_epoch] += 1
                 if self._joins and envelope.kind is Result:
                     self.results.append(delivery)
                     continue
@@ -192,7 +201,7 @@ class Reader:
         return None
 
     def open(self, delivery: Delivery) -> Message:
-        """The message with views of its arrays. Raises TornFrame, FrameError."""
+        """The message with views of its arrays. Raises TornFrame, PoolGone, FrameError."""
         envelope = delivery.envelope
         if envelope.ref is None:
             return envelope.open(())
@@ -211,6 +220,9 @@ class Reader:
     def done(self, delivery: Delivery) -> None:
         """Its slot and credit go back with the next `flush`. Once for each."""
         self._held[delivery.sender] -= 1
+        if (ref := delivery.envelope.ref) is not None:
+            self._held_of[ref.pool_epoch] -= 1
+            self._let_go(ref.pool_epoch)
         self._done.setdefault(delivery.sender, []).append(delivery)
 
     def flush(self) -> None:
@@ -243,8 +255,17 @@ class Reader:
     def _pool(self, ref: SlotRef) -> PoolReader:
         pool = self._pools.get(ref.pool_epoch)
         if pool is None:
-            raise FrameError(f"pool {ref.pool_epoch} is gone with its writer")
+            raise PoolGone(f"pool {ref.pool_epoch} is gone with its writer")
         return pool
+
+    def _let_go(self, pool_epoch: int) -> None:
+        """If it is forgotten, and nothing of it is here."""
+        if self._held_of[pool_epoch]:
+            return
+        del self._held_of[pool_epoch]
+        if pool_epoch in self._forgotten:
+            self._forgotten.remove(pool_epoch)
+            self._pools.pop(pool_epoch, None)
 
     def _sort(self, camera: str) -> None:
         queue = self._queues[camera]

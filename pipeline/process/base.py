@@ -100,9 +100,9 @@ class Process:
         for fd, (epoch, slots, slot_bytes) in zip(fds, pools, strict=True):
             self.reader.attach(epoch, fd, slots, slot_bytes)
 
-    def on_forget(self, epoch: int) -> None:
-        """A producer died; its pool is not needed any more once our queue is empty of it."""
-        self.reader.forget(epoch)
+    def on_forget(self, pool: list[Any]) -> None:
+        """A producer (its name, the epoch of its pool) died; nothing new of it will come."""
+        self.reader.forget(pool[1])
 
     def on_accept(self, sender: str) -> None:
         """A producer is ready to send, by this name."""

@@ -50,6 +50,7 @@ class BatcherProcess(Process):
         # room for more before they are gone.
         self._again: dict[str, Batch] = {}
         self._tried: set[tuple[str, int]] = set()  # (camera, frame_id) that a worker died with
+        self._forgetting: list[list[Any]] = []  # pools of dead producers of which we hold something
 
     def run(self) -> None:
         """Until drained."""
@@ -64,6 +65,8 @@ class BatcherProcess(Process):
                 self._feed()
             self.reader.flush()
             self.tell_held()
+            if self._forgetting:
+                self._say_forgotten()
             held = self._again or any(worker.batch for worker in self._workers.values())
             if self.draining and not held and not self.reader.waiting and self._batcher.idle:
                 return
@@ -96,6 +99,16 @@ class BatcherProcess(Process):
                 self.reader.done(delivery)
         if again:
             self._again[consumer] = again
+
+    def on_forget(self, pool: list[Any]) -> None:
+        """See Process.on_forget; the workers keep the pool until nothing of it can come from here."""
+        self._forgetting.append(pool)
+
+    def _say_forgotten(self) -> None:
+        for pool in self._forgetting[:]:
+            if not self.reader.holds_of(pool[1]):
+                self._forgetting.remove(pool)
+                self.control.send("forgot", pool=pool)
 
     def on_abandon(self, consumer: str) -> None:
         """A worker will not come back before the run ends."""

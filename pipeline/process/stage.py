@@ -8,7 +8,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.accounts.ledger import DETECT, MAX_BATCH
-from pipeline.errors import ConfigError, FrameError, ManyeyesError, MessageError, TornFrame
+from pipeline.errors import (
+    ConfigError,
+    FrameError,
+    ManyeyesError,
+    MessageError,
+    PoolGone,
+    TornFrame,
+)
 from pipeline.hop.reader import Delivery
 from pipeline.messages import Message
 from pipeline.plan.loading import build
@@ -176,6 +183,8 @@ class StageProcess(Process):
         except TornFrame:
             self.ledger.add("torn", self.index)
             self._drop(delivery, "torn")
+        except PoolGone:
+            self._drop(delivery, "stage_died")
         except FrameError as error:
             log.warning("%s: %s", self.spec.name, error)
             self._drop(delivery, "error")

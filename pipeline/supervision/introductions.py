@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pipeline.hop.control import MAX_FDS
 from pipeline.plan.graph import Plan
 from pipeline.supervision.child import Child
+from pipeline.supervision.settling import Settling
 
 
 class Introductions:
@@ -22,6 +23,7 @@ class Introductions:
         """endpoint: where this incarnation of a process has its inbox."""
         self._plan, self._children, self._endpoint = plan, children, endpoint
         self._unconnected: dict[tuple[str, str], None] = {}  # producer and consumer, in order
+        self._passed_on: Settling[tuple[str, int]] = Settling()  # writer and epoch of a dead pool
         self._old_pools: dict[str, list[int]] = {}  # of dead incarnations, not yet forgotten
 
     @property
@@ -62,6 +64,11 @@ class Introductions:
                 )
             del self._unconnected[pair]  # or one of them died: both hear when it is back
 
+    def passes_on_nothing(self, name: str, pool: tuple[str, int] | None = None) -> None:
+        """This process has no slot of a dead writer's pool to pass on any more; None: it died."""
+        said = self._passed_on.died(name) if pool is None else self._passed_on.said(name, pool)
+        self._tell_forgotten(said)
+
     def ended(self, child: Child) -> None:
         """It ended for good: nobody needs its pool any more once what is there is read."""
         self._forget(child, (child.pool_epoch,))
@@ -87,6 +94,20 @@ class Introductions:
         self._unconnected[producer.name, consumer.name] = None
 
     def _forget(self, writer: Child, pool_epochs: Iterable[int]) -> None:
-        for epoch in pool_epochs:
-            for reader in self._readers(writer):
-                reader.send("forget", epoch=epoch)
+        """Its readers let go of these pools once nobody passes on slots of them any more."""
+        readers = self._plan.readers(writer.name)
+        consumers = (edge.consumer for edge in writer.spec.outputs)
+        between = self.ready_ones(name for name in consumers if name not in readers)
+        pools = [(writer.name, epoch) for epoch in pool_epochs]
+        if not between:
+            return self._tell_forgotten(pools)
+        for pool in pools:
+            self._passed_on.begin(pool, [child.name for child in between])
+            for child in between:
+                child.send("forget", pool=pool)
+        return None
+
+    def _tell_forgotten(self, pools: Iterable[tuple[str, int]]) -> None:
+        for pool in pools:
+            for reader in self.ready_ones(self._plan.readers(pool[0])):
+                reader.send("forget", pool=pool)

@@ -240,6 +240,9 @@ class Supervisor:
         elif command["command"] == "settled":
             name, code = command["dead"]
             self._tell_settled(self._settling.said(child.name, (name, code)))
+        elif command["command"] == "forgot":
+            name, epoch = command["pool"]
+            self._introductions.passes_on_nothing(child.name, (name, epoch))
         elif command["command"] == "ready":
             child.about = command["about"]
             self._ready(child, command["turn_s"])
@@ -257,6 +260,7 @@ class Supervisor:
     def _died(self, child: Child, status: int, now: float) -> None:
         was = child.state
         self._tell_settled(self._settling.died(child.name))
+        self._introductions.passes_on_nothing(child.name)
         # one that is not ready was never fed by it
         readers = self._introductions.ready_ones(self.plan.readers_behind(child.name))
         for producer in self._introductions.ready_ones(self.plan.producers(child.name)):

@@ -1,8 +1,10 @@
 """One hop over real sockets and real memory: no slot is written again while somebody may read it."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from hops import Hop
+from hops import POOL, Hop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -176,3 +178,30 @@ def test_what_a_dead_consumer_had_ended_is_not_sent_again(make):
     assert hop.writer.free_slots == 1
     assert hop.writer.waiting
     assert hop.writer.oldest("gate") == second
+
+
+def mapped_pools():
+    return Path("/proc/self/maps").read_text().count("memfd:")
+
+
+def test_the_pool_of_a_dead_producer_stays_until_the_last_frame_of_it_is_done(make):
+    hop = make(slots=2, credits=2, depth=2)
+    mapped = mapped_pools()
+    hop.send(7), hop.send(8)
+    first, second = hop.take(2)
+    hop.reader.forget(POOL)
+    assert [pixels(hop, delivery) for delivery in (first, second)] == [7, 8]
+    hop.reader.verify(first)
+    hop.reader.done(first)
+    assert pixels(hop, second) == 8
+    hop.reader.done(second)
+    assert mapped_pools() == mapped - 1
+
+
+def test_the_pool_of_a_dead_producer_of_which_nothing_is_here_goes_at_once(make):
+    hop = make()
+    mapped = mapped_pools()
+    hop.send(7)
+    hop.give_back(*hop.take())
+    hop.reader.forget(POOL)
+    assert mapped_pools() == mapped - 1

@@ -174,7 +174,7 @@ def test_kill_9_of_every_stage_loses_only_counted_frames(tmp_path, policy):
     assert len(chaos.killed) == (20 if policy == "newest" else 9)
     assert set(chaos.killed) == set(supervisor.children)
     for totals in supervisor.totals.values():
-        assert (totals.error, totals.in_flight) == (0, 0)
+        assert (totals.error, totals.in_flight, totals.dropped["error"]) == (0, 0, 0)
     assert int(supervisor.ledger["torn"].sum()) == 0
     for name in ("results", "frames"):
         rows = patterns.rows(tmp_path, name)
@@ -202,7 +202,7 @@ def test_a_worker_that_is_killed_beside_preprocess_does_not_block_the_order_of_f
     supervisor = run(tmp_path, chaos, policy="every", cameras=3, rate_hz=200, alpha_ms=5, workers=2)
     assert len(chaos.killed) == 5
     for totals in supervisor.totals.values():
-        assert (totals.error, totals.in_flight) == (0, 0)
+        assert (totals.error, totals.in_flight, totals.dropped["error"]) == (0, 0, 0)
 
 
 def test_a_hung_stage_is_noticed_and_replaced(tmp_path):
