@@ -58,6 +58,7 @@ def options_of(
             # The SDP tells what FFmpeg would otherwise watch the stream for a second for.
             "analyzeduration": "200000",
             "probesize": "65536",
+            "fpsprobesize": "0",  # nor wait for 20 pictures of a slow camera to learn its rate
         }
     # FFmpeg would watch a stream for 5 s if it announces a sound that it does not send, and then give
     # out 5 s of old pictures; the last part of a live playlist is the newest.
@@ -95,7 +96,8 @@ def reason_of(error: Exception, scheme: str, transport: str, *, tls_verify: bool
 
 def invents_time(container: Any) -> bool:
     """Its pictures carry no times: FFmpeg counts them at 25 Hz, whatever the camera does."""
-    return bool(_flags(container) & _NO_TIMESTAMPS)
+    one_by_one = container.format.name.endswith("_pipe")  # pictures, each on its own
+    return one_by_one or bool(_flags(container) & _NO_TIMESTAMPS)
 
 
 def jumps_in_time(container: Any) -> bool:
