@@ -12,7 +12,6 @@ send, too.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import struct
 from collections.abc import Sequence
@@ -100,6 +99,8 @@ def encode_done(refs: Sequence[SlotRef | None], cameras: Sequence[str]) -> bytes
 
 def digest_of(message: bytes) -> bytes:
     """The name of an encoded message of which nothing else can be said, 16 bytes."""
+    import hashlib  # OpenSSL, for what hardly any process ever does
+
     return hashlib.blake2b(message, digest_size=_DIGEST_BYTES).digest()
 
 

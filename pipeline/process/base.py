@@ -16,7 +16,8 @@ from pipeline.hop.control import Command, Control
 from pipeline.hop.pool import PoolWriter
 from pipeline.hop.reader import Reader
 from pipeline.hop.writer import Writer
-from pipeline.plan.graph import Policy, ProcessSpec
+from pipeline.messages import Frame
+from pipeline.plan.graph import Policy, ProcessSpec, takes
 from pipeline.plan.loading import load
 
 IDLE_MS = 250  # a process without work turns four times a second, to show that it lives
@@ -58,13 +59,15 @@ class Process:
             pool_epoch=start["pool_epoch"],
             resend=self.policy == "every",
         )
+        # it loads OpenCV: a twentieth of a second and 20 MiB for who never sees a picture
+        wants_bgr = start.get("to_bgr") and Frame in takes(self.spec)
         self.reader = Reader(
             self.spec,
             self.ledger,
             context,
             endpoint=start["endpoint"],
             code=self.code,
-            to_bgr=load(start["to_bgr"]) if start.get("to_bgr") else None,
+            to_bgr=load(start["to_bgr"]) if wants_bgr else None,
         )
         self.context = context
         # dead producers of which we hold something, and who
