@@ -53,7 +53,7 @@ OWNERS = {
     ],
     "torchvision": ["stages.detector.engines", TRAINING],
     "onnxruntime": ["stages.detector", "stages.probe", TRAINING],
-    "onnx": [TRAINING],
+    "onnx": ["stages.detector.folding", TRAINING],
     "onnxscript": [TRAINING],
     "cv2": ["stages"],
     "av": ["stages.capture", "stages.sinks", "stages.imaging.swscale", "stages.probe", TRAINING],

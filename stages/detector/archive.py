@@ -37,10 +37,10 @@ def kind_of(path: str | Path) -> Literal["torchscript", "onnx"]:
         raise ModelError(f"{path}: no such model file; check the path of the model")
     try:
         with file.open("rb") as stream:
-            head = stream.read(4)
+            head = stream.read(8)
     except OSError as error:
         raise ModelError(f"{path}: the model file cannot be read: {error.strerror}") from None
-    if head == b"PK\x03\x04":
+    if head.startswith(b"PK\x03\x04"):
         with _zip(path) as archive:
             _archive_name(archive, path)
         return "torchscript"
@@ -49,6 +49,10 @@ def kind_of(path: str | Path) -> Literal["torchscript", "onnx"]:
             is_onnx = _GRAPH in {number for number, _, _ in _fields(data)}  # to the end of the file
     except ValueError:  # no protobuf, or nothing to map
         is_onnx = False
+    if not is_onnx and len(head) == 8 and head[4:] == b"TFL3":
+        raise ModelError(
+            f"{path}: a TFLite model, which no engine here runs; export it as ONNX, where it was trained"
+        )
     if not is_onnx:
         raise ModelError(
             f"{path}: wanted a TorchScript archive (torch.jit.save) or an ONNX file, got neither; "
@@ -161,7 +165,8 @@ def _archive_name(archive: zipfile.ZipFile, path: str | Path) -> str:
     if len(roots) != 1 or not any(name.startswith(f"{roots[0]}/code/") for name in names):
         raise ModelError(
             f"{path}: wanted a TorchScript archive (torch.jit.save), got another zip file; "
-            "a checkpoint (torch.save) has to be exported first: `manyeyes export`"
+            "a checkpoint (torch.save) has to be exported first: `manyeyes export`, or, for one of "
+            f"Ultralytics, yolo export model={Path(path).name} format=onnx"
         )
     return roots[0]
 

@@ -17,7 +17,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pipeline.errors import ModelError
 
-Layout = Literal["candidates", "yolox", "yolox-raw", "ultralytics", "torchvision"]
+Layout = Literal["candidates", "yolox", "yolox-raw", "ultralytics", "torchvision", "detr"]
+Activation = Literal["none", "sigmoid", "softmax"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +63,7 @@ class Facts:
     input: InputFacts
     layout: Layout
     resize: ResizeFacts = field(default_factory=ResizeFacts)
+    activation: Activation = "none"  # of layout detr: what makes scores of its logits
     ignored_rows: int = 0  # of layout ultralytics: masks or key points, behind the classes
     label_offset: int = 0  # what to subtract from the model's labels (1 where 0 is background)
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8)  # the largest is never exceeded
@@ -144,6 +146,11 @@ def _ranges(facts: Facts) -> list[tuple[bool, str]]:
         (0 <= resize.pad <= 255, f"resize.pad must be within 0..255, got {resize.pad}"),
         (len(facts.classes) > 0, "classes must name at least one class, got none"),
         (unique and all(facts.classes), "classes must be different and not empty"),
+        (
+            (facts.layout == "detr") == (facts.activation != "none"),
+            f"layout detr goes with the activation sigmoid or softmax, got {facts.layout!r} with "
+            f"{facts.activation!r}",
+        ),
         (0 <= facts.label_offset <= 1, f"label_offset must be 0 or 1, got {facts.label_offset}"),
         (
             len(batches) > 0 and all(1 <= b <= 1024 for b in batches),

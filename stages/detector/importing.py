@@ -12,7 +12,18 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pipeline.errors import ConfigError, ModelError
-from stages.detector import archive, bundle, engines, gates, golden, layouts, proof, told, twin
+from stages.detector import (
+    archive,
+    bundle,
+    engines,
+    folding,
+    gates,
+    golden,
+    layouts,
+    proof,
+    told,
+    twin,
+)
 from stages.detector.bundle import Facts, Layout
 from stages.detector.engine import Image
 
@@ -67,6 +78,7 @@ def import_model(
     interpolation: str | None = None,
     resize: str | None = None,
     label_offset: int | None = None,
+    activation: str | None = None,
     name: str | None = None,
     provenance: dict[str, Any] | None = None,
     pictures: Sequence[Image] = (),
@@ -90,6 +102,7 @@ def import_model(
         "layout": layout, "classes": classes, "size": size, "color": color, "dtype": dtype,
         "scale": scale, "mean": mean, "std": std, "pad": pad, "align": align,
         "interpolation": interpolation, "mode": resize, "label_offset": label_offset,
+        "activation": activation,
     }  # fmt: skip
     said = told.read(path, {key: value for key, value in given.items() if value is not None})
     declared = _declared(path, name or Path(output).name.partition(".")[0] or "model", said.options)
@@ -101,12 +114,13 @@ def import_model(
         [(table, *_)] = _first_look(path, declared)
         more = table.shape[0] - 4 - len(declared.classes)
         declared = dataclasses.replace(declared, ignored_rows=max(0, more))
-    facts = measured(path, declared, pictures)
-    for note in said.notes:
-        tell(note)
-    if pictures:
-        _prove(path, facts, pictures, expected, tell)
-    return _write(path, output, facts)
+    with folding.whole(path) as model:
+        facts = measured(model, declared, pictures)
+        for note in said.notes:
+            tell(note)
+        if pictures:
+            _prove(model, facts, pictures, expected, tell)
+        return _write(model, output, facts)
 
 
 def _declared(path: str, name: str, options: dict[str, Any]) -> Facts:
@@ -132,6 +146,7 @@ def _declared(path: str, name: str, options: dict[str, Any]) -> Facts:
         "classes": list(names),
         "label_offset": offset or 0,
         "layout": options["layout"],
+        "activation": options.get("activation", "none"),
         "batch_sizes": list(BATCH_SIZES),
         "input": of_input,
         "resize": of_resize,

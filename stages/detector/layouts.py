@@ -6,9 +6,11 @@
     yolox-raw    the same before the grid: c = (p + cell) * stride, wh = exp(p) * stride   yes
     ultralytics  (4+C+…, N): cx, cy, w, h, class scores, then what is no box    yes
                  (N, 6): x1, y1, x2, y2, score, label                           no
+    detr         logits (Q, C), or (Q, C+1) for softmax, and boxes (Q, 4), in    no
+                 either order: cx, cy, w, h as shares of the input
     torchvision  boxes (N,4) xyxy, scores (N,), labels (N,), of a list of dicts no
 
-All in pixels of the model's input. A dense prediction counts for its best class alone.
+All but detr in pixels of the model's input. A dense prediction counts for its best class alone.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from pipeline.errors import ModelError
 from stages.detector.bundle import Facts, InputFacts
 
 Array = npt.NDArray[Any]
+MAX_QUERIES = 300  # of detr with sigmoid, as its makers keep
 STRIDES_PX = (8, 16, 32)  # of the YOLOX heads, in the order of their predictions
 
 
@@ -56,6 +59,11 @@ def check(arrays: Sequence[Array], facts: Facts, where: str) -> None:
             wanted = f"one array (N, {5 + n_classes}) for {n_classes} classes"
         elif facts.layout == "yolox-raw" and shapes[0][0] != len(_grid(facts.input)):
             wanted = f"{len(_grid(facts.input))} rows for {facts.input.width}x{facts.input.height}"
+    elif facts.layout == "detr":
+        columns = n_classes + (facts.activation == "softmax")
+        n = shapes[0][0] if shapes and shapes[0] else 0
+        if sorted(shapes) != sorted([(n, 4), (n, columns)]):
+            wanted = f"logits (Q, {columns}) and boxes (Q, 4)"
     elif (
         not shapes
         or (len(shapes) > 1 and not facts.ignored_rows)
@@ -124,6 +132,26 @@ def _ultralytics(arrays: Sequence[Array], facts: Facts, above: float) -> Candida
     return _dense(rows[:, :4], rows[:, 4:], facts, above)
 
 
+def _detr(arrays: Sequence[Array], facts: Facts, above: float) -> Candidates:
+    """Each query is a box: nothing is suppressed. Sigmoid: the best of all queries and classes, so that one
+    query may stand for two classes; softmax: each query for its best class, and the last column is none."""
+    logits, boxes = arrays if arrays[1].shape[1] == 4 else arrays[::-1]  # (Q, C), (Q, 4)
+    logits = logits.astype(np.float32, copy=False)
+    if facts.activation == "sigmoid":
+        scores = 1 / (1 + np.exp(-np.clip(logits, -80, 80)))
+        best = np.argsort(-scores, axis=None, kind="stable")[:MAX_QUERIES]
+        queries, labels = np.divmod(best, logits.shape[1])
+        scores = scores.ravel()[best]
+    else:
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        shares = (powers / powers.sum(axis=1, keepdims=True))[:, :-1]
+        queries, labels, scores = np.arange(len(shares)), shares.argmax(axis=1), shares.max(axis=1)
+    size = np.array([facts.input.width, facts.input.height], np.float32)
+    centre, half = boxes[queries, :2] * size, boxes[queries, 2:] * size / 2
+    xyxy = np.concatenate((centre - half, centre + half), axis=1)
+    return _candidates((xyxy, scores, labels), facts, above)._replace(final=True)
+
+
 def _dense(cxcywh: Floats, scores: Floats, facts: Facts, above: float) -> Candidates:
     """Boxes (N, 4) and class scores (N, C), each box for its best class."""
     half = cxcywh[:, 2:] / 2
@@ -148,4 +176,5 @@ _LAYOUTS: dict[str, Callable[[Sequence[Array], Facts, float], Candidates]] = {
     "yolox-raw": _yolox_raw,
     "ultralytics": _ultralytics,
     "torchvision": _torchvision,
+    "detr": _detr,
 }

@@ -12,6 +12,7 @@ import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ModelError
@@ -22,6 +23,7 @@ FAMILIES: dict[str, dict[str, Any]] = {  # how each family shows pictures to its
     "ultralytics": {"color": "rgb", "scale": 1 / 255, "align": "center", "pad": 114},
     "yolox": {"color": "bgr", "scale": 1.0, "align": "top-left", "pad": 114},
     "yolox-raw": {"color": "bgr", "scale": 1.0, "align": "top-left", "pad": 114},
+    "detr": {"color": "rgb", "scale": 1 / 255, "mode": "stretch"},
     "torchvision": {"color": "rgb", "scale": 1 / 255},
     "candidates": {"color": "rgb", "dtype": "uint8"},
 }
@@ -30,6 +32,7 @@ _OTHER_TASKS = {
     "classify": "whole pictures are classified",
     "obb": "its boxes are turned, and would be shown unturned",
 }
+_SOFTMAX = ("detr", "yolos", "table-transformer")  # of transformers; the others have sigmoids
 _BOXES_TOO = ("segment", "pose")  # rows behind box and scores, which are left alone
 
 
@@ -58,8 +61,12 @@ def read(path: str, given: Mapping[str, Any]) -> Told:
     kind = archive.kind_of(path)
     inputs, outputs, metadata = _onnx(path) if kind == "onnx" else ((), (), _config_txt(path))
     told = Told()
+    config = _beside(path, "config.json")
     if "names" in metadata and "task" in metadata:
         _ultralytics(metadata, path, told)
+    elif "id2label" in config:
+        _shapes(inputs, outputs, told)
+        _transformers(config, _beside(path, "preprocessor_config.json"), told)
     else:
         _shapes(inputs, outputs, told)
     told.options |= given
@@ -98,6 +105,25 @@ def _ultralytics(metadata: dict[str, Any], path: str, told: Told) -> None:
         told.options["more_rows"] = True
 
 
+def _transformers(config: dict[str, Any], pictures: dict[str, Any], told: Told) -> None:
+    """What Hugging Face's transformers put beside a model: its classes, and how it wants its pictures."""
+    kind = str(config.get("model_type", "a model"))
+    names = {int(index): str(name) for index, name in config["id2label"].items()}
+    told.options |= {"layout": "detr", "classes": [names[index] for index in sorted(names)]}
+    told.options["activation"] = "softmax" if kind in _SOFTMAX else "sigmoid"
+    size = pictures.get("size", {})
+    if "height" in size and "width" in size:
+        told.options |= {"size": f"{size['width']}x{size['height']}", "mode": "stretch"}
+    told.options |= {"color": "rgb", "interpolation": "area"}  # as Pillow makes pictures smaller
+    told.options["scale"] = float(pictures.get("rescale_factor", 1 / 255))
+    if pictures.get("do_normalize", False):
+        told.options |= {"mean": pictures["image_mean"], "std": pictures["image_std"]}
+    told.notes.append(
+        f"config.json beside it: {kind}, {len(names)} classes, "
+        f"{told.options['activation']}; {told.options.get('size', 'no size')}"
+    )
+
+
 def _shapes(inputs: Sequence[Tensor], outputs: Sequence[Tensor], told: Told) -> None:
     """Without metadata: the size of the one picture, and YOLOX by the number of its predictions."""
     pictures = [i for i in inputs if len(i.shape) == 4]
@@ -125,6 +151,15 @@ def _shapes(inputs: Sequence[Tensor], outputs: Sequence[Tensor], told: Told) -> 
     if n_classes == 80:
         told.options["classes"] = "coco80"
         told.notes.append("its 80 classes are taken for COCO's, in the usual order")
+
+
+def _beside(path: str, name: str) -> dict[str, Any]:
+    """A JSON object in a file of this name in the same folder; nothing where there is none."""
+    try:
+        found = json.loads(Path(path).with_name(name).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _onnx(path: str) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], dict[str, Any]]:

@@ -142,7 +142,8 @@ def model_import(
         str | None, typer.Option(help="classes that must be found there, a,b,c")
     ] = None,
     layout: Annotated[
-        str | None, typer.Option(help="candidates, yolox, yolox-raw, ultralytics, torchvision")
+        str | None,
+        typer.Option(help="candidates, yolox, yolox-raw, ultralytics, torchvision, detr"),
     ] = None,
     classes: Annotated[
         str | None, typer.Option(help="coco80, a file with one a line, or a,b,c")
@@ -164,6 +165,10 @@ def model_import(
     label_offset: Annotated[
         int | None, typer.Option(help="1 where its label 0 is a background")
     ] = None,
+    activation: Annotated[
+        str | None,
+        typer.Option(help="of layout detr: sigmoid, or softmax with a last column for none"),
+    ] = None,
 ) -> None:
     """Make a bundle of a TorchScript or ONNX model of somebody else.
 
@@ -181,6 +186,7 @@ def model_import(
         str(file), str(output), layout=layout, classes=classes, size=size, color=color, dtype=dtype,
         scale=scale, mean=_three("--mean", mean), std=_three("--std", std), pad=pad, align=align,
         interpolation=interpolation, resize=resize, label_offset=label_offset,
+        activation=activation,
         pictures=pictures,
         expected=[name.strip() for name in expect.split(",")] if expect else [],
         tell=lambda text: console.print(text, style="yellow" if "warning" in text else "dim"),

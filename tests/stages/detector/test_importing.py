@@ -136,6 +136,14 @@ def test_an_onnx_file_becomes_a_bundle_that_runs(tmp_path):
     np.testing.assert_allclose(pixels, batch[0].transpose(2, 0, 1), atol=1e-3)
 
 
+def test_a_model_of_tflite_is_named(tmp_path):
+    (tmp_path / "m.tflite").write_bytes(b"\x1c\0\0\0TFL3" + bytes(100))
+    with pytest.raises(
+        ModelError, match="a TFLite model, which no engine here runs; export it as ONNX"
+    ):
+        import_model(str(tmp_path / "m.tflite"), str(tmp_path / "m.bundle"), **DECLARED)
+
+
 def test_a_checkpoint_is_no_model(tmp_path):
     torch.save({"weights": torch.zeros(3)}, tmp_path / "last.pt")
     with pytest.raises(ModelError, match="manyeyes export"):
@@ -249,6 +257,43 @@ def constant_onnx(path, given, rows):
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     onnx.save(model, path)
     return str(path)
+
+
+def test_the_files_of_transformers_beside_a_model(tmp_path):
+    def as_queries(boxes, scores):
+        logits = torch.cat([8 * scores - 4, 0 * scores[:, :1]], dim=1)
+        return logits.transpose(1, 2), boxes.transpose(1, 2) / 64
+
+    path = traced(tmp_path / "m.pt", Spots(as_queries))
+    pictures = {
+        "size": {"height": 64, "width": 64}, "rescale_factor": 1 / 255, "do_normalize": True,
+        "image_mean": [0.0, 0.0, 0.0], "image_std": [1.0, 1.0, 1.0],
+    }  # fmt: skip
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(pictures))
+    config = {"model_type": "yolos", "id2label": {"1": "blue", "0": "red"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    facts = import_model(path, str(tmp_path / "m.bundle"), pictures=[RED], expected=["red"])
+    assert (facts.layout, facts.activation, facts.classes) == ("detr", "softmax", ("red", "blue"))
+    assert (facts.input.width, facts.resize.mode) == (64, "stretch")
+    assert facts.input.std == (1, 1, 1)
+    (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "d_fine"}))
+    with pytest.raises(ModelError, match="layout 'detr' needs logits"):  # two columns, for sigmoids
+        import_model(path, str(tmp_path / "m.bundle"))
+
+
+def test_weights_in_a_second_file_go_into_the_bundle(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    given = (torch.float32, [1, 3, 64, 64])
+    path = constant_onnx(tmp_path / "whole.onnx", given, torch.rand(1, 84, 7) * 20 / 30)
+    onnx.save(
+        onnx.load(path), tmp_path / "m.onnx", save_as_external_data=True, location="m.onnx.data",
+        size_threshold=0,
+    )  # fmt: skip
+    (tmp_path / "other").mkdir()
+    output = tmp_path / "other" / "m.bundle"
+    facts = import_model(str(tmp_path / "m.onnx"), str(output), classes="a,b")
+    (tmp_path / "m.onnx.data").unlink()
+    assert len(load(str(output), facts).infer(np.zeros((1, 64, 64, 3), np.uint8))) == 1
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,27 @@ def test_nothing_found(layout):
     assert (found.xyxy.shape, found.scores.shape, found.labels.shape) == ((0, 4), (0,), (0,))
 
 
+def test_detr_with_sigmoids_takes_the_best_of_all_queries_and_classes():
+    logits = np.float32([[0, 2], [-9, -9], [3, -9]])  # (queries, classes)
+    boxes = np.float32([[0.5, 0.25, 0.5, 0.5], [0.5, 0.5, 1, 1], [0.25, 0.5, 0.125, 0.25]])
+    for arrays in ((logits, boxes), (boxes, logits)):
+        found = candidates(arrays, facts("detr", activation="sigmoid"), 0.3)
+        assert found.final
+        assert found.labels.tolist() == [0, 1, 0]  # the first query stands for two
+        assert found.scores.tolist() == pytest.approx([0.9526, 0.8808, 0.5], abs=1e-4)
+        assert found.xyxy.tolist() == [[12, 24, 20, 40], [16, 0, 48, 32], [16, 0, 48, 32]]
+
+
+def test_detr_with_a_softmax_has_a_column_for_nothing():
+    logits = np.float32([[0, 2, 0], [0, 0, 9]])
+    boxes = np.float32([[0.5, 0.25, 0.5, 0.5], [0.5, 0.5, 1, 1]])
+    found = candidates((logits, boxes), facts("detr", activation="softmax"), 0.1)
+    assert found.labels.tolist() == [1]
+    assert found.scores.tolist() == pytest.approx([0.787], abs=1e-3)
+    with pytest.raises(ModelError, match=r"logits \(Q, 2\) and boxes \(Q, 4\)"):
+        check((logits, boxes), facts("detr", activation="sigmoid"), "m.pt")
+
+
 @pytest.mark.parametrize(
     ("layout", "shapes", "says"),
     [
