@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -24,12 +25,13 @@ from stages.training.predict import Predictor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Shot:
+class Shot:
     """One picture to look at; `rate_hz` is that of its video."""
 
     source: str
     index: int
-    name: str | None  # of a picture
+    path: Path  # of the picture or the video
+    name: str | None  # of a picture, seen from its source
     image: Image
     rate_hz: Fraction | None
 
@@ -39,29 +41,31 @@ def annotate(
     sources: Sequence[Path | str],
     output: Path | str,
     progress: Callable[[int], None] | None = None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> dict[str, int]:
     """Find things in pictures, folders of pictures and videos; write a new folder.
 
     output: gets each picture drawn (JPEG), each video drawn (MP4, H.264), and detections.jsonl, whose
         lines are events as the pipeline writes them. Appears whole or not at all.
-    progress: called with the number of pictures done.
+    progress: called with the number of pictures done. note: is told of pictures that are broken; they
+        are left out, and so is the rest of a video that breaks off.
     Returns how often each class was found, those that were.
     Raises DataError naming the source that is none, ResourceError if the folder can't be written.
     """
     counts: Counter[str] = Counter()
-    done = 0
+    done, names = 0, _Names()
     with new_folder(Path(output)) as folder, ExitStack() as stack:
         lines = stack.enter_context((folder / "detections.jsonl").open("w", encoding="utf-8"))
         film = stack.enter_context(_Film(folder))
-        for batch in _batches(_shots(sources), predictor.batch):
+        for batch in batches(shots(sources, note), predictor.batch):
             for shot, found in zip(batch, predictor([shot.image for shot in batch]), strict=True):
                 lines.write(json.dumps(_event(shot, found, predictor.classes)) + "\n")
                 drawn = draw(shot.image.copy(), found, predictor.classes)
                 if shot.name is None:
                     film.add(shot, drawn)
                 else:
-                    target = folder / f"{shot.source}_{shot.name.replace('/', '_')}"
-                    cv2.imwrite(str(target.with_suffix(".jpg")), drawn)
+                    name = names.free(f"{shot.source}_{shot.name.replace('/', '_')}")
+                    cv2.imwrite(str(folder / name), drawn)
                 for label in found.labels.tolist():
                     counts[predictor.classes[label]] += 1
             done += len(batch)
@@ -70,7 +74,30 @@ def annotate(
     return dict(counts)
 
 
-def _shots(sources: Sequence[Path | str]) -> Iterator[_Shot]:
+class _Names:
+    """File names of drawn pictures: each is used once, whatever folder and suffix the picture had."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def free(self, name: str) -> str:
+        """A JPEG's name for a picture's: x.jpg, and x_png.jpg for the x.png beside it."""
+        path = Path(name)
+        other = f"{path.stem}_{path.suffix.removeprefix('.')}"
+        wanted = itertools.chain((path.stem, other), (f"{other}-{n}" for n in itertools.count(2)))
+        return next(stem for stem in wanted if self._take(stem.casefold())) + ".jpg"
+
+    def _take(self, stem: str) -> bool:
+        free = stem not in self._taken
+        self._taken.add(stem)
+        return free
+
+
+def shots(sources: Sequence[Path | str], note: Callable[[str], None]) -> Iterator[Shot]:
+    """The pictures of all sources, in order; `note` is told of those of a folder that are broken.
+
+    Raises DataError for a source that is none, or has no picture that can be read.
+    """
     names: set[str] = set()
     for source in sources:
         path = Path(source)
@@ -83,29 +110,56 @@ def _shots(sources: Sequence[Path | str]) -> Iterator[_Shot]:
                 raise DataError(
                     f"{path}: no picture in this folder; wanted JPEG, PNG, BMP, WebP or TIFF"
                 )
-            for i, picture in enumerate(pictures):
-                name = picture.relative_to(path).as_posix()
-                yield _Shot(source=stem, index=i, name=name, image=decode(picture), rate_hz=None)
+            yield from _readable(path, stem, pictures, note)
         elif path.suffix.lower() in PICTURE_SUFFIXES:
-            yield _Shot(source=stem, index=0, name=path.name, image=decode(path), rate_hz=None)
+            image = decode(path)
+            yield Shot(source=stem, index=0, path=path, name=path.name, image=image, rate_hz=None)
         else:
-            yield from _frames(path, stem)
+            yield from _frames(path, stem, note)
 
 
-def _frames(path: Path, stem: str) -> Iterator[_Shot]:
+def _readable(
+    folder: Path, stem: str, pictures: Sequence[Path], note: Callable[[str], None]
+) -> Iterator[Shot]:
+    broken = None
+    whole = 0
+    for i, path in enumerate(pictures):
+        try:
+            image = decode(path)
+        except DataError as error:
+            note(f"{error}; it is left out")
+            broken = error
+            continue
+        whole += 1
+        name = path.relative_to(folder).as_posix()
+        yield Shot(source=stem, index=i, path=path, name=name, image=image, rate_hz=None)
+    if broken and not whole:
+        raise DataError(f"{folder}: no picture can be read; the last: {broken}")
+
+
+def _frames(path: Path, stem: str, note: Callable[[str], None]) -> Iterator[Shot]:
     import av
 
     if not path.is_file():
         raise DataError(f"{path}: no such picture, folder or video")
+    count = 0
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise DataError(f"{path}: no video in this file")
             rate = Fraction(container.streams.video[0].average_rate or 25)
-            for i, frame in enumerate(container.decode(video=0)):
+            for frame in container.decode(video=0):
                 image = frame.to_ndarray(format="bgr24").astype("uint8", copy=False)
-                yield _Shot(source=stem, index=i, name=None, image=image, rate_hz=rate)
+                yield Shot(
+                    source=stem, index=count, path=path, name=None, image=image, rate_hz=rate
+                )
+                count += 1
     except av.FFmpegError as error:
+        if count:
+            note(
+                f"{path}: breaks off after {count} pictures ({error.strerror}); the rest is left out"
+            )
+            return
         raise DataError(f"{path}: no readable picture or video: {error.strerror}") from error
 
 
@@ -127,7 +181,7 @@ class _Film:
                 self._container.mux(packet)
             self._container.close()
 
-    def add(self, shot: _Shot, image: Image) -> None:
+    def add(self, shot: Shot, image: Image) -> None:
         """One more frame; a source whose size changes is scaled to its first."""
         import av
 
@@ -148,7 +202,7 @@ class _Film:
             self._container.mux(packet)
 
 
-def _event(shot: _Shot, found: Detections, classes: Sequence[str]) -> dict[str, Any]:
+def _event(shot: Shot, found: Detections, classes: Sequence[str]) -> dict[str, Any]:
     height, width = shot.image.shape[:2]
     rows = zip(found.xyxy, found.scores, found.labels.tolist(), strict=True)
     detections = [
@@ -173,8 +227,9 @@ def _event(shot: _Shot, found: Detections, classes: Sequence[str]) -> dict[str, 
     return {**head, **name, "detections": detections}
 
 
-def _batches(shots: Iterator[_Shot], size: int) -> Iterator[list[_Shot]]:
-    batch: list[_Shot] = []
+def batches(shots: Iterator[Shot], size: int) -> Iterator[list[Shot]]:
+    """In lists of `size`, the last one perhaps shorter."""
+    batch: list[Shot] = []
     for shot in shots:
         batch.append(shot)
         if len(batch) == size:

@@ -357,20 +357,31 @@ def predict(
     score: Annotated[
         float | None, typer.Option(min=0, max=1, help="threshold; none: the model's own")
     ] = None,
+    to: Annotated[
+        str | None, typer.Option(help="yolo, coco or voc: a data set to correct; none: drawings")
+    ] = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Draw what a model finds in pictures and videos, without the pipeline.
+    """Draw what a model finds in pictures and videos, or write it as labels, without the pipeline.
 
     Example: manyeyes predict street.bundle pictures/ film.mp4 -o found
+
+    Example, for labels to correct: manyeyes predict street.bundle new/ -o labelled --to yolo
     """
     from stages.detector.decode import Options
-    from stages.training import annotate
+    from stages.training import annotate, convert, labelling
     from stages.training.predict import Predictor
+
+    if to not in (None, *convert.TARGETS):
+        raise ConfigError(f"predict: --to {to}: wanted one of {', '.join(convert.TARGETS)}")
 
     predictor = Predictor(model, options=Options(score_threshold=score), device=device)
     with terminal.bar("pictures", None) as progress:
-        counts = annotate.annotate(predictor, sources, output, progress)
+        if to is None:
+            counts = annotate.annotate(predictor, sources, output, progress, terminal.note)
+        else:
+            counts = labelling.label(predictor, sources, output, to, progress, terminal.note)
     if as_json:
         print(json.dumps(counts, indent=2))
         return

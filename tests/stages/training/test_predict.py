@@ -16,10 +16,11 @@ from pipeline.errors import DataError, ModelError
 from stages.detector import archive
 from stages.detector.bundle import Facts, InputFacts
 from stages.training.annotate import annotate
-from stages.training.datasets import DataSet, Sample
+from stages.training.datasets import DataSet, Sample, load
 from stages.training.detection_files import read_detections
 from stages.training.evaluate import evaluate
 from stages.training.figures import FIGURES, coco_results
+from stages.training.labelling import label
 from stages.training.labels import class_map, relabelled
 from stages.training.predict import TAIL, Predictor, detect, found_by
 
@@ -238,6 +239,53 @@ def test_a_video_is_drawn_frame_by_frame(bundle: Path, tmp_path: Path) -> None:
     assert colourful.sum() > 50
     lines = (tmp_path / "out" / "detections.jsonl").read_text().splitlines()
     assert [json.loads(line)["frame_id"] for line in lines] == list(range(12))
+
+
+def test_a_broken_picture_costs_itself_alone_and_no_drawing_overwrites_another(
+    bundle: Path, tmp_path: Path
+) -> None:
+    white = np.full((60, 60, 3), 255, np.uint8)
+    for name in ("x.jpg", "x.png", "a/b.jpg", "a_b.jpg", "X.bmp"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / "in" / name), white)
+    (tmp_path / "in" / "c.jpg").write_bytes(b"no picture")
+    notes: list[str] = []
+    counts = annotate(Predictor(bundle), [tmp_path / "in"], tmp_path / "out", note=notes.append)
+    assert counts == {"White": 5}
+    assert len(list((tmp_path / "out").glob("*.jpg"))) == 5
+    assert [note.partition(": ")[0] for note in notes] == [str(tmp_path / "in" / "c.jpg")]
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "c.jpg").write_bytes(b"no picture")
+    with pytest.raises(DataError, match="no picture can be read; the last"):
+        annotate(Predictor(bundle), [tmp_path / "bad"], tmp_path / "other")
+
+
+@pytest.mark.parametrize("target", ["yolo", "coco", "voc"])
+def test_what_is_found_becomes_a_data_set_to_correct(
+    bundle: Path, dataset: DataSet, tmp_path: Path, target: str
+) -> None:
+    predictor = Predictor(bundle)
+    counts = label(predictor, [tmp_path / "pictures"], tmp_path / "out", target)
+    assert counts == {"White": 4}
+    back = load(tmp_path / "out")
+    assert {problem.kind for problem in back.problems} == {"identical"}  # as they were
+    assert "White" in back.classes
+    expected = detect(predictor, dataset)
+    by_name = {sample.path.name: sample for sample in back.samples}
+    for sample, found in zip(dataset.samples, expected, strict=True):
+        np.testing.assert_allclose(by_name[sample.path.name].xyxy, found.xyxy, atol=1e-3)
+
+
+def test_a_video_is_no_picture_to_label(bundle: Path, tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "clip.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        black = av.VideoFrame.from_ndarray(np.zeros((96, 128, 3), np.uint8), format="bgr24")
+        for packet in [*stream.encode(black), *stream.encode(None)]:
+            container.mux(packet)
+    with pytest.raises(DataError, match=r"clip\.mp4: a video, wanted pictures"):
+        label(Predictor(bundle), [tmp_path / "clip.mp4"], tmp_path / "out", "yolo")
+    assert not (tmp_path / "out").exists()
 
 
 def test_sources_that_are_none_leave_nothing_behind(bundle: Path, tmp_path: Path) -> None:
