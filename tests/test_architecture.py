@@ -39,10 +39,17 @@ OWNERS = {
     "typer": [
         "pipeline.face.cli",
         "pipeline.face.scene_commands",
+        "pipeline.face.ctl_commands",
         "stages.training.commands",
         "stages.training.model_commands",
     ],
-    "rich": ["pipeline.face.cli", "pipeline.face.live", "pipeline.face.happened", TRAINING],
+    "rich": [
+        "pipeline.face.cli",
+        "pipeline.face.ctl_commands",
+        "pipeline.face.live",
+        "pipeline.face.happened",
+        TRAINING,
+    ],
     "torch": [
         "stages.inference",
         "stages.detector.engines",

@@ -53,6 +53,7 @@ METRICS = {
     "manyeyes_restarts_total": ("counter", {"stage"}),
     "manyeyes_breaker_open": ("gauge", {"stage"}),
     "manyeyes_camera_up": ("gauge", {"camera"}),
+    "manyeyes_camera_paused": ("gauge", {"camera"}),
     "manyeyes_detections_total": ("counter", {"camera", "label"}),
     "manyeyes_stage_events_total": ("counter", {"stage", "camera", "event"}),
     "manyeyes_engine_info": ("gauge", {"stage", "engine"}),

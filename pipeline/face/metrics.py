@@ -11,7 +11,7 @@ import platform
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from http.server import BaseHTTPRequestHandler
 from importlib.metadata import PackageNotFoundError, version
 from itertools import product
@@ -71,6 +71,10 @@ class Run(Protocol):
 
     def cameras_missed(self) -> set[str]:
         """Cameras whose results do not arrive."""
+
+    @property
+    def paused(self) -> Set[str]:
+        """Cameras that nobody reads, since somebody said so."""
 
     def engines(self) -> Iterable[tuple[str, str]]:
         """(name, what does its work) of every process that has told."""
@@ -250,6 +254,9 @@ class LedgerCollector(Collector):
     def _cameras(self) -> Iterator[Metric]:
         ledger = self._run.ledger
         up = GaugeMetricFamily("manyeyes_camera_up", "1: frames arrive", labels=["camera"])
+        paused = GaugeMetricFamily(
+            "manyeyes_camera_paused", "1: nobody reads it, as was asked for", labels=["camera"]
+        )
         latency = HistogramMetricFamily(
             "manyeyes_latency_seconds", "From capture to result", labels=["camera"]
         )
@@ -258,12 +265,13 @@ class LedgerCollector(Collector):
         arriving = cameras_up(self._run)
         for row, camera in enumerate(self._run.plan.cameras):
             up.add_metric([camera], int(arriving[camera]))
+            paused.add_metric([camera], int(camera in self._run.paused))
             cells = ledger["latency_seconds"][row]
             _add(latency, [camera], cells, float(ledger["latency_seconds_sum"][row]))
             for spec in self._run.plan.processes:
                 if camera in spec.cameras and spec.role != "batcher":
                     fps.add_metric([camera, spec.name], self._rates.fps(spec.name, camera))
-        yield from (up, latency, fps)
+        yield from (up, paused, latency, fps)
 
     def _counters(self) -> Iterator[Metric]:
         families = {
@@ -353,6 +361,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _down(self) -> list[str]:
         mute = {name for name, is_up in cameras_up(self.run).items() if not is_up}
+        mute -= self.run.paused
         missed = mute | self.run.cameras_missed()
         cameras = [f"camera {name}" for name in self.run.plan.cameras if name in missed]
         states = self.run.stage_states()

@@ -121,6 +121,16 @@ class Plan:
         return frozenset(name for process in self.processes for name in process.secrets)
 
     @cached_property
+    def sources(self) -> dict[str, str]:
+        """Camera → the process that reads it."""
+        return {
+            camera: process.name
+            for process in self.processes
+            if process.role == "source"
+            for camera in process.cameras
+        }
+
+    @cached_property
     def detectors(self) -> dict[str, str]:
         """Camera → the process with which its detect path ends."""
         return {

@@ -40,6 +40,7 @@ log = logging.getLogger("manyeyes")
 
 _PTS_JUMP_NS = 1_000_000_000
 _ROOM_MS = 50  # until the reading thread shows again that it lives
+_PAUSED_S = 0.05  # between two looks whether a paused camera is to be read again
 _SLOW_MS = 200  # how long an answer may lie unseen while the reading thread is busy
 
 
@@ -54,6 +55,7 @@ class CameraProcess(Process):
         (self._name,) = self.spec.cameras
         self._camera = self.ledger.camera_index[self._name]
         self._stop = threading.Event()
+        self._paused = threading.Event()
         self._ended = False
         self._failure: ManyeyesError | None = None
         self._broken = ""  # why the source ended before its end
@@ -82,6 +84,14 @@ class CameraProcess(Process):
             self.writer.exchange()
             self.writer.report()
             self.tell_held()
+
+    def on_pause(self) -> None:
+        """The camera is not to be read until `resume`."""
+        self._paused.set()
+
+    def on_resume(self) -> None:
+        """It is to be read again."""
+        self._paused.clear()
 
     def _new_pollers(self) -> None:
         answers = self.writer.descriptors()
@@ -136,6 +146,11 @@ class CameraProcess(Process):
         opened_before = False
         while not self._stop.is_set():
             self.beat(1)
+            if self._paused.is_set():
+                self.ledger.put("camera_up", self._camera, 0)
+                self._stop.wait(_PAUSED_S)
+                lost_at = time.monotonic()
+                continue
             try:
                 if (frames := int(self.ledger["captured"][self._camera])) > 0:
                     self.source.resume(frames)
@@ -143,7 +158,7 @@ class CameraProcess(Process):
                 self._epoch += 1
                 self._looks, self._front = (), None
                 opened_before = True
-                while not self._stop.is_set():
+                while not (self._stop.is_set() or self._paused.is_set()):
                     self.beat(1)
                     if self._read_one():
                         delay_s = 0.0

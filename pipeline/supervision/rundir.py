@@ -65,6 +65,15 @@ class RunDirectory:
             os.close(self._locks.pop())
 
 
+def socket_folders() -> Iterator[Path]:
+    """The folders of all runs of this user that can be found, also of those that are gone."""
+    for base in _bases():
+        with contextlib.suppress(OSError):
+            for path in sorted(Path(base).glob(f"{_PREFIX}*")):
+                if path.is_dir() and path.stat().st_uid == os.getuid():
+                    yield path
+
+
 def _claimed(directory: Path) -> int:
     """The lock of a directory that the user named. Raises AlreadyRunning, OSError."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)

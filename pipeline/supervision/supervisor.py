@@ -26,8 +26,10 @@ from pipeline.host.refusal import refused
 from pipeline.host.signals import heard
 from pipeline.plan.graph import Plan
 from pipeline.supervision.child import Child
+from pipeline.supervision.ctl import ControlSocket
 from pipeline.supervision.introductions import Introductions
 from pipeline.supervision.needs import Needs
+from pipeline.supervision.orders import Orders
 from pipeline.supervision.originals import Originals
 from pipeline.supervision.rundir import RunDirectory
 from pipeline.supervision.settling import Settling
@@ -79,6 +81,8 @@ class Supervisor:
         self._settling: Settling[tuple[str, int]] = Settling()  # name and code of the dead
         self._introductions = Introductions(plan, self.children, self._endpoint)
         self._last_tick = time.monotonic()
+        self.paused: set[str] = set()  # cameras that nobody reads until they are resumed
+        self._orders = Orders(self)
 
     # -- the run -----------------------------------------------------------------------------------
 
@@ -90,6 +94,7 @@ class Supervisor:
         """
         with heard(self.stop) as wakeup, closing(RunDirectory(self.options.directory)) as directory:
             self._directory = directory
+            self._ctl = ControlSocket(directory.sockets, self._orders.answer)
             try:
                 with refused("memory of the run"):
                     Needs.of(self.plan).check()
@@ -100,11 +105,23 @@ class Supervisor:
                 while not self._finished():
                     self._tick(self._wait(wakeup))
             finally:
+                self._ctl.close()
                 self._end()
 
     def stop(self) -> None:
         """Ask for an orderly end; from a signal handler, another thread, or a tick."""
         self._quit = True
+
+    def pause(self, camera: str, *, paused: bool) -> None:
+        """Let a camera be read no more (its source is closed), or again; also after a restart."""
+        (self.paused.add if paused else self.paused.discard)(camera)
+        source = self.source_of(camera)
+        if source.state == "ready":
+            source.send("pause" if paused else "resume")
+
+    def source_of(self, camera: str) -> Child:
+        """The process that reads a camera."""
+        return self.children[self.plan.sources[camera]]
 
     @property
     def stuck_s(self) -> float:
@@ -129,7 +146,7 @@ class Supervisor:
 
     def cameras_missed(self) -> set[str]:
         """Those whose results do not arrive, though their source has not ended; for the exporter."""
-        missed = self.accounts.missed(time.monotonic())
+        missed = self.accounts.missed(time.monotonic()) - self.paused
         for child in self.children.values():
             if child.spec.role == "source" and child.state == "ended" and not child.failure:
                 missed.difference_update(child.spec.cameras)
@@ -161,6 +178,7 @@ class Supervisor:
                 child.restarts.worked()
         self._start_due(now)
         self._introductions.connect()
+        self._ctl.turn(readable, now)
         living = {child.code: child.index for child in self.children.values() if child.alive}
         self.accounts.count_if_due(now, living)
         if all(c.state == "ended" for c in self.children.values() if c.spec.role == "source"):
@@ -177,7 +195,8 @@ class Supervisor:
 
     def _wait(self, wakeup: socket.socket) -> set[int]:
         """Until something can be read, or the next tick is due; returns the file descriptors."""
-        fds = [wakeup.fileno(), *(fd for child in self.children.values() for fd in child.fds())]
+        fds = [wakeup.fileno(), *self._ctl.fds()]
+        fds += [fd for child in self.children.values() for fd in child.fds()]
         calm = not self._introductions.pending and all(
             child.state == "ready" and not child.dying and not child.behind
             for child in self.children.values()
@@ -250,6 +269,8 @@ class Supervisor:
     def _ready(self, child: Child, turn_s: float) -> None:
         child.ready(turn_s)
         self._introductions.introduce(child)
+        if child.spec.role == "source" and not self.paused.isdisjoint(child.spec.cameras):
+            child.send("pause")
         if self.live:
             child.send("go")
         elif all(c.state == "ready" for c in self.children.values()):
