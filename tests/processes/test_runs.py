@@ -101,6 +101,30 @@ def test_newest_drops_only_what_a_newer_frame_replaced_and_serves_all_alike(tmp_
         assert all(value == frame_id % 251 for _, frame_id, value, _ in mine)
 
 
+def count_late(supervisor):
+    """A tick that ends when the source stands still: it waits for a count, or has ended."""
+    before, captured = -1, int(supervisor.ledger["captured"][0])
+    while before < captured:
+        time.sleep(0.1)
+        before, captured = captured, int(supervisor.ledger["captured"][0])
+
+
+@pytest.mark.parametrize(("policy", "frames"), [("newest", 10_000), ("every", 600)])
+def test_a_source_as_fast_as_it_can_beside_a_supervisor_that_is_slow_to_count(
+    tmp_path, policy, frames
+):
+    """In newest the ledger has not places enough for all frames between two counts."""
+    supervisor = run(tmp_path, count_late, policy=policy, cameras=1, frames=frames, rate_hz=0)
+    for totals in (*supervisor.totals.values(), *supervisor.sink_totals.values()):
+        assert (totals.error, totals.in_flight) == (0, 0)
+        assert totals.captured == totals.delivered + sum(totals.dropped.values())
+        assert totals.delivered == frames or policy == "newest"
+    for path, name in (("detect", "results"), ("view", "frames")):
+        totals = supervisor.totals["c0", path]
+        assert totals.captured == frames
+        assert totals.delivered == len(patterns.rows(tmp_path, name))
+
+
 def test_every_goes_on_where_few_pictures_are_wanted(tmp_path):
     deadline = time.monotonic() + 120
 
