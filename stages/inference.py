@@ -11,7 +11,7 @@ from pathlib import Path
 from pipeline.errors import ConfigError, DeviceLost, ModelError
 from pipeline.messages import ALIGN_BYTES, MAX_ARRAYS, Output, Tensor
 from pipeline.stage import BatchStage
-from stages.detector import archive, bundle, layouts
+from stages.detector import archive, bundle, fastest, layouts
 from stages.detector.bundle import Facts
 from stages.detector.engine import Engine
 
@@ -83,7 +83,11 @@ class Inference(BatchStage):
         """The library as measured (torch 330 MiB, ONNX Runtime 75 MiB), and its weights twice."""
         if config.engine == "stub":
             return 40 << 20
-        return (80 if config.engine == "onnx" else 330) * 2**20 + 2 * os.path.getsize(config.model)
+        engine = config.fastest if config.engine == "auto" else config.engine
+        if config.engine == "auto" and not engine and config.memory:
+            known = fastest.recall(Path(config.memory))
+            engine = known["engine"] if known else ""  # a trial loads all of them
+        return (80 if engine == "onnx" else 330) * 2**20 + 2 * os.path.getsize(config.model)
 
     @classmethod
     def slot_bytes(cls, config: InferenceConfig, frame_bytes: int) -> int:
@@ -119,7 +123,7 @@ class Inference(BatchStage):
 
     def _loaded(self) -> tuple[str, Engine]:
         """The engine that is asked for, or the fastest; and its name."""
-        from stages.detector import engines, fastest
+        from stages.detector import engines
 
         config = self.config
 

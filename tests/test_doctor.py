@@ -127,6 +127,19 @@ def test_a_faster_engine_is_named_with_its_file(street):
     assert unknown.endswith(f"`manyeyes doctor --model {bundle}` does")
 
 
+def test_check_says_what_the_cameras_want_of_the_cores(street, monkeypatch):
+    monkeypatch.setattr(doctor, "cores", lambda: 2.0)
+    bundle = str(street / "street.bundle")
+    config = configuration.from_sources(["synthetic://"] * 3, model=bundle)
+    speed = Speed(source="clip", timings=(timing(bundle, 0.016),))  # 20 ms of a core a frame
+    said = doctor.cores_wanted(speed, config)
+    assert said.startswith("CPU: 0.06 of 2 cores for each frame a second of 3 cameras whose rate")
+    limited = [camera.model_copy(update={"max_fps": 5.0}) for camera in config.camera]
+    config = config.model_copy(update={"camera": limited})
+    assert doctor.cores_wanted(speed, config) == "CPU: 0.3 of 2 cores for 15 frames a second"
+    assert "not known" in doctor.cores_wanted(None, config)
+
+
 def test_a_host_without_what_a_run_needs_is_78_and_nothing_is_measured(manyeyes, tmp_path):
     def few_files():
         resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from pipeline.doctor import timing
 from pipeline.errors import ConfigError, ResourceError
 from pipeline.host import memory
-from pipeline.host.machine import child_environment, quota_cores, visible_cores
+from pipeline.host.machine import child_environment, cores, quota_cores, visible_cores
 from pipeline.host.speed import Speed, Timing, remember
 from pipeline.plan import config as configuration
 from pipeline.plan.graph import Plan
@@ -148,6 +148,28 @@ def sentences(speed: Speed | None, config: configuration.Config) -> Iterator[str
     counts = ", ".join(f"{cameras_at(best, hz)[0]} at {hz} fps" for hz in RATES_HZ)
     limit = cameras_at(best, RATES_HZ[0])[1]
     yield f"with it this host bears about so many cameras: {counts} ({limit} being the limit)"
+
+
+def cores_wanted(speed: Speed | None, config: configuration.Config) -> str:
+    """What all cameras want of the cores, one sentence; as far as that can be known beforehand."""
+    if speed is None:
+        return "CPU: not known before it was measured; `manyeyes doctor` does"
+    model = config.model
+    mine = speed.of(str(model.path), model.precision, model.engine) or (speed.best,)
+    frame_s = mine[0].frame_s + mine[0].picture_s * mine[0].on_cpu
+    rates = [camera.max_fps for camera in config.camera]
+    known = sum(rate for rate in rates if rate is not None)
+    unknown = rates.count(None)
+    text = (
+        f"CPU: {known * frame_s:.1f} of {cores():g} cores for {known:g} frames a second"
+        if known
+        else ""
+    )
+    if unknown:
+        each = f"{unknown * frame_s:.2f} of {cores():g} cores for each frame a second of {unknown} cameras"
+        text = f"{text}, and {each}" if text else f"CPU: {each}"
+        text += " whose rate is not known before they are opened (max_fps limits it)"
+    return text
 
 
 def _law(measured: Timing) -> str:

@@ -132,7 +132,9 @@ def check(config: Annotated[Path, typer.Argument(help="a TOML file")]) -> None:
     print(f"{config}: fine. {needs}")
     for note in plan.notes:
         print(note)
-    for sentence in health.sentences(recall(str(checked.model.path)), checked):
+    speed = recall(str(checked.model.path))
+    print(health.cores_wanted(speed, checked))
+    for sentence in health.sentences(speed, checked):
         print(sentence)
 
 

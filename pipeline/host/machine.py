@@ -9,6 +9,8 @@ import resource
 from collections.abc import Mapping, Set
 from pathlib import Path
 
+from pipeline.host import cgroup
+
 CHILD_ENVIRONMENT = {
     # One thread a process: pools of threads of several processes on the same cores slow each other down.
     "OMP_NUM_THREADS": "1",
@@ -43,7 +45,6 @@ def child_environment(own: Mapping[str, str], without: Set[str] = frozenset()) -
 
 
 _MOST_FILES = 1 << 16  # some libraries go through all that could be open
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 def open_as_many_files_as_allowed() -> None:
@@ -61,16 +62,39 @@ def visible_cores() -> int:
 
 def quota_cores() -> float | None:
     """Cores' worth of time that the container may use (cgroup v2, v1); None: no limit."""
-    with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
-        quota, period = (_CGROUP / "cpu.max").read_text().split()
-        return int(quota) / int(period)
-    with contextlib.suppress(OSError, ValueError):
-        quota_us, period_us = (
-            int((_CGROUP / "cpu" / f"cpu.cfs_{name}_us").read_text())
-            for name in ("quota", "period")
-        )
-        return quota_us / period_us if quota_us > 0 else None
-    return None
+    quotas = []
+    for folder in cgroup.groups("cpu"):
+        with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+            quota, period = (folder / "cpu.max").read_text().split()
+            quotas.append(int(quota) / int(period))
+        with contextlib.suppress(OSError, ValueError):
+            quota_us, period_us = (
+                int((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period")
+            )
+            if quota_us > 0:
+                quotas.append(quota_us / period_us)
+    return min(quotas, default=None)
+
+
+def threads_left() -> int | None:
+    """How many more threads, which count as processes, may be started; None: as many as one likes.
+
+    By the limit of the container (pids) and that of the user, which does not hold for root.
+    """
+    limits = [left for _, left in cgroup.left("pids", ("pids.max", "pids.current"))]
+    limit = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+    if limit != resource.RLIM_INFINITY and os.getuid() != 0:
+        limits.append(max(0, limit - _threads_of(os.getuid())))
+    return min(limits, default=None)
+
+
+def _threads_of(uid: int) -> int:
+    n = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            if process.stat().st_uid == uid:
+                n += len(os.listdir(process / "task"))
+    return n
 
 
 def cores() -> float:

@@ -6,7 +6,6 @@ left after kill -9, and a container's small /dev/shm does not matter.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import mmap
 import os
@@ -16,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ResourceError
+from pipeline.host import cgroup
 from pipeline.host.refusal import refused
 
-_CGROUP = Path("/sys/fs/cgroup")
 # <linux/fcntl.h>; Python 3.11 has no name for the last one
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL | 0x0010  # F_SEAL_FUTURE_WRITE
 
@@ -28,15 +27,14 @@ Bytes = npt.NDArray[np.uint8]
 def available_bytes() -> int:
     """What new memory may take: MemAvailable, or less in a container (cgroup v2 or v1)."""
     available = _table("/proc/meminfo").get("MemAvailable:", 1 << 32) * 1024
-    for limit, used, stat, cache in (
-        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat",
-         "total_inactive_file"),
-    ):  # fmt: skip
-        with contextlib.suppress(OSError, ValueError):  # no such limit, or "max"
-            size, taken = (int((_CGROUP / name).read_text()) for name in (limit, used))
-            cached = _table(_CGROUP / stat).get(cache, 0)
-            available = min(available, max(0, size - taken + cached))
+    files = (
+        ("memory.max", "memory.current"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+    )
+    for folder, left in cgroup.left("memory", *files):
+        stat = _table(folder / "memory.stat")
+        cached = stat.get("total_inactive_file", stat.get("inactive_file", 0))
+        available = min(available, left + cached)
     return available
 
 

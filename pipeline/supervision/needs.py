@@ -10,12 +10,15 @@ import resource
 from dataclasses import dataclass
 
 from pipeline.errors import ResourceError
+from pipeline.host.machine import threads_left
 from pipeline.host.memory import available_bytes
 from pipeline.plan.graph import Plan
 from pipeline.supervision.originals import nbytes
 
 _SUPERVISOR_BYTES = 40 << 20
 _FILES_OF_ALL = 24  # standard streams, ledger, sockets of ZeroMQ's own, log, metrics
+_THREADS_OF_SUPERVISOR = 4  # with janitor, log and metrics
+_THREADS_OF_A_CHILD = 4  # its own, two of ZeroMQ, and that of a camera's reader or of a library
 _FILES_OF_A_CHILD = 3  # in the supervisor: control channel, pidfd, pool
 
 
@@ -27,6 +30,7 @@ class Needs:
     pool_bytes: int  # shared memory: of pixels, and of models
     own_bytes: int  # of all processes, pools left out
     files: int  # open ones, of the process that has most
+    threads: int  # of all processes; limits of processes count them
 
     @classmethod
     def of(cls, plan: Plan) -> Needs:
@@ -40,6 +44,7 @@ class Needs:
             pool_bytes=plan.pool_bytes + nbytes(plan.files),
             own_bytes=_SUPERVISOR_BYTES + sum(spec.memory_bytes for spec in plan.processes),
             files=_FILES_OF_ALL + files,
+            threads=_THREADS_OF_SUPERVISOR + _THREADS_OF_A_CHILD * len(plan.processes),
         )
 
     def check(self) -> None:
@@ -53,6 +58,12 @@ class Needs:
                 f"memory: wanted {wanted / 2**20:.0f} MiB ({self}), got {available / 2**20:.0f} MiB "
                 "available; use fewer cameras, a smaller max_size, fewer workers, or a machine "
                 "(container limit) with more memory"
+            )
+        left = threads_left()
+        if left is not None and self.threads > left:
+            raise ResourceError(
+                f"processes and threads: wanted {self.threads} ({self}), got {left} more that the limit "
+                "allows; raise it (ulimit -u, or the container's pids limit), or use fewer cameras"
             )
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         if limit != resource.RLIM_INFINITY and self.files > limit:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.host import cgroup
 from pipeline.host import machine as host
 from pipeline.host import speed as speed_module
 from pipeline.host.speed import Speed, Timing, fit, recall, remember
@@ -15,6 +16,7 @@ from pipeline.plan import config as configuration
 from pipeline.plan import sizing
 from pipeline.plan.model_path import demo_model
 from pipeline.plan.standard import make
+from stages.inference import Inference, InferenceConfig
 
 
 def timing(model="m.bundle", threads=1, beta_s=0.020, **fields):
@@ -170,7 +172,10 @@ def test_a_container_s_quota(tmp_path, monkeypatch, files, wanted):
     (tmp_path / "cpu").mkdir()
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(host, "_CGROUP", tmp_path)
+    monkeypatch.setattr(cgroup, "_CGROUP", tmp_path)
+    own = "0::/\n1:cpu:/\n"
+    (tmp_path / "self").write_text(own)
+    monkeypatch.setattr(cgroup, "_OF_THIS_PROCESS", tmp_path / "self")
     assert host.quota_cores() == wanted
     assert host.cores() == min(host.visible_cores(), wanted or 1e9)
 
@@ -194,6 +199,9 @@ def test_the_engine_is_tried_at_the_start_and_then_known(tmp_path, monkeypatch):
     memory.write_text('{"engine": "onnx", "picture_ms": {"torchscript": 19.4, "onnx": 7.1}}')
     again, note = planned()
     assert again == config
+    untried = {**config, "memory": str(tmp_path / "none")}  # may have to load all engines
+    of = [Inference.memory_bytes(InferenceConfig(**fields)) for fields in (config, untried)]
+    assert of[1] - of[0] == 250 << 20
     assert note == "engine: onnx, the fastest here (ms a picture: torchscript 19.4, onnx 7.1)"
     assert planned(threads=5)[0]["memory"] != config["memory"]
 

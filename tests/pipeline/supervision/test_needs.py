@@ -30,3 +30,15 @@ def test_open_files_are_counted_for_the_process_that_has_most(tmp_path, monkeypa
     else:
         with pytest.raises(ResourceError, match=rf"open files: wanted {wanted.files}"):
             wanted.check()
+
+
+@pytest.mark.parametrize(("left", "fits"), [(None, True), (10_000, True), (30, False)])
+def test_a_limit_of_processes_is_kept(tmp_path, monkeypatch, left, fits):
+    wanted = Needs.of(patterns.plan(tmp_path, cameras=2))
+    monkeypatch.setattr(needs, "available_bytes", lambda: 1 << 50)
+    monkeypatch.setattr(needs, "threads_left", lambda: left)
+    if fits:
+        wanted.check()
+    else:
+        with pytest.raises(ResourceError, match=rf"wanted {wanted.threads} .*, got 30 more"):
+            wanted.check()
