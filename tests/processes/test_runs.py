@@ -229,6 +229,24 @@ def test_a_worker_that_is_killed_beside_preprocess_does_not_block_the_order_of_f
         assert (totals.error, totals.in_flight, totals.dropped["error"]) == (0, 0, 0)
 
 
+def test_the_order_of_frames_is_kept_and_nothing_blocks_where_the_batcher_dies_before_many_workers(
+    tmp_path,
+):
+    """A worker's batch of before the death ends behind frames that another worker got after it."""
+    chaos = Chaos(tmp_path, kills=8, only="batcher")
+    supervisor = run(
+        tmp_path, chaos, policy="every", cameras=3, rate_hz=100, alpha_ms=60, workers=3
+    )
+    assert len(chaos.killed) == 8
+    assert int(supervisor.ledger["torn"].sum()) == 0
+    for (camera, path), totals in supervisor.totals.items():
+        assert (totals.error, totals.in_flight, totals.dropped["error"]) == (0, 0, 0)
+        rows = patterns.rows(tmp_path, "results" if path == "detect" else "frames")
+        ids = [row[1] for row in rows if row[0] == camera]
+        assert ids == sorted(set(ids))
+        assert len(ids) == totals.delivered
+
+
 def test_a_hung_stage_is_noticed_and_replaced(tmp_path):
     chaos = Chaos(tmp_path, kills=9, how=signal.SIGSTOP)
     supervisor = run(tmp_path, chaos, cameras=2, rate_hz=50)
