@@ -24,6 +24,7 @@ class LinesFile:
     def __init__(self, sink: str, path: str) -> None:
         self._sink, self._path = sink, Path(path)
         self._fd = -1
+        self._tail = b""  # the last lines of who wrote before
 
     def check(self) -> None:
         """Raises ResourceError if the file can't be made or written. Leaves nothing."""
@@ -47,11 +48,16 @@ class LinesFile:
             ) from error
 
     def append(self, lines: bytes) -> None:
-        """In one write. Raises FrameError if the disk does not take them whole; the next may be taken."""
+        """In one write. Raises FrameError if the disk does not take them whole; the next may be taken.
+
+        What a killed writer wrote last comes again, to the byte, if it could not say so: it stays once.
+        """
         try:
             if self._fd < 0:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 self._open()
+            if self._tail.endswith(lines):
+                return
             if os.write(self._fd, lines) != len(lines):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
@@ -75,7 +81,7 @@ class LinesFile:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         self._fd = os.open(self._path, flags, 0o644)
         if stat.S_ISREG(os.fstat(self._fd).st_mode):
-            _cut_torn_tail(self._fd)
+            self._tail = _cut_torn_tail(self._fd)
 
 
 def utc(t_wall_ns: int) -> str:
@@ -84,8 +90,11 @@ def utc(t_wall_ns: int) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _cut_torn_tail(fd: int) -> None:
-    """Remove the bytes after the last newline; reads from the end only as far as needed."""
+def _cut_torn_tail(fd: int) -> bytes:
+    """Remove the bytes after the last newline; reads from the end only as far as needed.
+
+    Returns the end of what is left, as much as the lines of one result may take.
+    """
     end = os.fstat(fd).st_size
     while end > 0:
         start = max(0, end - _BLOCK_BYTES)
@@ -95,3 +104,5 @@ def _cut_torn_tail(fd: int) -> None:
             break
         end = start
     os.ftruncate(fd, end)
+    start = max(0, end - _BLOCK_BYTES)
+    return os.pread(fd, end - start, start)

@@ -111,6 +111,21 @@ def test_kill_9_leaves_whole_lines_and_the_next_start_goes_on(tmp_path, after):
     assert ids[-1] == 10**6
 
 
+@pytest.mark.parametrize("found", [0, 3])
+def test_a_line_whose_writer_was_killed_before_it_could_say_so_is_not_written_twice(
+    tmp_path, found
+):
+    path = tmp_path / "events.jsonl"
+    first, last, later = (result(n, found=found) for n in (6, 7, 8))
+    other = replace(last, info=last.info._replace(camera="yard"))
+    write(path, first, last)
+    # the frames of several cameras come again in any order; the last is one of another run
+    another = replace(first, info=first.info._replace(t_wall_ns=9))
+    events = write(path, other, last, later, another)
+    told = [(event["camera"], event["frame_id"]) for event in events]
+    assert told == [("gate", 6), ("gate", 7), ("yard", 7), ("gate", 8), ("gate", 6)]
+
+
 def test_places_that_cannot_be_written_are_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ResourceError, match=r"wanted a folder at .*file, got a file"):
