@@ -297,12 +297,19 @@ def playlist(path: Path, target: str) -> None:
     path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:0.2,\n{target}\n#EXT-X-ENDLIST\n")
 
 
+@pytest.mark.parametrize("again", [False, True])
 @pytest.mark.parametrize("options", [{}, {"realtime": True}])
-def test_a_film_goes_on_behind_what_came_of_it_before(tmp_path, options):
+def test_a_film_goes_on_behind_what_came_of_it_before(tmp_path, options, again):
+    """again: by the same reader, which lost it; else by that of a new process."""
     path = write_clip(tmp_path / "a.mp4", moving_square(20), options={"g": "7", "bf": "2"})
     whole = read_all(opened(path))
     config = AvConfig(url=str(path), **options)
     source = AvSource(config)
+    if again:
+        source.open()
+        while not source.read(np.empty(96 * 64 * 3 // 2, np.uint8)):
+            pass
+        source.close()
     source.resume(12)
     source.open()
     rest = read_all(source)
