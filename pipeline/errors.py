@@ -47,14 +47,11 @@ class ModelError(ConfigError):
 
 
 class ModelNotHere(ConfigError):
-    """A model of the list that has to be fetched first; `name` is its name."""
+    """A model that a command makes ready first: `command`, the words behind `manyeyes model`."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"model {name!r} is not here yet; `manyeyes model get {name}` fetches it (the model 'demo' is "
-            "here, and knows rendered scenes alone)"
-        )
-        self.name = name
+    def __init__(self, text: str, *command: str) -> None:
+        super().__init__(text)
+        self.command = command
 
 
 class DataError(ConfigError):

@@ -202,7 +202,7 @@ def fetching(make_config: Callable[[], _T]) -> _T:
     try:
         return make_config()
     except ModelNotHere as missing:
-        command = [sys.executable, "-m", "pipeline", "model", "get", missing.name]
+        command = [sys.executable, "-m", "pipeline", "model", *missing.command]
         if code := subprocess.run(command, check=False).returncode:
             raise typer.Exit(code) from None  # it has said why
     return make_config()

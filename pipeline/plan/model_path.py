@@ -13,6 +13,7 @@ from pipeline.errors import ConfigError, ModelNotHere
 from pipeline.plan.loading import load
 
 BUNDLE_OF = "stages.detector.zoo:bundle_of"
+IMPORTED = "stages.detector.zoo:imported"
 DEFAULT = "stages.detector.zoo:DEFAULT"
 DEMO = "demo"
 
@@ -26,14 +27,21 @@ def given(model: str | Path) -> dict[str, Any]:
 def model_path(model: str | Path) -> Path:
     """The file of a path or a name. Raises ConfigError; ModelNotHere for a name that has to be fetched."""
     table = given(model)
-    return by_name(table["name"]) if "name" in table else Path(table["path"])
+    if "name" in table:
+        return by_name(table["name"])
+    path = Path(table["path"])
+    return ready(path) if path.is_file() else path
 
 
 def by_name(name: str) -> Path:
     """The bundle that a name stands for. Raises as `model_path`."""
     bundle: Path = load(BUNDLE_OF)(name)
     if not bundle.is_file():
-        raise ModelNotHere(name)
+        raise ModelNotHere(
+            f"model {name!r} is not here yet; `manyeyes model get {name}` fetches it (the model 'demo' is "
+            "here, and knows rendered scenes alone)",
+            "get", name,
+        )  # fmt: skip
     return bundle
 
 
@@ -59,7 +67,21 @@ def there(model: Path, where: str, folder: Path) -> Path:
 def _existing(path: Path, where: str) -> Path:
     if not path.is_file():
         raise ConfigError(f"{where}: there is no file {str(path)!r}; correct the path")
-    return path
+    return ready(path)
+
+
+def ready(path: Path) -> Path:
+    """The bundle of a model file: itself, or what was made of a file without facts, kept by its hash.
+
+    Raises ModelNotHere where the second was not made yet.
+    """
+    bundle: Path = load(IMPORTED)(path)
+    if not bundle.is_file():
+        raise ModelNotHere(
+            f"{path}: it carries no facts; `manyeyes model import {path} -o NAME.bundle` makes it a bundle",
+            "import", str(path), "-o", str(bundle),
+        )  # fmt: skip
+    return bundle
 
 
 def demo_model() -> Path:

@@ -61,6 +61,12 @@ def kind_of(path: str | Path) -> Literal["torchscript", "onnx"]:
     return "onnx"
 
 
+def carries_facts(path: str | Path) -> bool:
+    """Whether a model file is a bundle. Raises ModelError: it is no model."""
+    kind = kind_of(path)
+    return any(True for _ in (_zip_facts(path) if kind == "torchscript" else _onnx_facts(path)))
+
+
 def read_text(path: str | Path) -> str:
     """The JSON text of the facts in a bundle; raises ModelError if it has none, or is no model."""
     kind = kind_of(path)

@@ -129,7 +129,7 @@ def _declared(path: str, name: str, options: dict[str, Any]) -> Facts:
     if asked:
         raise ConfigError(
             f"{path}: the file does not say its {' and '.join(asked)}; "
-            f"pass {' and '.join(f'--{key}' for key in asked)}"
+            f"pass {' and '.join(f'--{key}' for key in asked)} to `manyeyes model import`"
         )
     width, height = parse_size(options["size"])
     names, offset = parse_classes(options["classes"]), options.get("label_offset")

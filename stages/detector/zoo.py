@@ -17,7 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, ModelError
+from stages.detector import archive
 
 DEFAULT = "yolox-nano"
 """What real cameras get where no model is named: of the table, the one that finds most for the time of a
@@ -75,6 +76,20 @@ def entry(name: str) -> Entry:
         hint = f"did you mean {close[0]!r}?" if close else "`manyeyes model list` names them"
         raise ConfigError(f"model {name!r}: there is neither such a file nor such a name; {hint}")
     return known[name]
+
+
+def imported(path: Path) -> Path:
+    """The bundle of a file: itself, or the place of what is made of a model of somebody else.
+
+    What is no model stays what it is: who opens it says so.
+    """
+    try:
+        if archive.carries_facts(path):
+            return path
+        folder("models").mkdir(parents=True, exist_ok=True)
+        return folder("models") / f"{path.stem}-{archive.sha256(path)[:16]}.bundle"
+    except (ModelError, OSError):
+        return path
 
 
 def bundle_of(name: str) -> Path:

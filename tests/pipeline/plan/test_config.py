@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+import tiny_models
 from pydantic import ValidationError
 
 from pipeline.errors import ConfigError, ModelNotHere
@@ -114,12 +116,27 @@ def test_real_cameras_do_not_get_the_demo_model_by_accident(street, tmp_path, mo
     assert street(GATE).model.path == bundle
 
 
+def test_a_model_without_facts_is_imported_once(street, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    raw = tiny_models.save(tiny_models.Candidates(), tmp_path / "tiny.pt")
+    text = f'[model]\npath = "{raw}"\n' + GATE
+    with pytest.raises(ModelNotHere, match=r"tiny\.pt: it carries no facts") as missing:
+        street(text)
+    verb, file, _, bundle = missing.value.command
+    assert (verb, file) == ("import", raw)
+    Path(bundle).write_bytes(b"")
+    assert street(text).model.path == Path(bundle)
+    tiny_models.save(tiny_models.Yolox(), tmp_path / "tiny.pt")  # another file: another bundle
+    with pytest.raises(ModelNotHere):
+        street(text)
+
+
 def test_a_model_by_its_name(street, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert street('[model]\nname = "demo"\n' + GATE).model.path == demo_model()
     with pytest.raises(ModelNotHere) as missing:
         street('[model]\nname = "yolox-tiny"\n' + GATE)
-    assert missing.value.name == "yolox-tiny"
+    assert missing.value.command == ("get", "yolox-tiny")
     bundle = tmp_path / "manyeyes" / "models" / "yolox-tiny.bundle"
     bundle.parent.mkdir(parents=True)
     bundle.write_bytes(b"")
