@@ -8,7 +8,7 @@ number of workers.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from pipeline.errors import DataError
 from stages.training.datasets import DataSet, Sample, read_image
 from stages.training.transforms import Augment, Boxed
 
@@ -173,6 +174,16 @@ def loader(pictures: Pictures, steps: Steps, workers: int) -> DataLoader[Any]:
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def in_one_sentence(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """The same batches; a picture that cannot be read is told without the worker's traceback."""
+    try:
+        yield from batches
+    except DataError as error:
+        # torch puts the traceback of the worker before the text: "…\npipeline.errors.DataError: text"
+        text = str(error).rstrip().rpartition(f"{DataError.__name__}: ")[2]
+        raise DataError(text) from None
 
 
 def _one_thread(worker: int) -> None:

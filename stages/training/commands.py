@@ -208,7 +208,7 @@ def train(
 
     Example, to go on for longer: manyeyes train -o runs/street --resume --epochs 200
     """
-    from stages.training import alike, resuming, runs, settings
+    from stages.training import alike, opening, resuming, runs, settings
     from stages.training import plan as plans
 
     if resume:
@@ -230,12 +230,15 @@ def train(
             changes=change or (), data={"training": where, "validation": there},
         )  # fmt: skip
     validation = _part(there, plan.model.classes, lenient=True)
+    lines = opening.sentences(plan, training, validation)
     twins, example = alike.shared(training, validation)
-    if twins and not terminal.silent():
-        terminal.note(
+    if twins:
+        lines.append(
             f"{twins} of {len(validation.samples)} pictures of validation are pictures of training or look "
             f"like them ({example}): figures will be too good; `manyeyes data split` keeps such together"
         )
+    for line in lines if not terminal.silent() else ():
+        terminal.note(line)
     with terminal.on_interrupt(f"stopped; `manyeyes train -o {output} --resume` goes on"):
         outcome = runs.train(
             plan, training, validation, output, resume=resume, console=Console(stderr=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,15 @@ MAX_PICTURE_PX = 80_000_000  # below what makes Pillow warn
 _BOTH_DECODE = ("JPEG", "MPO", "PNG", "BMP", "WEBP")  # what OpenCV reads wherever Pillow does
 RELIEF = 2  # of 255
 _ORIENTATION = 0x0112  # EXIF tag
+_TURNS: dict[int, Callable[[Image], Image]] = {  # from stored to shown (EXIF 2.3)
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.transpose(1, 0, 2),
+    6: lambda image: image[::-1].transpose(1, 0, 2),
+    7: lambda image: image[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda image: image[:, ::-1].transpose(1, 0, 2),
+}
 _BROKEN = (
     OSError,
     SyntaxError,
@@ -46,7 +56,7 @@ class Look:
 
 
 def decode(path: Path) -> Image:
-    """A picture file as uint8 (H, W, 3) BGR, EXIF orientation applied.
+    """A picture file as uint8 (H, W, 3) BGR, orientation of EXIF, else of XMP, applied.
 
     Decoded by OpenCV as the pipeline's picture folders are, so that both see the same pixels.
     Raises DataError naming the file if it is gone, broken or too large. Not for several threads at
@@ -64,13 +74,14 @@ def _decode(path: Path) -> Image:
     try:
         with _open(data) as picture:
             _check_size(*picture.size)
+            turn = _turn_of_xmp(picture)
     except _BROKEN as error:
         raise DataError(f"{path}: no readable picture: {error}") from error
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if decoded is None:
         raise DataError(f"{path}: OpenCV cannot decode this picture; save it as JPEG or PNG")
     image: Image = decoded.astype(np.uint8, copy=False)
-    return image
+    return image if turn == 1 else np.ascontiguousarray(_TURNS[turn](image))
 
 
 def look_at(path: Path) -> Look:
@@ -123,6 +134,15 @@ def _bytes(path: Path) -> bytes:
 
 def _open(data: bytes) -> Pil.Image:
     return Pil.open(io.BytesIO(data))
+
+
+def _turn_of_xmp(picture: Pil.Image) -> int:
+    """The orientation that XMP alone states, which OpenCV does not look at: 1..8, 1 for none."""
+    orientation = picture.getexif().get(_ORIENTATION, 1)
+    own = Pil.Exif()
+    own.load(picture.info.get("exif") or b"")
+    seen = picture.format == "TIFF" or _ORIENTATION in own
+    return orientation if orientation in _TURNS and not seen else 1
 
 
 def _check_size(width: int, height: int) -> None:

@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader
 from pipeline.errors import ConfigError, DataError, ModelError, ResourceError
 from stages.detector.bundle import Facts
 from stages.training import checkpoint, journal, parallel
-from stages.training.batches import Pictures, Steps, balance, loader
+from stages.training.batches import Pictures, Steps, balance, in_one_sentence, loader
 from stages.training.datasets import DataSet, Sample, read_image
 from stages.training.models import build, label_offset
 from stages.training.plan import PLAN, Plan
@@ -42,6 +42,7 @@ from stages.training.validation import facts_of, validate
 
 Image = npt.NDArray[np.uint8]
 LAST, BEST = "last.pt", "best.pt"
+_TIMED = 10  # steps after which the rest is foreseen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +113,7 @@ class _Job:
 def _loop(
     job: _Job, state: State, console: Console | None, on_step: Callable[[int, Losses], None]
 ) -> Outcome:
-    start, config = time.monotonic(), job.plan.train
+    start, config, first = time.monotonic(), job.plan.train, state.step
     steps, batches = _batches(job)
     total = config.epochs * len(steps)
     with contextlib.ExitStack() as stack:
@@ -122,6 +123,9 @@ def _loop(
         task = bar.add_task("training", total=total, completed=state.step)
 
         def after_step(state: State, losses: Losses) -> None:
+            if console and state.step == first + _TIMED:
+                minutes = (time.monotonic() - start) / _TIMED * (total - state.step) / 60
+                console.print(f"about {minutes:.0f} min to the last epoch, validation not counted")
             bar.update(task, completed=state.step, description=journal.describe(state, len(steps)))
             # the end of an epoch is saved with its evaluation
             if state.step % config.save_every == 0 and state.step % len(steps):
@@ -132,7 +136,7 @@ def _loop(
             steps.epoch, steps.first = divmod(state.step, len(steps))
             began = time.monotonic()
             train_one_epoch(
-                state, batches, config, total=total, device=job.device,
+                state, in_one_sentence(batches), config, total=total, device=job.device,
                 label_offset=label_offset(job.plan.model),
                 name_of=lambda i: job.training.samples[i].path.name, after_step=after_step,
             )  # fmt: skip

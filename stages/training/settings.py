@@ -19,7 +19,9 @@ from stages.training.plan import Plan
 from stages.training.train import TrainConfig
 from stages.training.transforms import AugmentConfig
 
-CANVAS_PX = 416  # longest side that is chosen by itself
+CANVAS_PX = 416  # longest side that is chosen by itself, where the objects are not small on it
+MOST_PX = 1280  # longest side that is chosen for small ones: ten times the work of 416
+SMALL_PX = 8  # side of an object on the canvas: one cell of the finest map of fcos_tiny
 _STEP_PX = 32  # what the sides of a canvas divide by
 _PARTS = {
     "model": ModelConfig,
@@ -109,13 +111,24 @@ def _check_effects(plan: Plan, asked: Set[str]) -> None:
 def canvas(dataset: DataSet) -> tuple[int, int]:
     """Width and height of a model's input that wastes little on the typical picture of a data set.
 
-    The longest side is CANVAS_PX, or less where the pictures are smaller; sides divide by 32.
+    The longest side is CANVAS_PX, or less where the pictures are smaller, or as much more as it takes
+    to show nine boxes of ten with sides of SMALL_PX, up to MOST_PX; sides divide by 32.
     """
     shapes = np.array([(s.width, s.height) for s in dataset.samples], np.float64)  # (N, 2)
     if not len(shapes):
         raise DataError(f"{dataset.name}: the training split holds no picture")
     ratio = float(np.median(shapes[:, 0] / shapes[:, 1]))  # width / height
-    longest = min(CANVAS_PX, float(np.median(shapes.max(axis=1))))
+    shares = [
+        np.zeros(0)
+    ]  # side of each box (root of its area), as a share of its picture's longest
+    for sample in dataset.samples:
+        wh = sample.xyxy[~(sample.crowd | sample.difficult)]
+        area = (wh[:, 2:] - wh[:, :2]).prod(axis=1)
+        shares.append(np.sqrt(area) / max(sample.width, sample.height))
+    sides_of = np.concatenate(shares)
+    needed = SMALL_PX / float(np.percentile(sides_of, 10)) if len(sides_of) else 0.0
+    wanted = min(max(CANVAS_PX, needed), MOST_PX)
+    longest = min(wanted, float(np.median(shapes.max(axis=1))))
     sides = (longest, longest / ratio) if ratio >= 1 else (longest * ratio, longest)
     width, height = (max(2 * _STEP_PX, round(side / _STEP_PX) * _STEP_PX) for side in sides)
     return width, height

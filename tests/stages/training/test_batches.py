@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tiny_runs
 import torch
 
-from stages.training.batches import Pictures, Steps, balance, loader, order
+from pipeline.errors import DataError
+from stages.training.batches import Pictures, Steps, balance, in_one_sentence, loader, order
 from stages.training.transforms import Augment, AugmentConfig
 from stages.training.validation import facts_of
 
@@ -109,3 +111,16 @@ def test_crowds_and_difficult_objects_are_no_examples(tmp_path: Path) -> None:
     _, boxes, labels, _ = Pictures(data, augment, seed=0, cache_bytes=0)[0, 0]
     assert len(boxes) == len(sample.labels) - 1
     assert labels.tolist() == [1]
+
+
+def test_a_picture_that_a_worker_cannot_read_is_one_sentence(tmp_path: Path) -> None:
+    data = tiny_runs.draw(tmp_path, "train", 2)
+    data.samples[0].path.write_bytes(b"gone bad")
+    plan = tiny_runs.plan()
+    facts = facts_of(plan.model, plan.resize)
+    augment = Augment(AugmentConfig.off(), facts.input, facts.resize)
+    pictures = Pictures(data, augment, seed=0, cache_bytes=0)
+    with pytest.raises(DataError) as raised:
+        list(in_one_sentence(loader(pictures, Steps(2, 2, seed=0), workers=1)))
+    assert str(raised.value).startswith(f"{data.samples[0].path}: no readable picture")
+    assert "\n" not in str(raised.value)

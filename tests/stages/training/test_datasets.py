@@ -215,6 +215,21 @@ def test_exif_orientation_turns_the_picture_and_boxes_in_stored_pixels(
         assert (outside[..., 2] > 200).sum() < 100
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_that_xmp_alone_states_turns_what_is_read_and_what_is_seen_alike(
+    tmp_path: Path, orientation: int
+) -> None:
+    by_exif = picture(tmp_path / "a.png", orientation=orientation)
+    xmp = f"<x:xmpmeta><rdf:RDF><rdf:Description tiff:Orientation='{orientation}'/></rdf:RDF></x:xmpmeta>"
+    (tmp_path / "images").mkdir()
+    stored = Pil.fromarray(np.asarray(Pil.open(by_exif)))
+    stored.save(tmp_path / "images" / "a.webp", lossless=True, xmp=xmp.replace("'", '"').encode())
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("0 0.25 0.25 0.5 0.5\n")
+    sample = load(tmp_path).samples[0]
+    np.testing.assert_array_equal(read_image(sample), pictures.decode(by_exif))
+
+
 def test_coco_with_gaps_crowds_areas_and_rubbish(tmp_path: Path) -> None:
     picture(tmp_path / "train" / "a.jpg")
     picture(tmp_path / "train" / "b.jpg")

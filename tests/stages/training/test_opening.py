@@ -1,0 +1,66 @@
+"""The canvas that is chosen, and what `train` says of a plan before it begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.errors import ConfigError
+from stages.training import opening, settings
+from stages.training.datasets import DataSet, Sample
+
+
+def data_set(size: tuple[int, int], *sides_px: float, crowd: bool = False) -> DataSet:
+    """One picture of `size` with a square of each side."""
+    boxes = [[0, 0, side, side] for side in sides_px]
+    sample = Sample(
+        path=Path("a.png"),
+        width=size[0],
+        height=size[1],
+        xyxy=np.array(boxes, np.float32).reshape(-1, 4),
+        labels=np.zeros(len(boxes), np.int32),
+        crowd=np.full(len(boxes), crowd),
+        difficult=np.zeros(len(boxes), bool),
+        image_id=1,
+        group="",
+    )
+    return DataSet(name="d", classes=("car",), samples=(sample,), problems=(), sha256="")
+
+
+@pytest.mark.parametrize(
+    ("size", "sides", "canvas"),
+    [
+        ((1920, 1080), (200,) * 10, (416, 224)),
+        ((1920, 1080), (12,) * 10, (1280, 704)),
+        ((1920, 1080), (4,) * 10, (1280, 704)),
+        ((1920, 1080), (20,) * 10, (768, 416)),
+        ((640, 480), (6,) * 10, (640, 480)),  # never larger than the picture
+        ((352, 288), (30,) * 10, (352, 288)),
+        ((1920, 1080), (), (416, 224)),
+    ],
+)
+def test_small_objects_get_a_larger_canvas(
+    size: tuple[int, int], sides: tuple[float, ...], canvas: tuple[int, int]
+) -> None:
+    assert settings.canvas(data_set(size, *sides)) == canvas
+
+
+def test_what_is_not_learnt_from_is_said_before_it_begins() -> None:
+    data = data_set((1920, 1080), 200, 200, 10)
+    plan = settings.plan(data, architecture="fcos_tiny", size_wh_px=(416, 224))
+    first, small = opening.sentences(plan, data, data)
+    assert "fcos_tiny from random weights, 1 class(es), canvas 416x224 px; 1 pictures" in first
+    assert "up to 150 epochs in batches of 8" in first
+    assert small.startswith("1 of 3 boxes are less than 3 px wide or high")
+    assert len(opening.sentences(plan, data_set((1920, 1080), 200), data)) == 1
+    crowds = opening.sentences(plan, data_set((1920, 1080), 200, crowd=True), data)
+    assert crowds[1] == "1 boxes of crowds and 0 difficult ones are not learnt from"
+
+
+def test_a_canvas_on_which_every_box_vanishes_is_refused() -> None:
+    data = data_set((1920, 1080), 12, 12)
+    plan = settings.plan(data, architecture="fcos_tiny", size_wh_px=(416, 224))
+    with pytest.raises(ConfigError, match=r"all 2 boxes are less than 3 px .* larger --size"):
+        opening.sentences(plan, data, data)
