@@ -179,6 +179,14 @@ class WriteResults(Sink):
         self._file.write(f"{info.camera} {info.frame_id} {value} {info.pts_ns}\n".encode())
 
 
+class Leisurely(WriteResults):
+    """Takes its time for every result."""
+
+    def process(self, result: Result) -> None:
+        time.sleep(0.06)
+        super().process(result)
+
+
 class WriteFrames(WriteResults):
     def process(self, frame: Frame) -> None:
         info = frame.info

@@ -109,8 +109,8 @@ class CameraProcess(Process):
         started = False
         while True:
             self.turn(IDLE_MS)
-            if not started:
-                self.beat(1)  # for the thread that will read once the whole run is ready
+            if not started or self._ended:
+                self.beat(1)  # for the thread that reads: not yet, or no more
             if self.going and not started and not self.draining:
                 started = True
                 reader.start()

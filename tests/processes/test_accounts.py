@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.errors import ManyeyesError
 from pipeline.plan.graph import Plan
+from pipeline.supervision import child
 from pipeline.supervision.supervisor import Options, Supervisor
 
 
@@ -60,6 +61,15 @@ def test_what_a_sink_can_not_write_is_not_delivered(tmp_path, policy):
         assert sink.captured == sink.delivered + sink.lost
         assert path.captured == path.delivered + sum(path.dropped.values())
         assert path.error == sink.error == 0
+
+
+def test_a_source_that_has_ended_waits_for_a_slow_sink_and_does_not_count_as_hung(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(child, "_READ_S", 1.0)  # the sink needs 10 s for the frames of both cameras
+    supervisor = run(tmp_path, "every", frames=80, sink_results="parts:Leisurely")
+    assert {one.restarts.count for one in supervisor.children.values()} == {0}
+    assert all(totals.delivered == 80 for totals in supervisor.totals.values())
 
 
 def test_a_run_whose_sources_have_ended_ends_without_a_sink_that_keeps_dying(tmp_path):
