@@ -210,6 +210,7 @@ def train(
     """
     from stages.training import alike, opening, resuming, runs, settings
     from stages.training import plan as plans
+    from stages.training.journal import figure
 
     if resume:
         asked = _given(context)
@@ -250,8 +251,8 @@ def train(
         print(json.dumps({"folder": str(output), "epochs": outcome.epochs, "best": best}, indent=2))
         return
     print(
-        f"{output / runs.BEST}: epoch {best['epoch']} of {outcome.epochs}, AP {best['map']:.3f}, "
-        f"AP50 {best['map_50']:.3f} on {validation.name}, {outcome.seconds / 60:.1f} min"
+        f"{output / runs.BEST}: epoch {best['epoch']} of {outcome.epochs}, AP {figure(best['map'])}, "
+        f"AP50 {figure(best['map_50'])} on {validation.name}, {outcome.seconds / 60:.1f} min"
     )
 
 

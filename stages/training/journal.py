@@ -89,11 +89,20 @@ def sentence(line: dict[str, Any]) -> str:
     """A line of `metrics.jsonl` for a person."""
     losses = " ".join(f"{name} {value:.3f}" for name, value in line["losses"].items())
     figures = " ".join(
-        f"{weights}: mAP {f['map']:.3f} AP50 {f['map_50']:.3f} F1 {f['f1']:.3f}"
+        f"{weights}: mAP {figure(f['map'])} AP50 {figure(f['map_50'])} F1 {f['f1']:.3f}"
         for weights, f in line.get("validation", {}).items()
     )
     speed = f"{line['images_per_s']:.1f} pictures/s"
     return f"epoch {line['epoch']}: " + "; ".join(filter(None, (losses, figures, speed)))
+
+
+def figure(value: float) -> str:
+    """An average precision for a person; COCO's -1 means that there was nothing to find.
+
+    >>> figure(0.5), figure(-1.0)
+    ('0.500', '–')
+    """
+    return f"{value:.3f}" if value >= 0 else "–"
 
 
 @contextmanager

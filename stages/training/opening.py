@@ -36,6 +36,10 @@ def sentences(plan: Plan, training: DataSet, validation: DataSet) -> list[str]:
             f"{small} of {len(sides)} boxes are less than {least:g} px wide or high on this canvas and are "
             "not learnt from; a larger --size would hold them"
         )
+    if not any(len(sample.labels) for sample in validation.samples):
+        lines.append(
+            "validation has nothing to find, so no figure says which weights are best; the last are kept"
+        )
     held = [int(flag.sum()) for flag in (_flags(training, "crowd"), _flags(training, "difficult"))]
     if any(held):
         lines.append(f"{held[0]} boxes of crowds and {held[1]} difficult ones are not learnt from")

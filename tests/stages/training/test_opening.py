@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ConfigError
-from stages.training import opening, settings
+from stages.training import journal, opening, settings
 from stages.training.datasets import DataSet, Sample
 
 
@@ -64,3 +64,13 @@ def test_a_canvas_on_which_every_box_vanishes_is_refused() -> None:
     plan = settings.plan(data, architecture="fcos_tiny", size_wh_px=(416, 224))
     with pytest.raises(ConfigError, match=r"all 2 boxes are less than 3 px .* larger --size"):
         opening.sentences(plan, data, data)
+
+
+def test_a_validation_without_anything_to_find_is_said_and_has_no_figures() -> None:
+    data = data_set((640, 480), 100)
+    plan = settings.plan(data, architecture="fcos_tiny")
+    lines = opening.sentences(plan, data, data_set((640, 480)))
+    assert lines[1].startswith("validation has nothing to find")
+    figures = {"map": -1.0, "map_50": -1.0, "f1": 0.0}
+    line = {"epoch": 1, "losses": {}, "images_per_s": 1.0, "validation": {"raw": figures}}
+    assert journal.sentence(line) == "epoch 1: raw: mAP – AP50 – F1 0.000; 1.0 pictures/s"
