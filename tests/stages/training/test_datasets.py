@@ -16,7 +16,7 @@ from PIL import Image as Pil
 
 from pipeline.errors import DataError
 from stages.training import pictures
-from stages.training.datasets import DataSet, load, read_image
+from stages.training.datasets import FORMATS, DataSet, load, read_image
 
 
 def picture(path: Path, width: int = 64, height: int = 48, orientation: int = 1) -> Path:
@@ -555,6 +555,25 @@ def _small(root: Path, format: str) -> Path:
         (root / "labels").mkdir()
         (root / "labels" / "a.txt").write_text("0 0.5 0.5 0.1 0.1\n")
         return root / "labels" / "a.txt"
+    if format == "csv":
+        file = root / "boxes.csv"
+        file.write_text(
+            "filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,64,48,car,1,2,3,4\n"
+        )
+        return file
+    if format == "labelme":
+        shape = {"label": "car", "points": [[1, 2], [30, 40]], "shape_type": "rectangle"}
+        facts = {"imagePath": "a.jpg", "imageHeight": 48, "imageWidth": 64, "shapes": [shape]}
+        file = root / "images" / "a.json"
+        file.write_text(json.dumps(facts))
+        return file
+    if format == "cvat":
+        box = '<box label="car" xtl="1" ytl="2" xbr="30" ybr="40"></box>'
+        image = f'<image id="0" name="a.jpg" width="64" height="48">{box}</image>'
+        meta = "<meta><task><labels><label><name>car</name></label></labels></task></meta>"
+        file = root / "annotations.xml"
+        file.write_text(f"<annotations>{meta}{image}</annotations>")
+        return file
     (root / "names-class-descriptions.csv").write_text("/m/1,car\n")
     file = root / "train-annotations-bbox.csv"
     file.write_text("ImageID,LabelName,XMin,XMax,YMin,YMax\na,/m/1,0.1,0.2,0.3,0.4\n")
@@ -566,9 +585,9 @@ RUBBISH = (b"", b"null", b"[]", b"-1", b"1e999", b"\xff\xfe", b"\x00", b"<a>", b
 edits = st.tuples(st.integers(0, 10**6), st.integers(0, 8), st.sampled_from(RUBBISH))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
-    format=st.sampled_from(["voc", "coco", "yolo", "openimages"]),
+    format=st.sampled_from(list(FORMATS)),
     changes=st.lists(edits, max_size=4),
     second=st.booleans(),
 )
