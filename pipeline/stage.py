@@ -270,6 +270,22 @@ class Stage(_Part):
     def idle(self) -> None:
         """Called between items, at least ten times a second; must not block."""
 
+    def save(self, camera: str) -> bytes | None:
+        """What this stage has to know of a camera to go on; at most 64 KiB. None: nothing new.
+
+        Called after each item of the camera, before it is sent on. Should the process be killed, the next
+        one gets it; should that one get the same item again, it must give the same result for it and
+        change nothing, so the state holds which item it is of.
+        """
+        raise NotImplementedError
+
+    def restore(self, camera: str, state: bytes) -> None:
+        """What `save` of a process before this one returned last. Called after `setup`, once a camera.
+
+        Raises ValueError for what can't be used, by another version, perhaps: then the camera begins anew.
+        """
+        raise NotImplementedError
+
 
 class JoinStage(Stage):
     """Pictures and what was found in them."""

@@ -134,6 +134,18 @@ class Model(BatchStage):
         return outputs
 
 
+class KnownBoxes(Stage):
+    """Finds what a rendered scene says to be there."""
+
+    Config = NoConfig
+
+    def process(self, output: Output) -> Result:
+        truth = output.info.truth
+        return Result(
+            info=output.info, detections=Detections(truth.xyxy, truth.scores, truth.labels)
+        )
+
+
 class Decode(Stage):
     Config = NoConfig
 

@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.accounts.states import PAGE_BYTES, States
 from pipeline.host.memory import shared
 
 RING = 4096  # frames of a camera; far more than can be in flight
@@ -90,6 +91,7 @@ class Layout:
     counters: dict[str, dict[str, int]]  # process → name → row, which has a cell for every camera
     has_view: bool = True
     sinks: tuple[tuple[str, int], ...] = ()  # those with an account: process, the path that it ends
+    states: tuple[str, ...] = ()  # the processes that remember something
 
     @classmethod
     def of(
@@ -100,6 +102,7 @@ class Layout:
         *,
         has_view: bool = True,
         sinks: tuple[tuple[str, int], ...] = (),
+        states: tuple[str, ...] = (),
     ) -> Layout:
         """Rows in this order; counters: the names of those of each process that has any."""
         free = count()
@@ -111,6 +114,7 @@ class Layout:
             counters=rows,
             has_view=has_view,
             sinks=sinks,
+            states=states,
         )
 
     def part(self, process: str, cameras: Sequence[str]) -> Layout:
@@ -127,7 +131,8 @@ class Layout:
         """Back from `dataclasses.asdict` and JSON, which knows no tuples."""
         cameras, processes, counters = fields["room"]
         sinks = tuple((process, path) for process, path in fields["sinks"])
-        return cls(**{**fields, "room": (cameras, processes, counters), "sinks": sinks})
+        tuples = {"room": (cameras, processes, counters), "sinks": sinks}
+        return cls(**{**fields, **tuples, "states": tuple(fields["states"])})
 
     @property
     def ways(self) -> int:
@@ -161,6 +166,7 @@ class Layout:
             "latency_seconds_sum": (f8, (c,)),
             "slots": (u8, (p, 2)),  # free, leased
             "counters": (u8, (max(1, n), c)),  # by their process
+            "states": (u1, (max(1, len(self.states)), c, 2, PAGE_BYTES if self.states else 1)),
         }
 
     @property
@@ -300,6 +306,22 @@ class Ledger:
         """What `count` has added up."""
         n: int = self._cells["counters"][self._counter(process, name, camera)]
         return n
+
+    def counters_of(self, process: str, camera: str) -> npt.NDArray[np.uint64]:
+        """All counters of a process for a camera, in their order: uint64 (N,)."""
+        rows = list(self.layout.counters[process].values())
+        counters: npt.NDArray[np.uint64] = self._arrays["counters"][rows, self.camera_index[camera]]
+        return counters
+
+    def set_counters(self, process: str, camera: str, counters: bytes) -> None:
+        """To what `counters_of` was. Raises ValueError for another number of them."""
+        rows = list(self.layout.counters[process].values())
+        column = self._arrays["counters"][:, self.camera_index[camera]]
+        column[rows] = np.frombuffer(counters, np.uint64)
+
+    def states(self, process: str) -> States:
+        """What a process that the layout has among its `states` remembers."""
+        return States(self._arrays["states"][self.layout.states.index(process)])
 
     def _counter(self, process: str, name: str, camera: str) -> tuple[int, int]:
         return self.layout.counters[process][name], self.camera_index[camera]

@@ -284,7 +284,8 @@ class LedgerCollector(Collector):
         ledger = self._run.ledger
         for spec in self._run.plan.processes:
             for name, camera in product(spec.counters, spec.cameras):
-                n = ledger.counted(spec.name, name, camera)
+                # a stage that is killed between counting and remembering counts anew
+                n = self._risen(ledger.counted(spec.name, name, camera), spec.name, camera, name)
                 kind, *labels = name.split(":")
                 if kind not in families:
                     others.add_metric([spec.name, camera, name], n)

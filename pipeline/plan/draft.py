@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pipeline.accounts.states import FORGOTTEN
 from pipeline.errors import ConfigError
 from pipeline.host.machine import CHILD_ENVIRONMENT
 from pipeline.plan.config import Config
 from pipeline.plan.graph import EdgeSpec, Overflow, ProcessSpec
 from pipeline.plan.loading import build, stage_class
+from pipeline.stage import Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +86,10 @@ class Draft:
             part = build(run, config)
             cls.check(part.config)
             fields["slot_bytes"] = cls.slot_bytes(part.config, self._frame_bytes())
-            fields["counters"] = tuple(cls.counters(part.config))
+            remembers = getattr(cls, "save", Stage.save) is not Stage.save
+            forgotten = (FORGOTTEN,) if remembers else ()
+            fields["counters"] = (*cls.counters(part.config), *forgotten)
+            fields["remembers"] = remembers
             fields["memory_bytes"] = cls.memory_bytes(part.config)
             fields["files"] = tuple(cls.files(part.config))
             fields["secrets"] = tuple(cls.secrets(part.config))

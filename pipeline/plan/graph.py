@@ -63,6 +63,7 @@ class ProcessSpec:
     slot_bytes: int = 0
     memory_bytes: int = 24 << 20  # that it takes beside its pool and those it maps, about
     counters: tuple[str, ...] = ()
+    remembers: bool = False  # its stage has a state, which outlives it
     options: dict[str, Any] = field(default_factory=dict)  # for the runner: max_fps, max_batch, …
     environment: dict[str, str] = field(default_factory=dict)
     files: tuple[str, ...] = ()  # paths; a run keeps them as they were at its start
@@ -113,6 +114,7 @@ class Plan:
                 for process in sorted(self.processes, key=lambda process: process.paths[-1:])
                 if process.role == "sink" and process.paths > (VIEW,)
             ),
+            states=tuple(process.name for process in self.processes if process.remembers),
         )
 
     @property

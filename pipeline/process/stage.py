@@ -21,6 +21,7 @@ from pipeline.messages import Message
 from pipeline.plan.loading import build
 from pipeline.process.base import IDLE_MS, Process
 from pipeline.process.join import Join
+from pipeline.process.memory import Memory
 from pipeline.stage import BatchStage, Stage
 
 log = logging.getLogger("manyeyes")
@@ -65,6 +66,8 @@ class StageProcess(Process):
                 self.policy, options["max_age_ms"], options["max_waiting"], self.ledger
             )
         self.stage.setup()
+        self.memory = Memory(self.stage, self.spec, self.ledger)
+        self.memory.restore()
         self.ready(self.stage.turn_s, self.stage.about)
         try:
             self._loop()
@@ -217,6 +220,7 @@ class StageProcess(Process):
         if result is None and self.spec.role != "sink":
             return self._drop(delivery, "filtered")
         self.ledger.add("processed", (self.index, camera))
+        self.memory.save(delivery.camera)
         if result is not None and self.spec.outputs and not self._publish(delivery, result):
             return None
         if self.spec.delivers:  # only now: what is between two processes is nobody's to forget

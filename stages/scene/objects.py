@@ -70,10 +70,10 @@ class Objects:
     def __init__(self, gone_s: float, *, stitches: bool = True) -> None:
         self._gone_ns = int(gone_s * 1e9)
         self._stitches = stitches
-        self._by_track: dict[int, Object] = {}
+        self.by_track: dict[int, Object] = {}
 
     def __len__(self) -> int:
-        return len(self._by_track)
+        return len(self.by_track)
 
     def update(
         self, tracked: Detections, t_ns: int
@@ -86,14 +86,14 @@ class Objects:
         ids = np.asarray(tracked.track_ids)
         boxes, labels = tracked.xyxy.astype(np.float64), tracked.labels.tolist()
         places = np.flatnonzero(ids >= 0).tolist()
-        known = [i for i in places if int(ids[i]) in self._by_track]
+        known = [i for i in places if int(ids[i]) in self.by_track]
         for i in known:
-            one = self._by_track[int(ids[i])]
+            one = self.by_track[int(ids[i])]
             one.see(boxes[i], labels[i], float(tracked.scores[i]), t_ns)
         new = []
         for i in places:
             track = int(ids[i])
-            if track in self._by_track:
+            if track in self.by_track:
                 continue
             heir_of = self._lost(boxes[i], labels[i], t_ns) if self._stitches else None
             if heir_of is None:
@@ -102,22 +102,22 @@ class Objects:
                 )
                 new.append(one)
             else:
-                one = self._by_track.pop(heir_of)
+                one = self.by_track.pop(heir_of)
                 one.see(boxes[i], labels[i], float(tracked.scores[i]), t_ns)
-            self._by_track[track] = one
-        here = [self._by_track[int(ids[i])] for i in places]
+            self.by_track[track] = one
+        here = [self.by_track[int(ids[i])] for i in places]
         return here, new, self._take_gone(t_ns)
 
     def take_all(self) -> list[Object]:
         """Everybody is gone: the picture is another one."""
-        everybody = list(self._by_track.values())
-        self._by_track.clear()
+        everybody = list(self.by_track.values())
+        self.by_track.clear()
         return everybody
 
     def _lost(self, box: Any, label: int, t_ns: int) -> int | None:
         """The track of the object that was lost a moment ago and would be here by now."""
         best, nearest = None, _REACH
-        for track, one in self._by_track.items():
+        for track, one in self.by_track.items():
             lost_s = (t_ns - one.seen_ns) / 1e9
             if not 0 < lost_s <= STITCH_NS / 1e9 or one.label != label:
                 continue
@@ -131,5 +131,5 @@ class Objects:
         return best
 
     def _take_gone(self, t_ns: int) -> list[Object]:
-        gone = [k for k, one in self._by_track.items() if t_ns - one.seen_ns > self._gone_ns]
-        return [self._by_track.pop(track) for track in gone]
+        gone = [k for k, one in self.by_track.items() if t_ns - one.seen_ns > self._gone_ns]
+        return [self.by_track.pop(track) for track in gone]

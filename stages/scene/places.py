@@ -73,7 +73,7 @@ class ZoneWatch:
         narrow_px = area(self._polygon) / perimeter(self._polygon)
         self._margin_px = min(zone.margin * size_wh_px[1], narrow_px / 2)
         self._inside: set[Object] = set()
-        self._crowded = False
+        self.crowded = False
 
     def update(self, here: list[Object], points: Points, t_ns: int) -> Iterator[Seen]:
         """What those who are here, at points (N, 2), do."""
@@ -102,12 +102,17 @@ class ZoneWatch:
         if self.zone.name in one.inside:
             yield self._leave(one, one.seen_ns)
 
+    def resume(self, one: Object, stay: Inside) -> None:
+        """Somebody has been inside, as another process knew."""
+        one.inside[self.zone.name] = stay
+        self._inside.add(one)
+
     def crowd(self) -> Iterator[Seen]:
         """To be asked after all others of a frame."""
         limit, n = self.zone.max_objects, len(self._inside)
-        if limit is not None and (n > limit) != self._crowded:
-            self._crowded = n > limit
-            yield Seen("crowded" if self._crowded else "uncrowded", None, total=n)
+        if limit is not None and (n > limit) != self.crowded:
+            self.crowded = n > limit
+            yield Seen("crowded" if self.crowded else "uncrowded", None, total=n)
 
     def _leave(self, one: Object, t_ns: int) -> Seen:
         stay = one.inside.pop(self.zone.name)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
-from pipeline.clock import StreamClock
-from pipeline.detections import Detections
+from pipeline.clock import ClockState, StreamClock
 from pipeline.happenings import MAX_PER_RESULT, Happening
 from pipeline.messages import FrameInfo, Result
 from pipeline.stage import Stage
+from stages.scene import memory
 from stages.scene.check import check_line, check_zone
-from stages.scene.geometry import anchors
-from stages.scene.objects import Object, Objects
+from stages.scene.objects import Objects
 from stages.scene.places import Line, LineWatch, Seen, Zone, ZoneWatch
+from stages.scene.watch import Camera, Watch
 
 TRUE = "true_"  # counters of what objects did whose identity is known
 
@@ -50,7 +46,7 @@ class Scene(Stage):
     def __init__(self, config: SceneConfig) -> None:
         super().__init__(config)
         self._zones, self._lines = config.places()
-        self._cameras: dict[str, _Camera] = {}
+        self._cameras: dict[str, Camera] = {}
 
     @classmethod
     def check(cls, config: SceneConfig) -> None:
@@ -93,6 +89,18 @@ class Scene(Stage):
             return result
         return replace(result, happenings=camera.happened)
 
+    def save(self, camera: str) -> bytes:
+        """Who is where, and what happened in the last frame."""
+        return memory.save(self._cameras[camera])
+
+    def restore(self, camera: str, state: bytes) -> None:
+        """Raises ValueError for a state of another version, or of other places."""
+        facts = memory.facts_of(state)
+        size = tuple(facts["size_wh_px"])
+        one = self._new_camera(camera, size, ClockState(*facts["clock"]))
+        memory.restore(one, facts)
+        self._cameras[camera] = one
+
     def _happening(self, seen: Seen, place: str, camera: str) -> Happening:
         self._count("", seen, place, camera)
         by = seen.by
@@ -116,15 +124,11 @@ class Scene(Stage):
         classes = self.config.classes
         return classes[label] if 0 <= label < len(classes) else str(label)
 
-    def _camera(self, info: FrameInfo) -> _Camera:
+    def _camera(self, info: FrameInfo) -> Camera:
         camera = self._cameras.get(info.camera)
         size = (info.width, info.height)
         if camera is None:
-            camera = self._cameras[info.camera] = _Camera(
-                clock=StreamClock(live=self.config.live),
-                watch=self._watch(info.camera, size),
-                truth=self._watch(info.camera, size, stitches=False),
-            )
+            camera = self._cameras[info.camera] = self._new_camera(info.camera, size, None)
         if camera.watch.size_wh_px != size:  # another picture: nobody is where it was
             for seen, place in camera.watch.end():
                 camera.waiting.append(self._happening(seen, place, info.camera))
@@ -132,7 +136,14 @@ class Scene(Stage):
             camera.truth = self._watch(info.camera, size, stitches=False)
         return camera
 
-    def _watch(self, camera: str, size_wh_px: tuple[int, int], *, stitches: bool = True) -> _Watch:
+    def _new_camera(self, name: str, size: tuple[int, int], clock: ClockState | None) -> Camera:
+        return Camera(
+            clock=StreamClock(live=self.config.live, state=clock),
+            watch=self._watch(name, size),
+            truth=self._watch(name, size, stitches=False),
+        )
+
+    def _watch(self, camera: str, size_wh_px: tuple[int, int], *, stitches: bool = True) -> Watch:
         config = self.config
 
         def labels(classes: tuple[str, ...] | None) -> frozenset[int]:
@@ -140,7 +151,7 @@ class Scene(Stage):
                 map(config.classes.index, config.classes if classes is None else classes)
             )
 
-        return _Watch(
+        return Watch(
             size_wh_px=size_wh_px,
             objects=Objects(config.gone_s, stitches=stitches),
             zones=[
@@ -154,54 +165,6 @@ class Scene(Stage):
                 if line.camera == camera
             ],
         )
-
-
-@dataclass(slots=True, kw_only=True)
-class _Watch:
-    """All places of one camera, for pictures of one size."""
-
-    size_wh_px: tuple[int, int]
-    objects: Objects
-    zones: list[ZoneWatch]
-    lines: list[LineWatch]
-
-    def update(self, tracked: Detections, t_ns: int) -> Iterator[tuple[Seen, str]]:
-        """What happened, each with the name of the place; in order of cause."""
-        if tracked.track_ids is None:
-            return
-        here, new, gone = self.objects.update(tracked, t_ns)
-        yield from ((Seen("appeared", one), "") for one in new)
-        boxes = tracked.xyxy[np.asarray(tracked.track_ids) >= 0]
-        points = {anchor: anchors(boxes, anchor) for anchor in ("feet", "center")}
-        for line in self.lines:
-            at = points[line.line.anchor]
-            yield from ((seen, line.line.name) for seen in line.update(here, at))
-        for zone in self.zones:
-            at = points[zone.zone.anchor]
-            yield from ((seen, zone.zone.name) for seen in zone.update(here, at, t_ns))
-        yield from self._leave(gone)
-
-    def end(self) -> Iterator[tuple[Seen, str]]:
-        """Everybody is gone."""
-        return self._leave(self.objects.take_all())
-
-    def _leave(self, gone: list[Object]) -> Iterator[tuple[Seen, str]]:
-        for zone in self.zones:
-            for one in gone:
-                yield from ((seen, zone.zone.name) for seen in zone.gone(one))
-            yield from ((seen, zone.zone.name) for seen in zone.crowd())
-        for one in gone:
-            yield Seen("gone", one, seconds=(one.seen_ns - one.first_ns) / 1e9), ""
-
-
-@dataclass(slots=True, kw_only=True)
-class _Camera:
-    clock: StreamClock
-    watch: _Watch
-    truth: _Watch  # the same with known identities, where a rendered scene tells them
-    frame_id: int = -1  # of the last frame
-    happened: tuple[Happening, ...] = ()  # in it
-    waiting: deque[Happening] = field(default_factory=deque)
 
 
 def _tuples(value: Any) -> Any:

@@ -19,6 +19,24 @@ _RATE_INTERVALS = (
 )
 _RATE_CHANGE = 1.5  # by more than this factor: another rate, and not a few frames that were dropped
 
+# What a follower and one of its tracks know, as they are saved: name there → attribute of the library's
+_ATTRIBUTES = {
+    "id": "tracker_id",
+    "age": "age",
+    "missed": "time_since_update",
+    "missed_s": "time_since_update_seconds",
+    "streak": "number_of_successful_consecutive_updates",
+}
+_TRACK = np.dtype([
+    ("id", "<i8"), ("age", "<i8"), ("missed", "<i8"), ("missed_s", "<f8"), ("streak", "<i8"),
+    ("state", "<f8", (7,)), ("covariance", "<f8", (7, 7)),
+])  # fmt: skip
+_HEAD = np.dtype([
+    ("last_ns", "<i8"), ("time_s", "<f8"), ("period_ns", "<f8"), ("library_s", "<f8"),
+    ("next_id", "<i8"), ("tracks", "<u4"), ("intervals", "<u4"),
+    ("intervals_ns", "<i8", (_RATE_INTERVALS,)),
+])  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FollowerConfig:
@@ -39,6 +57,12 @@ class Follower(Protocol):
         t_ns: when the picture was taken, larger than that of the last call; called for pictures without
         boxes, too. An id is never given to another object.
         """
+
+    def save(self) -> bytes | None:
+        """All that it knows; None: it can't be told."""
+
+    def restore(self, state: bytes) -> int:
+        """What `save` returned, perhaps with more behind it. Returns how long it is. Raises ValueError."""
 
 
 class LibraryFollower:
@@ -73,14 +97,66 @@ class LibraryFollower:
             ids[taken.class_id] = taken.tracker_id
         return ids
 
+    def save(self) -> bytes | None:
+        """All that it knows; None for OC-SORT, whose tracks remember more than their state."""
+        if self._config.type != "bytetrack":
+            return None
+        tracks, intervals = self._tracker.tracks, list(self._intervals_ns)
+        head = np.zeros((), _HEAD)
+        head["last_ns"] = -1 if self._last_ns is None else self._last_ns
+        head["time_s"], head["period_ns"] = self._time_s, self._period_ns
+        head["library_s"] = self._tracker._last_timestamp or 0.0
+        head["next_id"], head["tracks"] = self._tracker._next_track_id, len(tracks)
+        head["intervals"], head["intervals_ns"][: len(intervals)] = len(intervals), intervals
+        rows = np.zeros(len(tracks), _TRACK)
+        for row, track in zip(rows, tracks, strict=True):
+            for name, attribute in _ATTRIBUTES.items():
+                row[name] = getattr(track, attribute)
+            row["state"] = track.state_estimator.kf.state[:, 0]
+            row["covariance"] = track.state_estimator.kf.state_covariance
+        return head.tobytes() + rows.tobytes()
+
+    def restore(self, state: bytes) -> int:
+        """What `save` returned, perhaps with more behind it. Returns how long it is. Raises ValueError."""
+        head = np.frombuffer(state, _HEAD, 1)[0]
+        end = _HEAD.itemsize + int(head["tracks"]) * _TRACK.itemsize
+        rows = np.frombuffer(state[_HEAD.itemsize : end], _TRACK)
+        if len(rows) != head["tracks"] or not 0 <= head["intervals"] <= _RATE_INTERVALS:
+            raise ValueError("a state that was cut")
+        self._last_ns = None if head["last_ns"] < 0 else int(head["last_ns"])
+        self._time_s = float(head["time_s"])
+        self._intervals_ns.extend(head["intervals_ns"][: head["intervals"]].tolist())
+        if head["period_ns"] > 0:
+            self._set_period(float(head["period_ns"]))
+        self._tracker._last_timestamp = float(head["library_s"]) or None
+        self._tracker._next_track_id = int(head["next_id"])
+        self._tracker.tracks = [self._track(row) for row in rows]
+        return end
+
+    def _track(self, row: Any) -> Any:
+        from trackers.core.bytetrack.tracklet import ByteTrackTracklet
+
+        track = ByteTrackTracklet(
+            initial_bbox=np.array([0.0, 0.0, 1.0, 1.0]),
+            state_estimator_class=self._tracker.state_estimator_class,
+        )
+        for name, attribute in _ATTRIBUTES.items():
+            setattr(track, attribute, row[name].item())
+        track.state_estimator.kf.state = row["state"].reshape(-1, 1).copy()
+        track.state_estimator.kf.state_covariance = row["covariance"].copy()
+        return track
+
     def _step(self, interval_ns: int) -> None:
         self._intervals_ns.append(interval_ns)
         usual_ns = sorted(self._intervals_ns)[len(self._intervals_ns) // 4]
         if max(usual_ns, self._period_ns) > _RATE_CHANGE * min(usual_ns, self._period_ns):
-            self._period_ns = usual_ns
-            buffer_s = self._config.lost_s * 1e9 / usual_ns / _LIBRARY_HZ
-            self._tracker.maximum_time_without_update = buffer_s
+            self._set_period(usual_ns)
         self._time_s += interval_ns / self._period_ns / _LIBRARY_HZ
+
+    def _set_period(self, period_ns: float) -> None:
+        self._period_ns = period_ns
+        buffer_s = self._config.lost_s * 1e9 / period_ns / _LIBRARY_HZ
+        self._tracker.maximum_time_without_update = buffer_s
 
 
 def _library_tracker(config: FollowerConfig) -> Any:

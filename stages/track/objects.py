@@ -11,6 +11,11 @@ import numpy as np
 from pipeline.detections import Detections, TrackIds
 
 _FORGET_NS = 2_000_000_000  # after a follower has given an object up
+_CLASSES = 8  # of an object, that are saved
+_OBJECT = np.dtype([
+    ("key", "<i8"), ("id", "<i8"), ("seen_ns", "<i8"), ("classes", "<u4"),
+    ("labels", "<i4", (_CLASSES,)), ("votes", "<f8", (_CLASSES,)),
+])  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -39,6 +44,32 @@ class Objects:
 
     def __len__(self) -> int:
         return len(self._known)
+
+    def save(self) -> bytes:
+        """All that is known; of many classes those with the most votes."""
+        rows = np.zeros(len(self._known), _OBJECT)
+        for row, (key, one) in zip(rows, self._known.items(), strict=True):
+            kept = sorted(one.votes, key=one.votes.__getitem__)[-_CLASSES:]
+            votes = [
+                vote for vote in one.votes.items() if vote[0] in kept
+            ]  # who was first, stays it
+            row["key"], row["id"], row["seen_ns"] = key, one.track_id, one.seen_ns
+            row["classes"] = len(votes)
+            for n, (label, weight) in enumerate(votes):
+                row["labels"][n], row["votes"][n] = label, weight
+        return len(rows).to_bytes(4, "little") + rows.tobytes()
+
+    def restore(self, state: bytes) -> int:
+        """What `save` returned, perhaps with more behind it. Returns how long it is. Raises ValueError."""
+        end = 4 + int.from_bytes(state[:4], "little") * _OBJECT.itemsize
+        if len(state) < end:
+            raise ValueError("a state that was cut")
+        for row in np.frombuffer(state[4:end], _OBJECT):
+            n = int(row["classes"])
+            votes = zip(row["labels"][:n].tolist(), row["votes"][:n].tolist(), strict=True)
+            self._known[int(row["key"])] = one = _Object(int(row["id"]), int(row["seen_ns"]))
+            one.votes.update(votes)
+        return end
 
     def update(self, found: Detections, ids: TrackIds, t_ns: int) -> Detections:
         """The same boxes with ids of the run (-1: of none) and the classes of their objects.

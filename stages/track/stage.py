@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
+import struct
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pipeline.clock import StreamClock
-from pipeline.detections import Detections
+import numpy as np
+
+from pipeline.clock import ClockState, StreamClock
+from pipeline.detections import Detections, Labels, TrackIds
 from pipeline.errors import ConfigError
 from pipeline.messages import FrameInfo, Result
 from pipeline.stage import Stage
 from stages.track.follower import Follower, FollowerConfig, LibraryFollower
 from stages.track.objects import Objects
 from stages.track.switches import Switches
+
+_VERSION = 1
+# version, frame id, width, height, the clock, boxes of the frame
+_HEAD = struct.Struct("<IqII4qI")
 
 TRACKS, SWITCHES = "tracks", "identity_switches"
 
@@ -42,7 +49,7 @@ class Track(Stage):
     def __init__(self, config: TrackConfig) -> None:
         super().__init__(config)
         self._cameras: dict[str, _Camera] = {}
-        self._last_id = 0
+        self._last_id: int | None = None  # before the first one
 
     @classmethod
     def check(cls, config: TrackConfig) -> None:
@@ -63,36 +70,75 @@ class Track(Stage):
         self.check(self.config)
         import trackers  # noqa: F401 - loaded before the first result and not with it
 
-        self._last_id = sum(self.runtime.counted(TRACKS, camera) for camera in self.runtime.cameras)
-
     def process(self, result: Result) -> Result:
         """The same result with track ids, and classes by vote; under a millisecond for usual scenes."""
         info, camera = result.info, self._camera(result.info)
         if info.frame_id <= camera.frame_id:
-            same = camera.tracked if info.frame_id == camera.frame_id else None
-            return result if same is None else replace(result, detections=same)
+            return self._again(result, camera)
         t_ns = camera.clock.tick(info)
         ids = camera.follower.update(result.detections, t_ns)
         tracked = camera.objects.update(result.detections, ids, t_ns)
         if info.truth is not None:
             n = camera.switches.update(tracked, info.truth)
             self.runtime.count(SWITCHES, info.camera, n)
-        camera.frame_id, camera.tracked = info.frame_id, tracked
+        camera.frame_id, camera.tracked, camera.again = info.frame_id, tracked, None
         return replace(result, detections=tracked)
+
+    def _again(self, result: Result, camera: _Camera) -> Result:
+        """A frame that was here; perhaps in the process before this one."""
+        found = result.detections
+        if camera.tracked is None and camera.again is not None:
+            labels, ids = camera.again
+            if len(labels) == len(found):
+                camera.tracked = Detections(found.xyxy, found.scores, labels, ids)
+        if result.info.frame_id != camera.frame_id or camera.tracked is None:
+            return result
+        return replace(result, detections=camera.tracked)
+
+    def save(self, camera: str) -> bytes | None:
+        """Of ByteTrack everything; of OC-SORT nothing."""
+        one = self._cameras[camera]
+        follower = one.follower.save()
+        if follower is None or one.tracked is None or one.tracked.track_ids is None:
+            return None
+        head = _HEAD.pack(
+            _VERSION, one.frame_id, *one.size_wh_px, *one.clock.state, len(one.tracked)
+        )
+        found = one.tracked.labels.tobytes() + one.tracked.track_ids.tobytes()
+        return b"".join((head, found, one.objects.save(), follower))
+
+    def restore(self, camera: str, state: bytes) -> None:
+        """Raises ValueError for a state of another version."""
+        try:
+            version, frame_id, width, height, *clock, n = _HEAD.unpack_from(state)
+        except struct.error as error:
+            raise ValueError(str(error)) from error
+        if version != _VERSION or self.config.type != "bytetrack":
+            raise ValueError(f"of version {version}, this one knows {_VERSION}")
+        one = self._new_camera(camera, (width, height), ClockState(*clock))
+        labels = np.frombuffer(state, np.int32, n, _HEAD.size)
+        ids = np.frombuffer(state, np.int64, n, _HEAD.size + labels.nbytes)
+        rest = state[_HEAD.size + labels.nbytes + ids.nbytes :]
+        one.follower.restore(rest[one.objects.restore(rest) :])
+        one.frame_id, one.again = frame_id, (labels, ids)
+        self._cameras[camera] = one
 
     def _camera(self, info: FrameInfo) -> _Camera:
         camera, size = self._cameras.get(info.camera), (info.width, info.height)
         if camera is None or camera.size_wh_px != size:  # another picture: positions mean nothing
-            frame_id = -1 if camera is None else camera.frame_id
-            camera = self._cameras[info.camera] = _Camera(
-                size_wh_px=size,
-                frame_id=frame_id,
-                clock=StreamClock(live=self.config.live),
-                follower=LibraryFollower(self._follower_config()),
-                objects=Objects(self.config.lost_s, lambda: self._new_id(info.camera)),
-                switches=Switches(),
-            )
+            new = self._new_camera(info.camera, size, camera.clock.state if camera else None)
+            new.frame_id = -1 if camera is None else camera.frame_id
+            camera = self._cameras[info.camera] = new
         return camera
+
+    def _new_camera(self, name: str, size: tuple[int, int], clock: ClockState | None) -> _Camera:
+        return _Camera(
+            size_wh_px=size,
+            clock=StreamClock(live=self.config.live, state=clock),
+            follower=LibraryFollower(self._follower_config()),
+            objects=Objects(self.config.lost_s, lambda: self._new_id(name)),
+            switches=Switches(),
+        )
 
     def _follower_config(self) -> FollowerConfig:
         config = self.config
@@ -104,7 +150,9 @@ class Track(Stage):
         )
 
     def _new_id(self, camera: str) -> int:
-        # the counter comes first: it outlives this process, so that the next one goes on behind it
+        # the counters outlive this process, so that the next one goes on behind it
+        if self._last_id is None:
+            self._last_id = sum(self.runtime.counted(TRACKS, one) for one in self.runtime.cameras)
         self.runtime.count(TRACKS, camera)
         self._last_id += 1
         return self._last_id
@@ -113,9 +161,10 @@ class Track(Stage):
 @dataclass(slots=True, kw_only=True)
 class _Camera:
     size_wh_px: tuple[int, int]
-    frame_id: int  # of the last frame
-    tracked: Detections | None = None  # what was found in it
     clock: StreamClock
     follower: Follower
     objects: Objects
     switches: Switches
+    frame_id: int = -1  # of the last frame
+    tracked: Detections | None = None  # what was found in it
+    again: tuple[Labels, TrackIds] | None = None  # the same, from the process before this one
