@@ -124,13 +124,14 @@ def figures(seconds: float, kill_every_s: float, seed: int) -> list[Figure]:
         folder = Path(name)
         supervisor = run(folder, soak, seconds)
         lines = (folder / "events.jsonl").read_text().splitlines()
-    accounts = (*supervisor.totals.values(), *supervisor.sink_totals.values())
+    accounts = {**supervisor.totals, **supervisor.sink_totals}
+    errors = {f"{name} {way}": one.error for (name, way), one in accounts.items() if one.error}
     events = Counter((row["camera"], row["frame_id"]) for row in map(json.loads, lines))
     taken = sum(one.delivered for one in supervisor.accounts.of_sinks()["events"])
     kills = f"{sum(soak.kills.values())} kills: {dict(sorted(soak.kills.items()))}"
     served = f"{len(lines)} lines, {taken} taken"
     rows = [
-        _count("ledger", "errors of all accounts", sum(one.error for one in accounts), kills),
+        _count("ledger", "errors of all accounts", sum(errors.values()), f"{errors} {kills}"),
         _count("torn", "torn frames", int(supervisor.ledger["torn"].sum()), kills),
         _count("twice", "events that are there twice", len(lines) - len(events), served),
         _count("sum", "lines that no account knows", abs(len(lines) - taken), served),
