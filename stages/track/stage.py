@@ -65,6 +65,11 @@ class Track(Stage):
         """Objects that got an id; where the truth travels along, how often one got another."""
         return (TRACKS, SWITCHES)
 
+    @classmethod
+    def memory_bytes(cls, config: TrackConfig) -> int:
+        """Mostly the library and what it brings; measured."""
+        return 140 << 20
+
     def setup(self) -> None:
         """Load the library: about a second and 100 MB, once for all cameras."""
         self.check(self.config)
