@@ -41,7 +41,9 @@ OWNERS = {
         "pipeline.face.scene_commands",
         "pipeline.face.ctl_commands",
         "stages.training.commands",
+        "stages.training.data_commands",
         "stages.training.model_commands",
+        "stages.training.options",
     ],
     "rich": [
         "pipeline.face.cli",

@@ -5,162 +5,36 @@
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from pipeline.errors import ConfigError
-from stages.training import terminal
-
-if TYPE_CHECKING:
-    from stages.training.datasets import DataSet
+from stages.training import data_commands, terminal
+from stages.training.options import (
+    Classes,
+    Data,
+    Device,
+    Format,
+    Json,
+    Output,
+    Size,
+    Split,
+    Strict,
+    command,
+    given,
+    load_data,
+    load_part,
+)
 
 app = typer.Typer()
-data_app = typer.Typer(
-    help="Look into data sets, divide and convert them: VOC, COCO, YOLO, CVAT, labelme, …",
-    no_args_is_help=True,
-)
-app.add_typer(data_app, name="data")
-
-Data = Annotated[Path, typer.Argument(metavar="DATA", help="a data set: its folder or its file")]
-Output = Annotated[Path, typer.Option("-o", "--output", help="a new folder")]
-Split = Annotated[str | None, typer.Option(help="train, val, test, …; none: everything")]
-Format = Annotated[
-    str | None,
-    typer.Option(help="coco, voc, cvat, openimages, csv, labelme or yolo; none: found by looking"),
-]
-Strict = Annotated[bool, typer.Option(help="any problem of the data is an error")]
-Classes = Annotated[str | None, typer.Option(help="only these, a,b,c; none: all of the data set")]
-Json = Annotated[bool, typer.Option("--json", help="for programs")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
-Size = Annotated[
-    str | None, typer.Option(help="of the model's input, 320 or 320x192; none: chosen")
-]
-
-_EXTRAS = {
-    **dict.fromkeys(("defusedxml", "faster_coco_eval", "matplotlib", "PIL", "yaml"), "train"),
-    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "onnx"),
-}
-_F = TypeVar("_F", bound=Callable[..., None])
+app.add_typer(data_commands.app, name="data")
 
 
-def _command(group: typer.Typer, name: str) -> Callable[[_F], _F]:
-    """As `group.command`; a package that is not installed becomes one sentence."""
-
-    def add(function: _F) -> _F:
-        @functools.wraps(function)
-        def checked(*args: Any, **options: Any) -> None:
-            try:
-                function(*args, **options)
-            except ModuleNotFoundError as error:
-                extra = _EXTRAS.get((error.name or "").partition(".")[0])
-                if extra is None:
-                    raise
-                path = f"data {name}" if group is data_app else name
-                raise ConfigError(
-                    f"{path} needs {error.name}, which is not installed; "
-                    f"pip install 'manyeyes[{extra}]'"
-                ) from error
-
-        group.command(name)(checked)
-        return function
-
-    return add
-
-
-@_command(data_app, "inspect")
-def data_inspect(
-    data: Data,
-    split: Split = None,
-    format: Format = None,
-    sheet: Annotated[Path | None, typer.Option(help="draw pictures with boxes, a PNG")] = None,
-    sizes: Annotated[Path | None, typer.Option(help="plot the sizes of boxes, a PNG")] = None,
-    strict: Strict = False,
-    as_json: Json = False,
-) -> None:
-    """Count pictures, boxes and classes, and name everything that is wrong.
-
-    Example: manyeyes data inspect datasets/street --sheet sheet.png
-    """
-    from stages.training import inspection
-
-    dataset = _load(data, split, format, strict, quiet=True)
-    for path, draw in ((sheet, inspection.contact_sheet), (sizes, inspection.size_plot)):
-        if path is not None:
-            draw(dataset, path)
-            terminal.note(f"drawn: {path}")
-    report = inspection.inspect(dataset)
-    if as_json:
-        print(json.dumps(report.to_json(), indent=2))
-    else:
-        Console().print(report.table())
-
-
-@_command(data_app, "split")
-def data_split(
-    data: Data,
-    output: Output,
-    parts: Annotated[
-        str, typer.Option(help="names and shares, together 1")
-    ] = "train=0.7,val=0.15,test=0.15",
-    group_by: Annotated[
-        str, typer.Option(help="what must not part: none, folder, or a regular expression of names")
-    ] = "none",
-    seed: Annotated[int, typer.Option(help="the same seed gives the same parts")] = 0,
-    classes: Classes = None,
-    format: Format = None,
-    strict: Strict = False,
-    as_json: Json = False,
-) -> None:
-    """Divide a data set so that each class is in each part and groups stay together; copies nothing.
-
-    Example: manyeyes data split datasets/street -o street --group-by '^(cam[0-9]+)_'
-    """
-    from stages.training import settings, splitting
-
-    dataset = _load(data, None, format, strict, classes)
-    made = splitting.split(
-        dataset, settings.shares(parts), seed=seed, group_by=group_by, note=terminal.note
-    )
-    splitting.write(made, output, source=str(data), seed=seed, group_by=group_by)
-    if as_json:
-        print(json.dumps(splitting.counts(made), indent=2))
-    else:
-        Console().print(splitting.table(made))
-        print(f"\n{output}: written")
-
-
-@_command(data_app, "convert")
-def data_convert(
-    data: Data,
-    output: Output,
-    to: Annotated[str, typer.Option(help="coco, yolo or voc")] = "coco",
-    split: Split = None,
-    classes: Classes = None,
-    format: Format = None,
-    link: Annotated[bool, typer.Option(help="link the pictures instead of copying them")] = False,
-    strict: Strict = False,
-) -> None:
-    """Write a data set, or a split of it, with its pictures in another format.
-
-    Example: manyeyes data convert street --split test -o street-test --to yolo
-    """
-    from stages.training import convert
-
-    dataset = _load(data, split, format, strict, classes)
-    lost = convert.convert(dataset, output, to, link=link)
-    for flag, count in lost.items():
-        terminal.note(f"{to} has no word for {flag}: {count} box(es) lost that flag")
-    boxes = sum(len(sample.labels) for sample in dataset.samples)
-    print(f"{output}: {len(dataset.samples)} pictures, {boxes} boxes")
-
-
-@_command(app, "train")
+@command(app, "train")
 def train(
     context: typer.Context,
     output: Annotated[Path, typer.Option("-o", "--output", help="the run folder, a new one")],
@@ -213,16 +87,16 @@ def train(
     from stages.training.journal import figure
 
     if resume:
-        asked = _given(context)
+        asked = given(context)
         plan = resuming.resumed(plans.load_plan(output), asked)
         where, there = resuming.places(plan, asked)
-        training = _part(where, plan.model.classes)
+        training = load_part(where, plan.model.classes)
     elif data is None:
         raise ConfigError("train: wanted a data set, got none; manyeyes train DATA -o RUN")
     else:
         where = {"path": str(data.absolute()), "split": split, "format": format, "strict": strict}
         there = {**where, "path": str((val or data).absolute()), "split": val_split}
-        training = _part(where, None if classes is None else classes.split(","))
+        training = load_part(where, None if classes is None else classes.split(","))
         plan = settings.plan(
             training, architecture=arch, backbone=backbone, weights=weights,
             size_wh_px=None if size is None else settings.size(size),
@@ -230,7 +104,7 @@ def train(
             train={"epochs": epochs, "batch": batch, "lr": lr, "seed": seed, "workers": workers},
             changes=change or (), data={"training": where, "validation": there},
         )  # fmt: skip
-    validation = _part(there, plan.model.classes, lenient=True)
+    validation = load_part(there, plan.model.classes, lenient=True)
     lines = opening.sentences(plan, training, validation)
     twins, example = alike.shared(training, validation)
     if twins:
@@ -256,7 +130,7 @@ def train(
     )
 
 
-@_command(app, "evaluate")
+@command(app, "evaluate")
 def evaluate(
     model: Annotated[
         Path, typer.Argument(help="a bundle, a checkpoint, a run folder, or a file of detections")
@@ -287,7 +161,7 @@ def evaluate(
     from stages.training import evaluate as judge
     from stages.training import predict, report, settings
 
-    dataset = _load(data, split, format, strict, classes)
+    dataset = load_data(data, split, format, strict, classes)
     with terminal.bar("pictures", len(dataset.samples)) as progress:
         found = predict.found_by(
             model, dataset, rename=settings.pairs("--rename", rename or ()), device=device,
@@ -309,7 +183,7 @@ def evaluate(
         )
 
 
-@_command(app, "export")
+@command(app, "export")
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="a run folder, or a checkpoint in it")],
     output: Annotated[Path, typer.Option("-o", "--output", help="the bundle to write")],
@@ -335,10 +209,10 @@ def export(
         )
     known = trained.load(checkpoint)
     if data is not None:
-        pictures = _load(data, split, None, False, quiet=True)
+        pictures = load_data(data, split, None, False, quiet=True)
     else:
         plan = plans.load_plan(known.file.parent)
-        pictures = _part(plan.data["validation"], plan.model.classes, lenient=True, quiet=True)
+        pictures = load_part(plan.data["validation"], plan.model.classes, lenient=True, quiet=True)
     with Console(stderr=True).status(f"writing {output}, and comparing it with {known.file}"):
         facts = trained.bundle(
             known, pictures, output, name=name,
@@ -353,7 +227,7 @@ def export(
     print(trained.parity_of(facts))
 
 
-@_command(app, "predict")
+@command(app, "predict")
 def predict(
     model: Annotated[Path, typer.Argument(help="a bundle")],
     sources: Annotated[list[Path], typer.Argument(help="pictures, folders of pictures, videos")],
@@ -391,47 +265,3 @@ def predict(
         return
     found = ", ".join(f"{name} {count}" for name, count in counts.items()) or "nothing"
     print(f"{output}: found {found}")
-
-
-# -- what they have in common ----------------------------------------------------------------------
-
-
-def _given(context: typer.Context) -> dict[str, Any]:
-    """The options and arguments that the user wrote, without those that are left to their defaults."""
-    return {
-        name: value
-        for name, value in context.params.items()
-        if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
-    }
-
-
-def _load(
-    path: Path,
-    split: str | None,
-    format: str | None,
-    strict: bool,
-    classes: str | None = None,
-    *,
-    quiet: bool = False,
-) -> DataSet:
-    """A data set; what is wrong with it is told, unless `quiet`."""
-    how = {"path": str(path), "split": split, "format": format, "strict": strict}
-    return _part(how, None if classes is None else classes.split(","), quiet=quiet)
-
-
-def _part(
-    how: dict[str, Any], classes: Any = None, *, lenient: bool = False, quiet: bool = False
-) -> DataSet:
-    """The data set that a plan names, with the classes of its model."""
-    from stages.training import datasets, labels
-    from stages.training.formats import summary
-
-    split = None if how["split"] == "all" else how["split"]
-    with Console(stderr=True, quiet=terminal.silent()).status(f"reading {how['path']}"):
-        dataset = datasets.load(
-            how["path"], split=split, format=how["format"], strict=how["strict"]
-        )
-    if not (quiet or terminal.silent()):
-        for line in summary(dataset.problems):
-            terminal.note(line)
-    return dataset if classes is None else labels.only(dataset, classes, lenient=lenient)
