@@ -28,7 +28,7 @@ from stages.detector.engine import Engine
 log = logging.getLogger(__name__)
 
 TRIAL_S = 1.0  # for each engine
-_CALLS = (3, 30)  # of each engine: at least, at most
+_CALLS = (1, 30)  # of each engine: at least, at most; a start must not wait for a slow model
 
 Load = Callable[[str], Engine]  # the engine of this name, loaded
 
