@@ -85,7 +85,9 @@ class StageProcess(Process):
                 self.writer.exchange()
                 worked = self._work()
             # items that cost next to nothing share a turn, its wake-up and its DONE message
-            end = time.monotonic() + _SHARED_TURN_S[self.policy]
+            # but not those of a stage that remembers: it could give no more than the last one again
+            shared_s = 0.0 if self.spec.remembers else _SHARED_TURN_S[self.policy]
+            end = time.monotonic() + shared_s
             while worked and self.reader.waiting and time.monotonic() < end and self._work():
                 pass
             self.writer.exchange()  # first: somebody waits for it
