@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from graphlib import TopologicalSorter
@@ -430,6 +431,12 @@ def _length(node):
     if ast.get_docstring(node) is not None:
         lines -= node.body[0].end_lineno - node.body[0].lineno + 1
     return lines
+
+
+def test_no_two_files_of_tests_have_one_name():
+    """pytest imports them by their names alone, and collects nothing where two are alike."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    none(f"{name}: rename one of the {n} files" for name, n in names.items() if n > 1)
 
 
 def test_no_path_of_a_machine_in_any_file():
