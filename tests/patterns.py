@@ -16,6 +16,8 @@ from pipeline.plan.graph import EdgeSpec, Plan, ProcessSpec
 from pipeline.supervision.supervisor import Options, Supervisor
 
 HERE = Path(__file__).parent
+# for processes that need parts.py: the packages come first, since tests/pipeline has the name of one
+PATH = f"{HERE.parent}{os.pathsep}{HERE}"
 PIXELS = 64 * 64 * 3
 RESULTS, FRAMES = 2, 3  # the accounts of the sinks in the ledger
 
@@ -215,7 +217,7 @@ def _announce(supervisor: Supervisor) -> None:
 
 
 if __name__ == "__main__":
-    os.environ["PYTHONPATH"] = str(Path(__file__).parent)
+    os.environ["PYTHONPATH"] = PATH
     from pipeline.errors import ManyeyesError
 
     try:

@@ -32,7 +32,7 @@ def run_and_kill(kind: str, path: Path, after: int) -> int:
     tests = Path(__file__).parent
     child = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, kind, str(path)],
-        cwd=tests.parent, env=os.environ | {"PYTHONPATH": str(tests)},
+        cwd=tests.parent, env=os.environ | {"PYTHONPATH": f"{tests.parent}{os.pathsep}{tests}"},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     said = -1

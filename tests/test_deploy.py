@@ -260,7 +260,7 @@ class Script:
 
 
 def play(plan, steps, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
+    monkeypatch.setenv("PYTHONPATH", patterns.PATH)
     script = Script(steps)
     try:
         Supervisor(plan, Options(to_bgr=None), script).run()

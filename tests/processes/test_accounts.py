@@ -13,7 +13,7 @@ from pipeline.supervision.supervisor import Options, Supervisor
 
 @pytest.fixture(autouse=True)
 def _parts_on_path(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(patterns.HERE))
+    monkeypatch.setenv("PYTHONPATH", patterns.PATH)
 
 
 def run(folder, policy, frames=50, **stages):

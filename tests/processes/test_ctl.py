@@ -26,7 +26,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     process = subprocess.Popen(
         [sys.executable, str(patterns.HERE / "patterns.py"), "newest", "2", "0", "0", "50", str(tmp_path)],
-        stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(patterns.HERE)},
+        stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": patterns.PATH},
     )  # fmt: skip
     line = process.stdout.readline()
     assert line.startswith("READY"), line

@@ -17,7 +17,7 @@ STALL_S = 3.0  # what a disk takes to wake up
 
 @pytest.fixture(autouse=True)
 def _parts_on_path(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(patterns.HERE))
+    monkeypatch.setenv("PYTHONPATH", patterns.PATH)
 
 
 def supervised(folder, events, on_tick=None, **options):

@@ -2,7 +2,6 @@
 
 import signal
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import patterns
@@ -17,7 +16,7 @@ FRAMES, KILLS, VALUES = 250, 3, 200
 
 @pytest.fixture(autouse=True)
 def _parts_on_path(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(patterns.__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", patterns.PATH)
 
 
 def grey(n):

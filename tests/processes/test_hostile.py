@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import patterns
 import pytest
@@ -17,7 +16,7 @@ DEATHS = 3  # of the bad one
 def test_the_other_cameras_go_on_and_lose_only_what_a_newer_frame_replaced(
     tmp_path, monkeypatch, kind
 ):
-    monkeypatch.setenv("PYTHONPATH", str(Path(patterns.__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", patterns.PATH)
     plan = patterns.plan(tmp_path, cameras=3, rate_hz=50)
     processes = tuple(
         replace(process, run=f"hostile:{kind}") if process.name == "capture.c1" else process

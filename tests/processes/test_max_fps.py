@@ -1,7 +1,6 @@
 """What nobody wants is not decoded: `max_fps` of a camera holds before its source does any work."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import patterns
 import pytest
@@ -11,7 +10,7 @@ from pipeline.supervision.supervisor import Options, Supervisor
 
 @pytest.fixture(autouse=True)
 def _parts_on_path(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(patterns.__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", patterns.PATH)
 
 
 def test_frames_above_max_fps_are_skipped_undecoded_and_counted(tmp_path):

@@ -1,7 +1,6 @@
 """What is wrong with one frame is the end of this frame, and of nothing else."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import patterns
 import pytest
@@ -14,7 +13,7 @@ FRAMES = 60
 
 @pytest.fixture(autouse=True)
 def _parts_on_path(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(patterns.__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", patterns.PATH)
 
 
 def run(tmp_path, name, cls, **options):

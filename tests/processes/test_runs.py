@@ -22,7 +22,7 @@ BOUND_S = 10.0
 
 @pytest.fixture(autouse=True)
 def _parts_on_path(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    monkeypatch.setenv("PYTHONPATH", patterns.PATH)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import patterns
 import pytest
 from cameras import Camera
 
@@ -76,7 +77,7 @@ def secrets(monkeypatch, tmp_path):
     for name, value in names.items():
         monkeypatch.setenv(name, value)
     here = Path(__file__).parent
-    monkeypatch.setenv("PYTHONPATH", f"{here}{os.pathsep}{here.parent}")
+    monkeypatch.setenv("PYTHONPATH", f"{here}{os.pathsep}{patterns.PATH}")
     monkeypatch.syspath_prepend(here)
     return names
 

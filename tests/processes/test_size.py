@@ -3,7 +3,6 @@
 import socket
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import patterns
 import pytest
@@ -18,7 +17,7 @@ from pipeline.supervision.supervisor import Options, Supervisor
 
 @pytest.fixture(autouse=True)
 def _parts_on_path(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(patterns.__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", patterns.PATH)
 
 
 def until_all_delivered(supervisor):

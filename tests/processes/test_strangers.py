@@ -1,7 +1,6 @@
 """Another process of the same user, which may open every socket of a run."""
 
 import time
-from pathlib import Path
 
 import patterns
 
@@ -56,7 +55,7 @@ class Squatter:
 
 
 def test_nobody_can_take_the_name_of_a_producer_that_is_to_come(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(patterns.__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", patterns.PATH)
     squatter = Squatter(tmp_path)
     try:
         plan = patterns.plan(tmp_path, cameras=2)

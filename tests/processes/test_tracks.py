@@ -4,9 +4,8 @@ import json
 import signal
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
-import parts
+import patterns
 import pytest
 
 from pipeline.plan import config
@@ -25,7 +24,7 @@ def ids_of(rows):
 
 @pytest.fixture(autouse=True)
 def _parts_on_path(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(parts.__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", patterns.PATH)
 
 
 def all_seeing(plan):

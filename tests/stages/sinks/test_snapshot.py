@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import cv2
+import patterns
 import pytest
 import sink_frames
 from sink_frames import bar, frame
@@ -113,7 +114,7 @@ print(*(after - pages[1] for after in pages[2:]))
 
 def test_thousands_of_pictures_take_no_more_memory_than_one(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", MANY, str(tmp_path)], env=os.environ | {"PYTHONPATH": str(TESTS)},
+        [sys.executable, "-c", MANY, str(tmp_path)], env=os.environ | {"PYTHONPATH": patterns.PATH},
         cwd=TESTS.parent,
         capture_output=True, text=True, check=True,
     )  # fmt: skip
