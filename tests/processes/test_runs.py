@@ -190,12 +190,13 @@ class Chaos:
         )
 
 
+@pytest.mark.timeout(300)  # nine recoveries, beside busy cores
 @pytest.mark.parametrize("policy", ["newest", "every"])
 def test_kill_9_of_every_stage_loses_only_counted_frames(tmp_path, policy):
-    chaos = Chaos(tmp_path, kills=20 if policy == "newest" else 9)
+    chaos = Chaos(tmp_path, kills=9)  # each process once
     before = set(os.listdir("/proc/self/fd"))
     supervisor = run(tmp_path, chaos, policy=policy, cameras=2, rate_hz=50)
-    assert len(chaos.killed) == (20 if policy == "newest" else 9)
+    assert len(chaos.killed) == 9
     assert set(chaos.killed) == set(supervisor.children)
     for totals in supervisor.totals.values():
         assert (totals.error, totals.in_flight, totals.dropped["error"]) == (0, 0, 0)
