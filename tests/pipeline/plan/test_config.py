@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-import tiny_models
 from pydantic import ValidationError
 
 from pipeline.errors import ConfigError, ModelNotHere
@@ -117,6 +116,7 @@ def test_real_cameras_do_not_get_the_demo_model_by_accident(street, tmp_path, mo
 
 
 def test_a_model_without_facts_is_imported_once(street, tmp_path, monkeypatch):
+    tiny_models = pytest.importorskip("tiny_models", reason="it scripts a model with PyTorch")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     raw = tiny_models.save(tiny_models.Candidates(), tmp_path / "tiny.pt")
     text = f'[model]\npath = "{raw}"\n' + GATE
