@@ -82,7 +82,7 @@ def test_too_few_descriptors(manyeyes):
     cameras = ["synthetic://?size=64x64"] * 24
     before = ("prlimit", "--nofile=64:64")
     arguments = ("run", *cameras, "--seconds", "1")
-    assert_sentence(manyeyes, arguments, "Too many open files", "ulimit -n", before=before)
+    assert_sentence(manyeyes, arguments, "open files: wanted", "ulimit -n", before=before)
 
 
 def test_a_low_soft_limit_of_descriptors_is_raised(manyeyes):

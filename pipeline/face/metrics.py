@@ -291,7 +291,8 @@ class LedgerCollector(Collector):
                     others.add_metric([spec.name, camera, name], n)
                 elif n or kind == "detections":  # a place belongs to one camera, its name to all
                     families[kind].add_metric([camera, *labels], n)
-        yield from (*families.values(), others)
+        yield from (family for family in families.values() if family.samples)
+        yield others
 
 
 def _add(family: HistogramMetricFamily, labels: list[str], cells: Any, total: float) -> None:

@@ -121,7 +121,7 @@ def is_recording(container: Any, scheme: str) -> bool:
 
 def has_end(container: Any) -> bool:
     """HTTP has told how many bytes there are."""
-    return bool(container.size > 0)
+    return (container.size or 0) > 0  # None where it is not known; before PyAV 19 a negative number
 
 
 def _flags(container: Any) -> int:

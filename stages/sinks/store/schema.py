@@ -7,6 +7,8 @@ cost the last moments and never the file.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import ConfigError, ResourceError
@@ -54,7 +56,8 @@ def open_to_write(path: str) -> sqlite3.Connection:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     try:
         store = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
-        check(store, path)
+        with _closed_if_refused(store):
+            check(store, path)
         store.execute("PRAGMA journal_mode = WAL")
         store.execute("PRAGMA synchronous = NORMAL")
         if not _number(store, "user_version"):
@@ -77,10 +80,20 @@ def open_to_read(path: str) -> sqlite3.Connection:
         uri = f"{Path(path).absolute().as_uri()}?mode=ro"
         store = sqlite3.connect(uri, uri=True, timeout=_BUSY_S)
         store.row_factory = sqlite3.Row
-        _check_version(store, path)
+        with _closed_if_refused(store):
+            _check_version(store, path)
     except sqlite3.DatabaseError as error:
         raise refused(path, error) from error
     return store
+
+
+@contextmanager
+def _closed_if_refused(store: sqlite3.Connection) -> Iterator[None]:
+    try:
+        yield
+    except (ConfigError, sqlite3.DatabaseError):
+        store.close()
+        raise
 
 
 def check(store: sqlite3.Connection, path: str) -> None:
