@@ -31,7 +31,7 @@ def status(
 ) -> None:
     """Show the cameras, sinks and stages of a run, as they are now.
 
-    Example: manyeyes ctl status
+    Example: manyeyes ctl status --json
     """
     told = ask(pid, {"do": "status"})
     if as_json:
