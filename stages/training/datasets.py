@@ -260,10 +260,10 @@ def _sample(
     have: set[tuple[str, tuple[float, ...]]] = set()
     for box in picture.boxes:
         if (box.name, box.xyxy) in have:
-            text = f"a {box.name} of {picture.path.name} stands there twice; one is dropped"
+            # kept, as COCO's evaluation does: figures are those of the files as they are
+            text = f"a {box.name} of {picture.path.name} stands there twice; remove one"
             file, line = picture.annotation, box.line
             problems.append(Problem(kind="repeated", file=file, line=line, text=text))
-            continue
         have.add((box.name, box.xyxy))
         scale = (width, height) if picture.normalised else (1, 1)
         x1, y1, x2, y2 = (value * scale[i % 2] for i, value in enumerate(box.xyxy))

@@ -97,6 +97,7 @@ def look_at(path: Path) -> Look:
             _check_size(*picture.size)
             size = picture.size
             orientation = picture.getexif().get(_ORIENTATION, 1)
+            _turn_of_xmp(picture)  # EXIF that is damaged refuses the picture here, as in `decode`
             if picture.format == "TIFF" and orientation in range(5, 9):
                 size = size[::-1]  # here Pillow gives the size as shown
             picture.draft("RGB", (max(64, size[0] // 8), max(64, size[1] // 8)))

@@ -32,17 +32,17 @@ _ALIASES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """Something in a data set that was repaired, dropped or skipped."""
+    """Something in a data set that was repaired, dropped, skipped or is doubtful."""
 
     kind: str
-    """What happened: `degenerate`, `box`, `class`, `repeated` (a box was dropped), `clipped` (a box
-    was cut to its picture), `repaired` (a box was read as it was meant, not as it is written),
-    `missing`, `broken`, `annotation` (a picture was skipped), `duplicate` (a picture is listed twice;
-    its boxes are taken together), `identical` (two pictures are the same byte for byte), `suffix`,
-    `unlisted` (a picture that is not read, or that no annotation names), `orphan` (labels without a
-    picture), `unlabelled` (no picture has labels), `split` (a part that is named and not there),
-    `names` (classes that may be one), `size` (the annotation claims another size), `exif` (boxes were
-    turned along with the picture)."""
+    """What happened: `degenerate`, `box`, `class` (a box was dropped), `repeated` (a box stands there
+    twice, and is kept), `clipped` (a box was cut to its picture), `repaired` (a box was read as it was
+    meant, not as it is written), `missing`, `broken`, `annotation` (a picture was skipped), `duplicate`
+    (a picture is listed twice; its boxes are taken together), `identical` (two pictures are the same
+    byte for byte), `suffix`, `unlisted` (a picture that is not read, or that no annotation names),
+    `orphan` (labels without a picture), `unlabelled` (no picture has labels), `split` (a part that is
+    named and not there), `names` (classes that may be one), `size` (the annotation claims another
+    size), `exif` (boxes were turned along with the picture)."""
     file: Path
     line: int | None  # 1-based; None where the format has no lines
     text: str

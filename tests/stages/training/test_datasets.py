@@ -398,7 +398,7 @@ def test_a_box_twice_and_a_picture_twice_are_told(tmp_path: Path) -> None:
     voc(tmp_path, "b", car)
     data = load(tmp_path)
     assert kinds(data) == {"repeated": 1, "identical": 1}
-    assert [len(sample.labels) for sample in data.samples] == [2, 1]
+    assert [len(sample.labels) for sample in data.samples] == [3, 1]  # told, and kept as COCO does
     assert data.samples[0].digest == data.samples[1].digest != b""
 
 
