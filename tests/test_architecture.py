@@ -67,7 +67,7 @@ OWNERS = {
     "onnxscript": [TRAINING],
     "cv2": ["stages"],
     "av": ["stages.capture", "stages.sinks", "stages.imaging.swscale", "stages.probe", TRAINING],
-    "PIL": ["stages.capture.pictures", TRAINING],
+    "PIL": ["stages.capture.pictures", "stages.imaging.decoding", TRAINING],
     "yaml": [TRAINING],
     "defusedxml": [TRAINING],
     "matplotlib": [TRAINING],

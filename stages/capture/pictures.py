@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import logging
 import os
-import re
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import BrokenSource, ConfigError, EndOfStream, FrameError, SourceError
+from pipeline.messages import Image
 from pipeline.redaction import shown
 from pipeline.stage import Picture, Source
 from stages.capture.clock import RecordingClock, wait_until
 from stages.capture.sizes import check_max_size, write_bgr
+from stages.imaging.order import by_number
 
 log = logging.getLogger("manyeyes")
 
@@ -45,7 +47,7 @@ class PicturesConfig:
 class PicturesSource(Source):
     """Each picture is one frame, and each of an animated GIF, PNG, WebP or AVIF.
 
-    Orientation in EXIF is applied, as cv2.imread does by default. How many pixels a picture may have
+    Orientation in EXIF, or XMP where EXIF is silent, is applied. How many pixels a picture may have
     is told to OpenCV by the environment, `pipeline.host`.
     """
 
@@ -90,8 +92,10 @@ class PicturesSource(Source):
         return ("scaled",)
 
     def setup(self) -> None:
-        """Import OpenCV."""
-        import cv2  # noqa: F401
+        """Import OpenCV and Pillow, which shall not warn of tags that nobody reads."""
+        import stages.imaging.decoding  # noqa: F401
+
+        warnings.filterwarnings("ignore", module=r"PIL\.")
 
     def resume(self, frames: int) -> None:
         """Go on behind so many pictures."""
@@ -169,17 +173,19 @@ class PicturesSource(Source):
         self._next += 1
         return self._shots[self._next - 1]
 
-    def _of_animation(self, path: Path, index: int) -> npt.NDArray[np.uint8]:
+    def _of_animation(self, path: Path, index: int) -> Image:
         """One of several pictures of a file, which stays open for the next."""
-        from PIL import Image
+        from PIL import Image as Pil
+
+        from stages.imaging.decoding import orientation_of, upright
 
         try:
             if self._animation is None or self._animation[0] != path:
                 self.close()
-                self._animation = path, Image.open(path)
+                self._animation = path, Pil.open(path)
             image = self._animation[1]
             image.seek(index)
-            return np.asarray(image.convert("RGB"))[:, :, ::-1]
+            return upright(np.asarray(image.convert("RGB"))[:, :, ::-1], orientation_of(image))
         except (OSError, EOFError, ValueError, SyntaxError) as error:
             raise FrameError(f"picture {path}: number {index} can't be decoded: {error}") from None
 
@@ -189,7 +195,7 @@ def find_pictures(path: str) -> list[Path]:
     folder = Path(path)
     if folder.is_file():
         return [folder]
-    return sorted((p for p in _files(path) if p.suffix.lower() in SUFFIXES), key=_order)
+    return sorted((p for p in _files(path) if p.suffix.lower() in SUFFIXES), key=by_number)
 
 
 def shots_of(path: str) -> list[Shot]:
@@ -217,37 +223,26 @@ def _left_out(path: str) -> str:
     return ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common())
 
 
-def _order(path: Path) -> tuple[list[tuple[int, str]], str]:
-    """img2 before img10."""
-    parts = re.split(r"(\d+)", str(path).lower())
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], str(path)
-
-
 def _count(path: Path) -> int:
     """How many pictures a file holds; 1 if it can't be read."""
     if path.suffix.lower() not in MOVING:
         return 1
-    from PIL import Image
+    from PIL import Image as Pil
 
     try:
-        with Image.open(path) as image:
+        with Pil.open(path) as image:
             return int(getattr(image, "n_frames", 1))
     except (OSError, ValueError, SyntaxError):
         return 1
 
 
-def _still(path: Path) -> npt.NDArray[np.uint8]:
-    import cv2
+def _still(path: Path) -> Image:
+    from stages.imaging.decoding import decoded
 
     try:
-        # not imread: it ends the process where a name is not UTF-8
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        return decoded(path.read_bytes())  # a path that is not UTF-8 would end cv2.imread's process
     except OSError as error:
         raise FrameError(f"picture {path}: can't be read: {error.strerror}") from None
-    except cv2.error as error:
-        raise FrameError(f"picture {path}: refused by OpenCV: {error.err}") from None
-    if image is None:
+    except ValueError as error:
         known = ", ".join(sorted(SUFFIXES))
-        raise FrameError(f"picture {path}: can't be decoded; wanted one of {known}")
-    return np.asarray(image, np.uint8)
+        raise FrameError(f"picture {path}: {error}; wanted one of {known}") from None

@@ -11,6 +11,7 @@ import ssl
 import time
 import urllib.error
 import urllib.request
+import warnings
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -99,8 +100,10 @@ class SnapshotsSource(Source):
         return () if config.credentials is None else variables(config.credentials)
 
     def setup(self) -> None:
-        """Import OpenCV."""
-        import cv2  # noqa: F401
+        """Import OpenCV and Pillow, which shall not warn of tags that nobody reads."""
+        import stages.imaging.decoding  # noqa: F401
+
+        warnings.filterwarnings("ignore", module=r"PIL\.")
 
     def open(self) -> None:
         """Nothing is connected yet: each picture has a request of its own."""
@@ -119,15 +122,14 @@ class SnapshotsSource(Source):
         data = self._next()
         if data is None:
             return None
-        import cv2
+        from stages.imaging.decoding import decoded
 
         try:
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-        except cv2.error as error:
-            raise FrameError(f"source {self._name}: refused by OpenCV: {error.err}") from None
-        if image is None:
-            raise FrameError(f"source {self._name}: {len(data)} bytes that are no picture")
-        pixels = np.asarray(image, np.uint8)
+            pixels = decoded(data)
+        except ValueError as error:
+            raise FrameError(
+                f"source {self._name}: {len(data)} bytes that are no picture: {error}"
+            ) from None
         width, height = write_bgr(pixels, buffer)
         if (width, height) != pixels.shape[1::-1]:
             self.runtime.count("scaled", self.runtime.cameras[0])

@@ -17,10 +17,11 @@ import cv2
 
 from pipeline.detections import Detections
 from pipeline.errors import DataError
+from pipeline.messages import Image
 from stages.imaging.drawing import draw
 from stages.training.convert import new_folder
 from stages.training.formats import PICTURE_SUFFIXES, pictures_below
-from stages.training.pictures import Image, decode
+from stages.training.pictures import decode
 from stages.training.predict import Predictor
 
 

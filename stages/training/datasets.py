@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import DataError
+from pipeline.messages import Image
 from stages.training.formats import (
     UNREAD_SUFFIXES,
     Problem,
@@ -35,7 +36,7 @@ from stages.training.formats import (
     voc,
     yolo,
 )
-from stages.training.pictures import Image, Look, decode, look_at, turned
+from stages.training.pictures import Look, decode, look_at, turned
 
 FORMATS = {  # in order of looking
     "coco": coco,

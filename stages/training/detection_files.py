@@ -13,6 +13,7 @@ import numpy as np
 from pipeline.detections import Detections
 from pipeline.errors import DataError
 from stages.detector.bundle import Defaults
+from stages.imaging.order import by_number
 from stages.training.datasets import DataSet
 from stages.training.formats import read_text
 from stages.training.labels import class_map, some
@@ -79,7 +80,7 @@ def _read_coco(file: Path, dataset: DataSet) -> Found:
 
 
 def _read_events(file: Path, dataset: DataSet, rename: Mapping[str, str]) -> Found:
-    order = sorted(range(len(dataset.samples)), key=lambda i: dataset.samples[i].path)
+    order = sorted(range(len(dataset.samples)), key=lambda i: by_number(dataset.samples[i].path))
     by_name: dict[str, int] = {}
     for i in order:
         known = dataset.samples[i].path.name

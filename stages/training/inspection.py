@@ -15,9 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.errors import ResourceError
+from pipeline.messages import Image
 from stages.training.datasets import DataSet, Sample, read_image
 from stages.training.formats import Problem, summary
-from stages.training.pictures import Image
 
 PALETTE = ("#3b82f6", "#f97316", "#10b981", "#e11d48", "#8b5cf6", "#eab308", "#06b6d4", "#ec4899",
            "#84cc16", "#64748b")  # fmt: skip

@@ -15,6 +15,7 @@ import numpy as np
 
 from pipeline.detections import Detections, Labels
 from pipeline.errors import ModelError
+from pipeline.messages import Image
 from stages.detector.bundle import read_facts
 from stages.detector.decode import Options, detections_from
 from stages.detector.engines import load
@@ -22,7 +23,6 @@ from stages.imaging.letterbox import prepare
 from stages.training.datasets import DataSet, read_image
 from stages.training.detection_files import Found, read_detections
 from stages.training.labels import class_map, relabelled, some
-from stages.training.pictures import Image
 
 TAIL = Options(score_threshold=0.001)  # for AP; a threshold is chosen later
 

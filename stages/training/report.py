@@ -18,11 +18,11 @@ from rich.text import Text
 
 from pipeline.detections import Detections
 from pipeline.errors import ResourceError
+from pipeline.messages import Image
 from stages.training import plots
 from stages.training.datasets import DataSet, Sample, read_image
 from stages.training.evaluate import Evaluation
 from stages.training.matching import match
-from stages.training.pictures import Image
 
 TILE_PX = 520  # width of one of the worst pictures
 FOUND, FALSE, MISSED = (94, 163, 22), (38, 38, 220), (8, 145, 234)  # B, G, R

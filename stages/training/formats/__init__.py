@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import DataError
+from stages.imaging.order import by_number
 
 PICTURE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff"}
@@ -124,9 +125,10 @@ def merged(root: Path, parts: Sequence[Raw]) -> Raw:
 
 
 def pictures_below(folder: Path) -> list[Path]:
-    """All pictures in a folder and its folders, by their suffix, sorted; hidden ones left out."""
+    """All pictures in a folder and its folders, by their suffix, as people sort them; no hidden ones."""
     found = (path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
-    return sorted(path for path in found if not path.name.startswith(".") and path.is_file())
+    shown = (path for path in found if not path.name.startswith(".") and path.is_file())
+    return sorted(shown, key=by_number)
 
 
 def child(folder: Path, *names: str) -> Path | None:

@@ -114,7 +114,8 @@ def test_a_broken_picture_is_named_and_the_next_one_comes(folder):
             outcomes.append(str(error))
     assert outcomes[0] == "a.PNG"
     for name, text in zip(("aa.png", "ab.png", "ac.jpg"), outcomes[1:4], strict=True):
-        assert f"{name}: can't be decoded" in text
+        assert f"picture {folder / name}: " in text
+        assert "wanted one of .apng" in text
     assert outcomes[4:] == ["b.png", "c.bmp"]
 
 

@@ -245,14 +245,17 @@ def test_a_broken_picture_costs_itself_alone_and_no_drawing_overwrites_another(
     bundle: Path, tmp_path: Path
 ) -> None:
     white = np.full((60, 60, 3), 255, np.uint8)
-    for name in ("x.jpg", "x.png", "a/b.jpg", "a_b.jpg", "X.bmp"):
+    for name in ("x.jpg", "x.png", "a/b.jpg", "a_b.jpg", "X.bmp", "i10.png", "i2.png"):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(tmp_path / "in" / name), white)
     (tmp_path / "in" / "c.jpg").write_bytes(b"no picture")
     notes: list[str] = []
     counts = annotate(Predictor(bundle), [tmp_path / "in"], tmp_path / "out", note=notes.append)
-    assert counts == {"White": 5}
-    assert len(list((tmp_path / "out").glob("*.jpg"))) == 5
+    assert counts == {"White": 7}
+    assert len(list((tmp_path / "out").glob("*.jpg"))) == 7
+    lines = (tmp_path / "out" / "detections.jsonl").read_text().splitlines()
+    names = [json.loads(line)["name"] for line in lines]
+    assert names[:4] == ["a/b.jpg", "a_b.jpg", "i2.png", "i10.png"]  # as people sort, and `run`
     assert [note.partition(": ")[0] for note in notes] == [str(tmp_path / "in" / "c.jpg")]
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "c.jpg").write_bytes(b"no picture")
