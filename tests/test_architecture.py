@@ -28,19 +28,22 @@ OWNERS = {
         "stages.detector.archive",  # reads files, not pools
         "stages.detector.cuda",  # asks whether memory is a mapping
     ],
-    "prometheus_client": ["pipeline.face.metrics"],
+    "prometheus_client": ["pipeline.face.metrics", "pipeline.fleet.scraping"],
     "pydantic": [
         "pipeline.plan.config",
         "pipeline.plan.mistakes",
         "pipeline.plan.section",
         "pipeline.plan.fields",
+        "pipeline.fleet.config",
         "stages.training.settings",
     ],
+    "tomli_w": ["pipeline.fleet.config"],
     "sqlite3": ["stages.sinks.store"],
     "typer": [
         "pipeline.face.cli",
         "pipeline.face.scene_commands",
         "pipeline.face.ctl_commands",
+        "pipeline.face.fleet_commands",
         "stages.training.commands",
         "stages.training.data_commands",
         "stages.training.model_commands",
@@ -49,6 +52,7 @@ OWNERS = {
     "rich": [
         "pipeline.face.cli",
         "pipeline.face.ctl_commands",
+        "pipeline.face.fleet_commands",
         "pipeline.face.live",
         "pipeline.face.happened",
         TRAINING,
@@ -88,7 +92,7 @@ CONTRACT = {
     "pipeline.redaction",
 }
 # The rooms of the runtime, from the lowest on; the contract lies beneath them all.
-ROOMS = ["host", "accounts", "plan", "hop", "process", "supervision", "doctor", "face"]
+ROOMS = ["host", "accounts", "plan", "hop", "process", "supervision", "doctor", "fleet", "face"]
 SHARED = ("stages.imaging", "stages.detector")
 STAGE_BASES = {"Source", "Stage", "JoinStage", "BatchStage", "Sink"}
 HEAVY = ("torch", "torchvision", "cv2", "av", "onnxruntime", "trackers")
@@ -107,7 +111,7 @@ WALL_CLOCK = re.compile(r"^(time\.time(_ns)?|datetime(\.datetime)?\.(now|utcnow|
 LABELS = {"pipeline.process.source", "pipeline.face.moments", "stages.training.annotate"}
 # No I/O and no clock: what they decide is tested without waiting.
 PURE = (
-    "accounts.arrivals", "accounts.tally", "hop.edge", "hop.slots", "process.motion",
+    "accounts.arrivals", "accounts.tally", "fleet.planner", "hop.edge", "hop.slots", "process.motion",
     "process.schedule", "supervision.settling", "supervision.silence",
 )  # fmt: skip
 IMPURE = {

@@ -88,13 +88,14 @@ def print_events(rows: list[dict[str, Any]], *, each: bool) -> None:
         return
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     long = ("where", "what")
-    for name in ("time", "camera", "object", "class", "seconds", *long):
+    whose = ["machine", "camera"] if any("machine" in row for row in rows) else ["camera"]
+    for name in ("time", *whose, "object", "class", "seconds", *long):
         right = name in ("object", "seconds")
         table.add_column(name, no_wrap=name not in long, justify="right" if right else "left")
     for row in rows:
         cells = _happening(row) if each else _incident(row)
         moment = datetime.fromisoformat(row["time" if each else "start"]).astimezone()
-        who = (row["camera"], row.get("object"), row.get("label"))
+        who = (row.get(key) for key in (*whose, "object", "label"))
         texts = ("–" if cell in (None, "") else str(cell) for cell in (*who, *cells))
         table.add_row(f"{moment:%m-%d %H:%M:%S}", *texts)
     Console().print(table)

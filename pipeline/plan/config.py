@@ -158,8 +158,13 @@ def load(path: str | Path, **overrides: Unpack[Overrides]) -> Config:
     Raises ConfigError: the file can't be read, or the first mistake in it.
     """
     path = Path(path)
+    return validate(_overridden(read(path), overrides), path.name, path.absolute().parent)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file. Raises ConfigError: it can't be read, or is none."""
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         where = redaction.shown(str(path))
         raise ConfigError(f"{where}: can't be read: {error.strerror}; check the path") from error
@@ -169,7 +174,6 @@ def load(path: str | Path, **overrides: Unpack[Overrides]) -> Config:
         raise ConfigError(too_deep(path.name)) from None
     except ValueError as error:  # also a number of thousands of digits
         raise ConfigError(f"{path.name}: is no TOML: {error}") from error
-    return _validate(_overridden(raw, overrides), path.name, path.absolute().parent)
 
 
 def from_sources(sources: Sequence[str | int], **overrides: Unpack[Overrides]) -> Config:
@@ -184,7 +188,7 @@ def from_sources(sources: Sequence[str | int], **overrides: Unpack[Overrides]) -
         names.append(name_of(source, index, names))
     cameras = [{"name": n, "source": s} for n, s in zip(names, sources, strict=True)]
     raw = {"metrics": {"enabled": False}, "camera": cameras}
-    return _validate(_overridden(raw, overrides), "command line", Path.cwd())
+    return validate(_overridden(raw, overrides), "command line", Path.cwd())
 
 
 def schema() -> dict[str, Any]:
@@ -227,7 +231,8 @@ def _sink_name(sink: Any) -> Any:
     return sink.get("name", sink.get("type")) if isinstance(sink, dict) else None
 
 
-def _validate(raw: dict[str, Any], file: str, folder: Path) -> Config:
+def validate(raw: dict[str, Any], file: str, folder: Path) -> Config:
+    """The configuration in the tables of a file in `folder`. Raises ConfigError: the first mistake."""
     check_texts(file, raw)
     for name, section in (("camera", CameraConfig), ("sink", SinkConfig)):
         if isinstance(tables := raw.get(name), list):

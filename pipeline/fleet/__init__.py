@@ -1,0 +1,1 @@
+"""Which machine runs which cameras: a plan, who may run what, and what carries it out."""

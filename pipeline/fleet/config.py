@@ -1,0 +1,258 @@
+"""`fleet.toml`: the cameras, models, places and sinks of all machines once, and the machines.
+
+Its sections are those of a run, and `[fleet]` and `[[machine]]`; a `[[camera]]` has some keys more. What a
+machine runs is a file beside it with its cameras alone, which `manyeyes run` takes like any other.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import Field, ValidationError
+
+from pipeline.errors import ConfigError, ResourceError
+from pipeline.fleet.planner import Camera, Machine
+from pipeline.plan import config as run_config
+from pipeline.plan.config import MetricsConfig
+from pipeline.plan.fields import no_json
+from pipeline.plan.mistakes import sentence
+from pipeline.plan.section import NAME, NAMED, Section, field
+from pipeline.plan.standard import make
+
+_LABEL = r"^[A-Za-z0-9_.:-]{1,64}$"
+_LABELS = "a label or a list of them, each of 1 to 64 of the characters A-Z a-z 0-9 _ . : -"
+_HERE = "{machine}"  # in the texts of a sink: the name of the machine
+
+Label = Annotated[str, Field(pattern=_LABEL)]
+
+
+class FleetConfig(Section):
+    """`[fleet]`: what carries it out."""
+
+    placement: Literal["static", "ray"] = field("static", "'static' or 'ray'")
+    address: str = field("auto", "HOST:PORT of the head node of Ray, or 'auto'", min_length=1)
+    lease_s: float = field(6.0, "a number of seconds within 3..300", ge=3, le=300)
+    targets: Path | None = field(None, "the path of a file that Prometheus reads")
+
+
+class MachineConfig(Section):
+    """One `[[machine]]`; `cameras` or `certificate` says how much it takes."""
+
+    name: str = field(..., NAMED, pattern=NAME)
+    cameras: float | None = field(None, "a number of cameras > 0", gt=0)
+    certificate: Path | None = field(None, "the file that `manyeyes bench capacity` has written")
+    labels: Label | tuple[Label, ...] = field((), _LABELS)
+    near: Label | None = field(None, "the label of a place")
+    host: str | None = field(None, "the address at which it answers", min_length=1)
+    port: int | None = field(None, "a port within 1..65535", ge=1, le=65535)  # of its metrics
+
+
+class PlacedCamera(Section):
+    """What a `[[camera]]` of a fleet has beside what one of a run has."""
+
+    name: str = field(..., NAMED, pattern=NAME)
+    weight: float = field(1.0, "a number > 0, in cameras", gt=0)
+    needs: Label | tuple[Label, ...] = field((), _LABELS)
+    near: Label | None = field(None, "the label of a place")
+    overlaps: str | tuple[str, ...] = field((), "the name of a camera, or a list of them")
+
+
+class _File(Section):
+    fleet: FleetConfig = FleetConfig()
+    machine: tuple[MachineConfig, ...] = field((), "tables, each under [[machine]]")
+    camera: tuple[PlacedCamera, ...] = field((), "tables, each under [[camera]]")
+
+
+_OWN = PlacedCamera.model_fields.keys() - {"name"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """A checked `fleet.toml`."""
+
+    file: Path
+    settings: FleetConfig
+    machines: tuple[Machine, ...]
+    cameras: tuple[Camera, ...]
+    tables: dict[str, Any]  # the run of all cameras, as one machine had it
+    addresses: dict[str, str]  # machine → HOST:PORT of its metrics
+
+    def check(self) -> None:
+        """Also what only the classes of sources and sinks know. Raises ConfigError."""
+        make(run_config.validate(self.tables, self.file.name, self.file.parent))
+
+    def machine(self, name: str) -> Machine:
+        """Raises ConfigError if there is none."""
+        return self.machines[known(f"{self.file.name}", "machine", name, self.names)]
+
+    @property
+    def names(self) -> list[str]:
+        """Of all machines."""
+        return [machine.name for machine in self.machines]
+
+    def file_of(self, machine: str) -> Path:
+        """Where the run of a machine is written: beside this file, so that its paths mean the same."""
+        return self.file.with_suffix(f".{machine}.toml")
+
+    def run_of(self, machine: str, cameras: Collection[str]) -> dict[str, Any]:
+        """The tables of a run with these cameras."""
+        tables = dict(self.tables)
+        tables["camera"] = [table for table in tables["camera"] if table["name"] in cameras]
+        for kind in tables.keys() & {"zone", "line"}:
+            tables[kind] = [table for table in tables[kind] if table["camera"] in cameras]
+        if "sink" in tables:
+            tables["sink"] = [_named_after(machine, table) for table in tables["sink"]]
+        if tables.get("metrics", {}).get("enabled", True):
+            _, _, port = self.addresses[machine].rpartition(":")
+            tables["metrics"] = {**tables.get("metrics", {}), "port": int(port)}
+        return tables
+
+    def write_run(self, machine: str, cameras: Collection[str]) -> Path:
+        """The file of a run, replaced as a whole. Raises ResourceError if it can't be written."""
+        path = self.file_of(machine)
+        head = f"# {machine}'s part of {self.file.name}; written by `manyeyes fleet`, change that one\n\n"
+        replace_file(path, head + tomli_w.dumps(self.run_of(machine, cameras)))
+        return path
+
+
+def load(path: str | Path) -> Fleet:
+    """The fleet in a TOML file. Raises ConfigError: it can't be read, or the first mistake in it."""
+    path = Path(path).absolute()
+    return checked(run_config.read(path), path)
+
+
+def checked(raw: dict[str, Any], path: Path) -> Fleet:
+    """The fleet in the tables of the file `path`, which itself is not read. Raises ConfigError."""
+    tables = {key: value for key, value in raw.items() if key not in ("fleet", "machine")}
+    own: dict[str, Any] = {key: raw[key] for key in ("fleet", "machine") if key in raw}
+    if isinstance(raw.get("camera"), list) and all(isinstance(c, dict) for c in raw["camera"]):
+        tables["camera"] = [_without(camera, _OWN) for camera in raw["camera"]]
+        own["camera"] = [
+            _without(camera, camera.keys() - _OWN - {"name"}) for camera in raw["camera"]
+        ]
+    run = run_config.validate(tables, path.name, path.parent)
+    try:
+        file = _File.model_validate_json(json.dumps(own, default=no_json), strict=True)
+    except ValidationError as error:
+        raise ConfigError(sentence(error, own, path.name, _File)) from None
+    machines = tuple(_machine(machine, path) for machine in file.machine)
+    names = [machine.name for machine in machines]
+    if not machines:
+        raise ConfigError(
+            f"{path.name}: there is no machine; add a [[machine]] with a name, and cameras or certificate"
+        )
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(
+            f"{path.name}: machine {twice!r}: the name is used twice; give one another"
+        )
+    fleet = Fleet(
+        file=path, settings=file.fleet, machines=machines,
+        cameras=tuple(map(_camera, file.camera)), tables=tables,
+        addresses={m.name: _address(m, run.metrics) for m in file.machine},
+    )  # fmt: skip
+    _check_names(fleet)
+    return fleet
+
+
+def known(where: str, kind: str, name: str, names: list[str]) -> int:
+    """The index of a name. Raises ConfigError, with the nearest that there is."""
+    if name in names:
+        return names.index(name)
+    close = difflib.get_close_matches(name, names, 1)
+    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names) or 'none'}"
+    raise ConfigError(f"{where}: there is no {kind} {name!r}; {hint}")
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Who reads it sees the old one or the new one. Raises ResourceError."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise ResourceError(
+            f"{path}: can't be written: {error.strerror}; let this user write into its folder"
+        ) from error
+
+
+# -- what a file says --------------------------------------------------------------------------------
+
+
+def _without(table: dict[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if key not in keys}
+
+
+def _machine(machine: MachineConfig, path: Path) -> Machine:
+    where = f"{path.name}: machine {machine.name!r}"
+    if (machine.cameras is None) == (machine.certificate is None):
+        raise ConfigError(
+            f"{where}: its capacity is {'unknown' if machine.cameras is None else 'said twice'}; write "
+            "cameras = NUMBER, or certificate = 'FILE' with what `manyeyes bench capacity` wrote there"
+        )
+    capacity = machine.cameras
+    if machine.certificate is not None:
+        capacity = _certified(where, path.parent / machine.certificate)
+    return Machine(
+        name=machine.name, capacity=capacity or 0.0, labels=_set(machine.labels), near=machine.near
+    )
+
+
+def _certified(where: str, path: Path) -> float:
+    """How many cameras a certificate says. Raises ConfigError for what is none."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        cameras = document["cameras"] if document["benchmark"] == "capacity" else None
+    except OSError as error:
+        raise ConfigError(
+            f"{where}: certificate {path}: can't be read: {error.strerror}; correct the path"
+        ) from error
+    except (ValueError, TypeError, KeyError):
+        cameras = None
+    if type(cameras) is not int:
+        raise ConfigError(
+            f"{where}: certificate {path}: is none; wanted the capacity.json of `manyeyes bench capacity`"
+        )
+    if cameras < 1:
+        raise ConfigError(f"{where}: certificate {path}: it takes no camera; take the machine out")
+    return float(cameras)
+
+
+def _camera(camera: PlacedCamera) -> Camera:
+    return Camera(
+        name=camera.name, weight=camera.weight, needs=_set(camera.needs), near=camera.near,
+        overlaps=_set(camera.overlaps),
+    )  # fmt: skip
+
+
+def _set(one_or_more: str | tuple[str, ...]) -> frozenset[str]:
+    return frozenset((one_or_more,) if isinstance(one_or_more, str) else one_or_more)
+
+
+def _address(machine: MachineConfig, metrics: MetricsConfig) -> str:
+    port = machine.port or metrics.port or MetricsConfig().port
+    return f"{machine.host or machine.name}:{port}"
+
+
+def _check_names(fleet: Fleet) -> None:
+    """Raises ConfigError for an overlap with a camera, or a place of a camera, that there is not."""
+    names = [camera.name for camera in fleet.cameras]
+    places = sorted({machine.near for machine in fleet.machines if machine.near})
+    for camera in fleet.cameras:
+        where = f"{fleet.file.name}: camera {camera.name!r}"
+        for other in sorted(camera.overlaps):
+            known(f"{where}: overlaps", "camera", other, names)
+        if camera.near is not None and camera.near not in places:
+            known(f"{where}: near", "machine with near =", camera.near, places)
+
+
+def _named_after(machine: str, table: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: value.replace(_HERE, machine) if isinstance(value, str) else value
+        for key, value in table.items()
+    }
