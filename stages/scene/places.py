@@ -1,7 +1,7 @@
 """Zones and lines of one camera: what objects do there. Pure.
 
 What an object does at a border counts once, however its box trembles: it is inside when it was `margin`
-deep inside, and outside when it was as far outside.
+deep inside, and outside when it was as far outside; large boxes tremble more than small ones.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pipeline.happenings import Kind
 from stages.scene.geometry import Anchor, Points, area, beside, depth, edges_in_picture, perimeter
 from stages.scene.objects import Beside, Inside, Object
 
+_TREMBLE = 0.05  # of a box's height: the least margin for it
 _EDGE_PX = 1e-3  # a point on the picture's border counts as so far inside
 
 
@@ -70,8 +71,8 @@ class ZoneWatch:
         self._is_border = edges_in_picture(relative)
         self._limits = _EDGE_PX, np.array(size_wh_px, np.float64) - _EDGE_PX
         # of a narrow zone less: or nobody would ever be that deep inside
-        narrow_px = area(self._polygon) / perimeter(self._polygon)
-        self._margin_px = min(zone.margin * size_wh_px[1], narrow_px / 2)
+        self._most_px = area(self._polygon) / perimeter(self._polygon) / 2
+        self._least_px = zone.margin * size_wh_px[1]
         self._inside: set[Object] = set()
         self.crowded = False
 
@@ -81,15 +82,16 @@ class ZoneWatch:
         deeps = depth(self._polygon, np.clip(points, *self._limits), self._is_border)
         for one, deep in zip(here, deeps.tolist(), strict=True):
             stay = one.inside.get(name)
+            margin_px = min(self._most_px, max(self._least_px, _TREMBLE * one.height_px))
             if stay is None:
                 # who is first seen inside has entered; who was seen outside has to come in for sure
-                threshold = 0.0 if one.first_ns == t_ns else self._margin_px
+                threshold = 0.0 if one.first_ns == t_ns else margin_px
                 if one.label not in self._labels or deep <= threshold:
                     continue
                 stay = one.inside[name] = Inside(t_ns)
                 self._inside.add(one)
                 yield Seen("entered", one)
-            elif deep < -self._margin_px:
+            elif deep < -margin_px:
                 yield self._leave(one, t_ns)
                 continue
             seconds = (t_ns - stay.since_ns) / 1e9
@@ -134,7 +136,8 @@ class LineWatch:
         name, line = self.line.name, self.line
         right, along = beside(self._points, points)
         for one, to_right_px, u in zip(here, right.tolist(), along.tolist(), strict=True):
-            side = 0 if abs(to_right_px) <= self._margin_px else (1 if to_right_px > 0 else -1)
+            margin_px = max(self._margin_px, _TREMBLE * one.height_px)
+            side = 0 if abs(to_right_px) <= margin_px else (1 if to_right_px > 0 else -1)
             was = one.beside.get(name)
             if was is None:
                 one.beside[name] = Beside(side, to_right_px, u)

@@ -29,6 +29,13 @@ class _Object:
         """The class with the most votes, of several the one seen first."""
         return max(self.votes, key=self.votes.__getitem__)
 
+    def best(self) -> tuple[int, list[int], list[float]]:
+        """How many classes are saved, and padded to _CLASSES those with the most votes, and the votes."""
+        kept = sorted(self.votes, key=self.votes.__getitem__)[-_CLASSES:]
+        labels = [label for label in self.votes if label in kept]  # who was first, stays it
+        pad = [0] * (_CLASSES - len(labels))
+        return len(labels), labels + pad, [self.votes[label] for label in labels] + pad
+
 
 class Objects:
     """Gives each object of a follower an id of the run, and a class that does not flicker. Pure.
@@ -47,17 +54,8 @@ class Objects:
 
     def save(self) -> bytes:
         """All that is known; of many classes those with the most votes."""
-        rows = np.zeros(len(self._known), _OBJECT)
-        for row, (key, one) in zip(rows, self._known.items(), strict=True):
-            kept = sorted(one.votes, key=one.votes.__getitem__)[-_CLASSES:]
-            votes = [
-                vote for vote in one.votes.items() if vote[0] in kept
-            ]  # who was first, stays it
-            row["key"], row["id"], row["seen_ns"] = key, one.track_id, one.seen_ns
-            row["classes"] = len(votes)
-            for n, (label, weight) in enumerate(votes):
-                row["labels"][n], row["votes"][n] = label, weight
-        return len(rows).to_bytes(4, "little") + rows.tobytes()
+        rows = [(key, one.track_id, one.seen_ns, *one.best()) for key, one in self._known.items()]
+        return len(rows).to_bytes(4, "little") + np.array(rows, _OBJECT).tobytes()
 
     def restore(self, state: bytes) -> int:
         """What `save` returned, perhaps with more behind it. Returns how long it is. Raises ValueError."""

@@ -18,7 +18,7 @@ from stages.track.follower import Follower, FollowerConfig, LibraryFollower
 from stages.track.objects import Objects
 from stages.track.switches import Switches
 
-_VERSION = 1
+_VERSION = 2
 # version, frame id, width, height, the clock, boxes of the frame
 _HEAD = struct.Struct("<IqII4qI")
 
