@@ -64,6 +64,7 @@ class Camera:
         self.fault, self.after, self.fps, self.login = fault, after, fps, login
         self.redirect_to, self.tls = redirect_to, tls
         self.port, self.connections, self.frames_sent = port, 0, 0
+        self.logins: list[str] = []  # Authorization headers that came
         self._streams = (h264_loop(size), h264_loop(second_size))
         self._random = random.Random(seed)
         self._listener: socket.socket | None = None
@@ -181,6 +182,8 @@ class _Session:
         headers = dict(re.findall(r"(?m)^([\w-]+): *(.*?)\r?$", request))
         self.sequence_number = headers.get("CSeq", "0")
         login = self.camera.login
+        if "Authorization" in headers:
+            self.camera.logins.append(headers["Authorization"])
         if login is not None and method != "OPTIONS":
             wanted = "Basic " + base64.b64encode(login.encode()).decode()
             if headers.get("Authorization") != wanted:

@@ -25,10 +25,12 @@ from stages.capture.credentials import (
     check_ca_file,
     load,
     refuse_secrets,
+    trusted,
     variables,
 )
 from stages.capture.patience import LONGEST_S, Patience
 from stages.capture.planes import place
+from stages.capture.redirects import destination
 from stages.capture.sizes import check_max_size
 from stages.capture.tracks import film_of
 
@@ -60,8 +62,7 @@ class AvConfig:
 class AvSource(Source):
     """One stream. A camera is live and for ever; a recording ends, unless it loops.
 
-    Not prevented: FFmpeg follows an RTSP redirect to any other host, and logs in there, too. Give each
-    camera a password of its own, and the capture host no way to where cameras have no business.
+    An RTSP camera that sends its viewers on to another host is followed, without credentials.
     """
 
     Config = AvConfig
@@ -72,8 +73,8 @@ class AvSource(Source):
         self._scheme = ffmpeg.scheme_of(config.url)
         self.live = self._scheme not in ("file", "pipe")  # of HTTP it turns out when it is open
         longest_s = LONGEST_S if config.read_timeout_s is None else config.read_timeout_s
-        # FFmpeg may use the time for opening twice: to connect, and to look at the stream.
-        self.turn_s = 2 * config.open_timeout_s + longest_s + 1.0
+        # We may use the time for opening to find redirects, FFmpeg to connect, and to look at the stream.
+        self.turn_s = 3 * config.open_timeout_s + longest_s + 1.0
         if self._scheme == "pipe":
             self.turn_s = 24 * 3600.0  # nothing ends a read of stdin but what comes from there
         self._name = shown(config.url)
@@ -228,32 +229,42 @@ class AvSource(Source):
 
     def _try_to_open(self, secrets: Credentials | None) -> str:
         """Open the container; returns what went wrong, or nothing."""
+        url = ffmpeg.address_of(self.config.url)
+        if secrets is None:
+            return self._open_there(url)
+        if self._scheme not in ffmpeg.RTSP:
+            return secrets.scrub(self._open_there(secrets.join(url)))
+        trust = trusted(self.config.ca_file, tls_verify=self.config.tls_verify)
+        limit_s = self.config.open_timeout_s
+        with destination(url, secrets, trust=trust, timeout_s=limit_s) as (onward, login):
+            problem = self._open_there(login.join(onward) if login else onward)
+        if problem and onward != url:
+            problem += f"; it sends on to {shown(onward)}, which may not know its credentials"
+        return secrets.scrub(problem)
+
+    def _open_there(self, url: str) -> str:
         import av
 
         begun_s = time.monotonic()
         limit_s = self.config.open_timeout_s
-        url = ffmpeg.address_of(self.config.url)
+        scheme = ffmpeg.scheme_of(url) if self._scheme in ffmpeg.RTSP else self._scheme
         self._allowed_s = self._patience.seconds
+        options = ffmpeg.options_of(
+            scheme,
+            self.config.transport,
+            tls_verify=self.config.tls_verify,
+            ca_file=self.config.ca_file,
+        )
         try:
-            self._container = ffmpeg.opened(
-                secrets.join(url) if secrets else url,
-                ffmpeg.options_of(
-                    self._scheme,
-                    self.config.transport,
-                    tls_verify=self.config.tls_verify,
-                    ca_file=self.config.ca_file,
-                ),
-                timeouts_s=(limit_s, self._allowed_s),
-            )
+            self._container = ffmpeg.opened(url, options, timeouts_s=(limit_s, self._allowed_s))
         except (av.FFmpegError, OSError, ValueError) as error:
             # An interrupted RTSP handshake calls itself "Invalid data".
             late = time.monotonic() - begun_s >= limit_s
             self._hopeless = isinstance(error, av.error.ProtocolNotFoundError)
             reason = ffmpeg.reason_of(
-                error, self._scheme, self.config.transport, tls_verify=self.config.tls_verify
+                error, scheme, self.config.transport, tls_verify=self.config.tls_verify
             )
-            reason = f"no answer in {limit_s:g} s" if late else reason
-            return secrets.scrub(reason) if secrets else reason
+            return f"no answer in {limit_s:g} s" if late else reason
         return "" if film_of(self._container) else "has no video; wanted a video stream"
 
     def _error_at_open(self, text: str) -> SourceError:

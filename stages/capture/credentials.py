@@ -117,6 +117,14 @@ def refuse_secrets(url: str) -> None:
         )
 
 
+def trusted(ca_file: str | None, *, tls_verify: bool) -> ssl.SSLContext:
+    """Whom to believe that it is the host that it says: as FFmpeg is told for its own connections."""
+    trust = ssl.create_default_context(cafile=ca_file)
+    if not tls_verify:
+        trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
+    return trust
+
+
 def check_ca_file(path: str | None) -> None:
     """Raise ConfigError unless certificates can be read there; None: those of the host."""
     if path is None:

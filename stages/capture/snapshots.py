@@ -7,7 +7,6 @@ another: such a camera is up, without a picture.
 from __future__ import annotations
 
 import http.client
-import ssl
 import time
 import urllib.error
 import urllib.request
@@ -27,6 +26,7 @@ from stages.capture.credentials import (
     check_ca_file,
     load,
     refuse_secrets,
+    trusted,
     variables,
 )
 from stages.capture.sizes import check_max_size, write_bgr
@@ -207,9 +207,7 @@ class SnapshotsSource(Source):
 
 def _opener(config: SnapshotsConfig, secrets: Credentials | None) -> urllib.request.OpenerDirector:
     """For http and https alone; it knows the credentials of the camera's own address."""
-    url, trust = config.url, ssl.create_default_context(cafile=config.ca_file)
-    if not config.tls_verify:
-        trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
+    url, trust = config.url, trusted(config.ca_file, tls_verify=config.tls_verify)
     opener = urllib.request.OpenerDirector()
     handlers: list[urllib.request.BaseHandler] = [
         urllib.request.HTTPHandler(),

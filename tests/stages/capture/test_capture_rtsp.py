@@ -233,6 +233,60 @@ def test_a_slow_camera_is_lost_once_and_then_known(watch):
         assert len(take(source, 3)) == 3
 
 
+def test_a_camera_of_one_picture_a_second_is_open_with_the_first(watch):
+    with Camera(fps=1) as camera:
+        take(watch(camera.url, open_timeout_s=20.0), 1)
+        assert camera.frames_sent < 6  # FFmpeg by itself looks at eight
+
+
+@pytest.fixture
+def login(monkeypatch):
+    """`credentials = "GATE"`."""
+    monkeypatch.setenv("GATE_USER", "me")
+    monkeypatch.setenv("GATE_PASSWORD", "secret")
+    return "me:secret"
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_redirect_to_another_host_takes_no_credentials_along(watch, login, asks):
+    with Camera() as there:
+        there.login = "you:other" if asks else None
+        url = there.url.replace("127.0.0.1", "localhost")
+        with Camera(fault="redirect", redirect_to=url, login=login) as here:
+            if asks:
+                with pytest.raises(SourceError, match=r"401.*; it sends on to rtsp://localhost:"):
+                    watch(here.url, credentials="GATE")
+            else:
+                assert len(take(watch(here.url, credentials="GATE"), 3)) == 3
+            assert here.logins
+            assert there.logins == []
+
+
+def test_a_redirect_on_the_same_host_takes_them_along(watch, login):
+    with (
+        Camera(login=login) as there,
+        Camera(fault="redirect", redirect_to=there.url, login=login) as here,
+    ):
+        assert len(take(watch(here.url, credentials="GATE"), 3)) == 3
+        assert there.logins
+
+
+@pytest.mark.parametrize("to", ["http://127.0.0.1:1/", "file:///etc/passwd", "concat:a|b"])
+def test_a_redirect_leads_to_rtsp_alone(watch, login, to):
+    with (
+        Camera(fault="redirect", redirect_to=to, login=login) as camera,
+        pytest.raises(SourceError, match=r"sends on to .*; wanted rtsp"),
+    ):
+        watch(camera.url, credentials="GATE")
+
+
+def test_cameras_that_send_in_circles_are_given_up(watch, login):
+    with Camera(fault="redirect", login=login) as camera:
+        camera.redirect_to = camera.url
+        with pytest.raises(SourceError, match="can't be opened"):
+            watch(camera.url, credentials="GATE")
+
+
 @pytest.fixture
 def gst_camera():
     """GStreamer's RTSP server, not started yet."""
