@@ -17,19 +17,24 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pipeline.errors import ModelError
 
-Layout = Literal["candidates", "yolox", "yolox-raw", "ultralytics", "torchvision", "detr"]
+Layout = Literal[
+    "candidates", "yolox", "yolox-raw", "ultralytics", "torchvision", "detr", "final", "rows", "gfl"
+]  # fmt: skip
 Activation = Literal["none", "sigmoid", "softmax"]
+Role = Literal["boxes", "scores", "labels", "rows", "count", "none"]  # of an output
+Column = Literal["picture", "box", "score", "label"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputFacts:
-    """What the model takes: (B, 3, height, width). float32 input is (pixel * scale - mean) / std."""
+    """What the model takes. Input of floats is (pixel * scale - mean) / std."""
 
     width: int  # px
     height: int
     color: Literal["rgb", "bgr"] = "rgb"
-    dtype: Literal["uint8", "float32"] = "uint8"
-    scale: float = 1.0  # with dtype float32 only
+    dtype: Literal["uint8", "float16", "float32"] = "uint8"
+    order: Literal["nchw", "nhwc", "chw"] = "nchw"  # chw: one picture at a time
+    scale: float = 1.0  # with floats only
     mean: tuple[float, float, float] | None = None  # in the order of `color`, after scale
     std: tuple[float, float, float] | None = None
 
@@ -42,6 +47,17 @@ class ResizeFacts:
     align: Literal["center", "top-left"] = "center"
     pad: int = 114  # grey level of the bars, 0..255
     interpolation: Literal["linear", "area", "nearest", "cubic"] = "linear"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputFacts:
+    """Where boxes, scores and labels are in what the model returns, for the layouts that do not fix it."""
+
+    roles: tuple[Role, ...] = ()  # of the outputs; of layout final, and rows with a count
+    columns: tuple[Column, ...] = ()  # of layout rows, in their order; a box takes four
+    box: Literal["xyxy", "cxcywh", "yxyx"] = "xyxy"  # of layouts final and rows, as the next
+    unit: Literal["px", "share"] = "px"  # pixels of the input, or shares of it
+    centre: float = 0.5  # of layout gfl: what its sides are measured from, in cells; 0..1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +79,7 @@ class Facts:
     input: InputFacts
     layout: Layout
     resize: ResizeFacts = field(default_factory=ResizeFacts)
+    output: OutputFacts = field(default_factory=OutputFacts)
     activation: Activation = "none"  # of layout detr: what makes scores of its logits
     ignored_rows: int = 0  # of layout ultralytics: masks or key points, behind the classes
     label_offset: int = 0  # what to subtract from the model's labels (1 where 0 is background)
@@ -138,8 +155,8 @@ def _ranges(facts: Facts) -> list[tuple[bool, str]]:
         (sides, f"input must be 1..8192 px a side, got {inp.width}x{inp.height}"),
         (inp.scale > 0, f"input.scale must be above 0, got {inp.scale}"),
         (
-            inp.dtype == "float32" or not normalised,
-            "input.scale, mean and std go with dtype float32, got uint8; "
+            inp.dtype != "uint8" or not normalised,
+            "input.scale, mean and std go with dtype float32 or float16, got uint8; "
             "such a model normalises inside",
         ),
         (inp.std is None or min(inp.std) > 0, f"input.std must be above 0, got {inp.std}"),
@@ -151,6 +168,7 @@ def _ranges(facts: Facts) -> list[tuple[bool, str]]:
             f"layout detr goes with the activation sigmoid or softmax, got {facts.layout!r} with "
             f"{facts.activation!r}",
         ),
+        *_of_output(facts.layout, facts.output),
         (0 <= facts.label_offset <= 1, f"label_offset must be 0 or 1, got {facts.label_offset}"),
         (
             len(batches) > 0 and all(1 <= b <= 1024 for b in batches),
@@ -172,6 +190,30 @@ def _ranges(facts: Facts) -> list[tuple[bool, str]]:
             0 <= facts.output_bytes_per_image <= 1 << 30,
             f"output_bytes_per_image must be within 0..1 GiB, got {facts.output_bytes_per_image}",
         ),
+    ]
+
+
+def _of_output(layout: str, output: OutputFacts) -> list[tuple[bool, str]]:
+    roles, columns = sorted(set(output.roles) - {"none"}), sorted(output.columns)
+    named = [role for role in output.roles if role != "none"]
+    whole = (["boxes", "labels", "scores"], ["boxes", "count", "labels", "scores"])
+    return [
+        (
+            layout != "final" or (roles in whole and len(named) == len(roles)),
+            "layout final needs output.roles with boxes, scores and labels, once each, and perhaps "
+            f"count and none, got {list(output.roles)}",
+        ),
+        (
+            layout != "rows"
+            or columns in (["box", "label", "score"], ["box", "label", "picture", "score"]),
+            "layout rows needs output.columns with box, score and label, once each, and perhaps "
+            f"picture, got {list(output.columns)}",
+        ),
+        (
+            layout != "rows" or roles in ([], ["rows"], ["count", "rows"]),
+            f"layout rows takes the output.roles rows, count and none, got {list(output.roles)}",
+        ),
+        (0 <= output.centre <= 1, f"output.centre must be within 0..1, got {output.centre}"),
     ]
 
 

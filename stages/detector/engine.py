@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import ConfigError, ManyeyesError, ModelError
-from stages.detector.bundle import Facts
+from pipeline.errors import ConfigError, ManyeyesError
+from stages.detector.bundle import Facts, InputFacts
 
 Array = npt.NDArray[Any]
 Image = npt.NDArray[np.uint8]
@@ -40,8 +40,9 @@ class Engine(Protocol):
         """Run the model on uint8 (B, H, W, 3) in the bundle's colour order; blocks until it is done.
 
         Any B; above the largest batch in parts.
-        Returns B tuples of arrays, C-contiguous, valid until the next call. Raises OutOfMemory;
-        DeviceLost when the device is unusable from now on; ModelError when the model itself fails.
+        Returns B tuples of arrays, as `outputs.per_picture` takes them from what the model returns,
+        C-contiguous, valid until the next call. Raises OutOfMemory; DeviceLost
+        when the device is unusable from now on; ModelError when the model itself fails.
         """
 
     def infer_pictures(self, pictures: Sequence[Image]) -> list[Outputs]:
@@ -163,20 +164,9 @@ def precision_of(precision: str, *, cuda: bool) -> str:
     return ("fp16" if cuda else "fp32") if precision == "auto" else precision
 
 
-def per_picture(arrays: list[Array], n: int, where: str) -> list[Outputs]:
-    """Arrays (B, …) of a batch as B tuples of views; raises ModelError if B is not n."""
-    for array in arrays:
-        if array.ndim < 1 or len(array) != n:
-            raise wrong_batch(where, n, len(array) if array.ndim else 0)
-    return [tuple(array[i] for array in arrays) for i in range(n)]
-
-
-def wrong_batch(where: str, wanted: int, got: int) -> ModelError:
-    """The error of a model that returns results for another number of pictures."""
-    return ModelError(
-        f"{where}: a batch of {wanted} pictures must give results for {wanted}, got {got}; "
-        "a traced model may have one batch size baked in: script it, or import it with batch 1"
-    )
+def per_channel(facts: InputFacts) -> tuple[int, ...]:
+    """The shape in which three numbers fit a batch, or a picture, of the order of the facts."""
+    return {"nchw": (1, 3, 1, 1), "nhwc": (1, 1, 1, 3), "chw": (3, 1, 1)}[facts.order]
 
 
 def first_line(error: Exception) -> str:

@@ -29,16 +29,15 @@ from stages.detector.engine import (
     StubEngine,
     StubTiming,
     first_line,
-    per_picture,
+    per_channel,
     precision_of,
-    wrong_batch,
 )
 from stages.detector.onnx_engine import OnnxEngine
+from stages.detector.outputs import MAX_FINAL_ROWS, per_picture, wrong_batch
 
-__all__ = ["ENGINES", "MAX_FINAL_ROWS", "Engine", "OutOfMemory", "Outputs", "StubTiming", "load"]
+__all__ = ["ENGINES", "Engine", "OutOfMemory", "Outputs", "StubTiming", "load"]
 
 ENGINES = ("auto", "torchscript", "onnx", "stub")
-MAX_FINAL_ROWS = 1000  # of the layout torchvision, whose number of boxes has no other bound
 MAX_SEARCHED = 16  # batch sizes for each of which cuDNN tries its algorithms
 _CASTABLE = (
     "net",
@@ -124,7 +123,9 @@ class TorchScriptEngine(BaseEngine):
             self._graphs = cuda.Graphs(self._run)
             self._buffer = self._uploads.buffer
         self._affine = [
-            None if values is None else torch.tensor(values, device=self._device).view(1, 3, 1, 1)
+            None
+            if values is None
+            else torch.tensor(values, device=self._device).view(per_channel(facts.input))
             for values in (facts.input.mean, facts.input.std)
         ]
 
@@ -156,7 +157,7 @@ class TorchScriptEngine(BaseEngine):
         except (RuntimeError, torch.jit.Error) as error:  # Error: raised by the model's own code
             raise self._meaning(error, len(batch)) from error
         if self._facts.layout != "torchvision":
-            return per_picture(arrays, len(batch), self._where)
+            return per_picture(arrays, len(batch), self._facts, self._where)
         if len(arrays) != 3 * len(batch):
             raise wrong_batch(self._where, len(batch), len(arrays) // 3)
         return [tuple(arrays[3 * i : 3 * i + 3]) for i in range(len(batch))]
@@ -216,20 +217,24 @@ class TorchScriptEngine(BaseEngine):
             return module
 
     def _input(self, batch: Any) -> Any:
-        """(B, 3, H, W); NHWC permuted is channels_last already: nothing is copied."""
-        facts = self._facts.input
-        x = batch.permute(0, 3, 1, 2)
+        """As the facts order it; NHWC permuted is channels_last already: nothing is copied."""
+        torch, facts = self._torch, self._facts.input
+        x = batch if facts.order == "nhwc" else batch.permute(0, 3, 1, 2)
+        if facts.order == "chw":
+            if len(x) > 1:
+                raise wrong_batch(self._where, len(x), 1)
+            x = x[0]
         if facts.dtype == "uint8":
             return x
         x = x.float()
         if facts.scale != 1.0:
             x = x * facts.scale
-        mean, std = self._affine
+        mean, std = self._affine  # each of a shape that fits the order
         if mean is not None:
             x = x - mean
         if std is not None:
             x = x / std
-        return x.to(self._input_dtype)
+        return x.to(torch.float16 if facts.dtype == "float16" else self._input_dtype)
 
     def _run(self, batch: Any) -> list[Any]:
         """Uint8 (B, H, W, 3) on the device to tensors: one (B, …) an output; for torchvision three a

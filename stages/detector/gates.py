@@ -71,17 +71,22 @@ def _labels(everything: Sequence[Candidates], facts: Facts, where: str) -> None:
 
 
 def whole_labels(arrays: Sequence[Array], facts: Facts, where: str) -> None:
-    """Raise ModelError unless the column of labels in (N, 6) holds whole numbers."""
-    table = arrays[0]
-    if facts.layout != "ultralytics" or table.ndim != 2 or table.shape[1] != 6:
-        return
-    labels = table[:, 5]
-    if labels.size and np.abs(labels - np.round(labels)).max() > _SLACK:
-        raise ModelError(
-            f"{where}: layout 'ultralytics' takes rows of 6 for x1, y1, x2, y2, score, label, and the "
-            "labels are no whole numbers: they are centre, size, objectness and one class; declare "
-            "layout yolox with one class"
+    """Raise ModelError unless labels are whole numbers, where they come with others in a table."""
+    if facts.layout in ("final", "rows"):
+        labels, hint = (
+            arrays[2],
+            "they are scores, or another column; declare where labels really are",
         )
+    elif facts.layout == "ultralytics" and arrays[0].ndim == 2 and arrays[0].shape[1] == 6:
+        labels = arrays[0][:, 5]
+        hint = (
+            "rows of 6 are taken for x1, y1, x2, y2, score, label, and these are centre, size, "
+            "objectness and one class; declare layout yolox with one class"
+        )
+    else:
+        return
+    if labels.size and np.abs(labels - np.round(labels)).max() > _SLACK:
+        raise ModelError(f"{where}: layout {facts.layout!r}: labels are no whole numbers: {hint}")
 
 
 def batches(engine: Engine, pictures: Image, sizes: Sequence[int], facts: Facts) -> tuple[int, ...]:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
+
 from pipeline.errors import ConfigError, ModelError
 from stages.detector import (
     archive,
@@ -21,15 +23,20 @@ from stages.detector import (
     golden,
     layouts,
     proof,
+    signatures,
     told,
     twin,
 )
-from stages.detector.bundle import Facts, Layout
+from stages.detector.bundle import Column, Facts, Layout
 from stages.detector.engine import Image
+from stages.detector.outputs import FINAL_ROW_BYTES, MAX_FINAL_ROWS
 
 BATCH_SIZES = (1, 2, 4, 8)
-FINAL_ROW_BYTES = 4 * 4 + 4 + 8  # box, score and label of the layout torchvision
-
+FINAL = ("torchvision", "final", "rows")  # layouts of as many rows as there are boxes
+COLUMNS: tuple[tuple[Column, ...], ...] = (  # of seven, where only a run shows which they are
+    ("picture", "box", "score", "label"),
+    ("picture", "box", "label", "score"),
+)
 LARGEST_LOG = 8.0  # exp(8) strides of 8 px are more than any picture
 
 COCO80 = tuple(
@@ -46,6 +53,12 @@ COCO80 = tuple(
     hair drier, toothbrush""".strip().splitlines()
     for name in line.split(",")
 )
+_MISSING = {  # of COCO's 90 numbers, which name nothing
+    12, 26, 29, 30, 45, 66, 68, 69, 71, 83,
+}  # fmt: skip
+_NAMED = iter(COCO80)
+COCO91 = ("background", *("N/A" if i in _MISSING else next(_NAMED) for i in range(1, 91)))
+LISTS = {"coco80": COCO80, "coco91": COCO91}
 
 
 def inspect(path: str) -> tuple[Facts, dict[str, Any]]:
@@ -70,6 +83,7 @@ def import_model(
     size: str | int | tuple[int, int] | None = None,
     color: str | None = None,
     dtype: str | None = None,
+    order: str | None = None,
     scale: float | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -79,6 +93,11 @@ def import_model(
     resize: str | None = None,
     label_offset: int | None = None,
     activation: str | None = None,
+    roles: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+    box: str | None = None,
+    unit: str | None = None,
+    centre: float | None = None,
     name: str | None = None,
     provenance: dict[str, Any] | None = None,
     pictures: Sequence[Image] = (),
@@ -88,11 +107,12 @@ def import_model(
     """Write `output`: the model of `path` with these facts inside. **Executes the model**, on the CPU.
 
     What is None is what the file says (`told`), or else what its family does; `tell` gets both in words.
-    classes: "coco80", a text file with a name a line, "a,b,c", or a list; size: 416, "640x384" or
-    (width, height) px; the rest as in `InputFacts` and `ResizeFacts`. The model runs on golden pictures
-    and on `pictures`, uint8 (H, W, 3) BGR, and has to pass the `gates`; which batch sizes it takes, its
-    bytes of output and its golden record are measured, and the bundle is loaded back and has to pass its
-    golden test. expected: classes that it has to find in `pictures`.
+    classes: "coco80", "coco91" (with a background, and numbers that name nothing), a text file with a
+    name a line, "a,b,c", or a list; size: 416, "640x384" or (width, height) px; the rest as in
+    `InputFacts`, `ResizeFacts` and `OutputFacts`. The model runs on golden pictures and on `pictures`,
+    uint8 (H, W, 3) BGR, and has to pass the `gates`; which batch sizes it takes, its bytes of output and
+    its golden record are measured, and the bundle is loaded back and has to pass its golden test.
+    expected: classes that it has to find in `pictures`.
     Raises ModelError (no model, facts that it does not bear out) or ConfigError, in one sentence;
     `output` then stays as it was.
     """
@@ -100,20 +120,19 @@ def import_model(
         raise ConfigError(f"layout must be one of {', '.join(get_args(Layout))}, got {layout!r}")
     given = {
         "layout": layout, "classes": classes, "size": size, "color": color, "dtype": dtype,
-        "scale": scale, "mean": mean, "std": std, "pad": pad, "align": align,
+        "order": order, "scale": scale, "mean": mean, "std": std, "pad": pad, "align": align,
         "interpolation": interpolation, "mode": resize, "label_offset": label_offset,
-        "activation": activation,
+        "activation": activation, "roles": roles, "columns": columns, "box": box, "unit": unit,
+        "centre": centre,
     }  # fmt: skip
     said = told.read(path, {key: value for key, value in given.items() if value is not None})
+    unseen = said.options.get("layout") == "rows" and "columns" not in said.options
+    if unseen:
+        said.options["columns"] = COLUMNS[0]
     declared = _declared(path, name or Path(output).name.partition(".")[0] or "model", said.options)
     source = {"source": Path(path).name, "source_sha256": archive.sha256(path)}
     declared = dataclasses.replace(declared, provenance={**source, **(provenance or {})})
-    if layout is None and declared.layout == "yolox-raw":
-        declared = dataclasses.replace(declared, layout=_yolox_of(path, declared))
-    if said.options.get("more_rows"):
-        [(table, *_)] = _first_look(path, declared)
-        more = table.shape[0] - 4 - len(declared.classes)
-        declared = dataclasses.replace(declared, ignored_rows=max(0, more))
+    declared = _seen(path, declared, said, layout is None, unseen, pictures)
     with folding.whole(path) as model:
         facts = measured(model, declared, pictures)
         for note in said.notes:
@@ -125,7 +144,13 @@ def import_model(
 
 def _declared(path: str, name: str, options: dict[str, Any]) -> Facts:
     """Facts of options by their names; raises ConfigError for what nobody said."""
-    asked = [key for key in ("layout", "classes", "size") if key not in options]
+    needed = (
+        "layout",
+        "classes",
+        "size",
+        *(("roles",) if options.get("layout") == "final" else ()),
+    )
+    asked = [key for key in needed if key not in options]
     if asked:
         raise ConfigError(
             f"{path}: the file does not say its {' and '.join(asked)}; "
@@ -136,10 +161,13 @@ def _declared(path: str, name: str, options: dict[str, Any]) -> Facts:
     if offset is None and len(names) > 1 and names[0].strip("_").lower() == "background":
         names, offset = names[1:], 1  # torchvision's list begins with it
     of_input: dict[str, Any] = {
-        k: options[k] for k in ("color", "dtype", "scale", "mean", "std") if k in options
+        k: options[k] for k in ("color", "dtype", "order", "scale", "mean", "std") if k in options
     }
     of_resize = {k: options[k] for k in ("mode", "align", "pad", "interpolation") if k in options}
     of_input = {"width": width, "height": height, "dtype": "float32", **of_input}
+    of_output = {
+        k: options[k] for k in ("roles", "columns", "box", "unit", "centre") if k in options
+    }
     table = {
         "name": name,
         "architecture": f"imported from {Path(path).name}",
@@ -150,19 +178,66 @@ def _declared(path: str, name: str, options: dict[str, Any]) -> Facts:
         "batch_sizes": list(BATCH_SIZES),
         "input": of_input,
         "resize": of_resize,
+        "output": of_output,
     }
     return Facts.from_json(json.dumps(table), where=str(path))
 
 
+def _seen(
+    path: str,
+    declared: Facts,
+    said: signatures.Told,
+    may_be_decoded: bool,
+    unseen: bool,
+    pictures: Sequence[Image],
+) -> Facts:
+    """The facts with what only a run shows of the layout; `unseen`: its columns are a guess so far."""
+    if may_be_decoded and declared.layout == "yolox-raw":
+        declared = dataclasses.replace(declared, layout=_yolox_of(path, declared))
+    if said.options.get("more_rows"):
+        declared = dataclasses.replace(declared, ignored_rows=_ignored_rows(path, declared))
+    if unseen:
+        columns = _columns_of(path, declared, pictures)
+        placed = dataclasses.replace(declared.output, columns=columns)
+        declared = dataclasses.replace(declared, output=placed)
+        said.notes.append(f"its columns, by what they hold: {', '.join(columns)}")
+    return declared
+
+
 def _yolox_of(path: str, facts: Facts) -> Layout:
     """Whether the boxes are decoded: the largest is many pixels wide, its logarithm in strides small."""
-    [(rows, *_)] = _first_look(path, facts)
+    [rows, *_] = _looks(path, facts)[0]
     return "yolox" if rows[:, 2:4].max() > LARGEST_LOG else "yolox-raw"
 
 
-def _first_look(path: str, facts: Facts) -> list[engines.Outputs]:
+def _ignored_rows(path: str, facts: Facts) -> int:
+    """Of masks or key points, behind box and scores; or behind box, score and label."""
+    n_rows, n_columns = _looks(path, facts)[0][0].shape
+    is_dense = 4 + len(facts.classes) < n_rows < n_columns
+    return int(max(0, n_rows - 4 - len(facts.classes) if is_dense else n_columns - 6))
+
+
+def _columns_of(path: str, facts: Facts, pictures: Sequence[Image]) -> tuple[Column, ...]:
+    """Labels are whole numbers, and scores are not; which of the last two of seven columns are."""
+    found = _looks(path, facts, pictures)
+    is_whole = []
+    for column in (1, 2):
+        numbers = np.concatenate([arrays[column] for arrays in found])
+        is_whole.append(bool((numbers == np.round(numbers)).all()))
+    if is_whole[0] == is_whole[1]:
+        either = " or ".join(f"--columns {','.join(columns)}" for columns in COLUMNS)
+        raise ConfigError(
+            f"{path}: what it finds does not show which column holds the score; pass {either}, or show it "
+            "what it knows with --check PICTURE"
+        )
+    return COLUMNS[int(is_whole[0])]
+
+
+def _looks(path: str, facts: Facts, pictures: Sequence[Image] = ()) -> list[engines.Outputs]:
+    """What it returns for the golden pictures, and others."""
     engine = engines.load(path, facts, device="cpu", precision="fp32", threads=0)
-    return engine.infer(golden.inputs(facts)[:1])
+    probes = golden.inputs(facts, pictures)
+    return [tuple(a.copy() for a in engine.infer(probe[None])[0]) for probe in probes]
 
 
 def _prove(
@@ -229,8 +304,8 @@ def measured(path: str, facts: Facts, pictures: Sequence[Image] = ()) -> Facts:
         outputs.append(arrays)
     gates.check(outputs, facts, str(path))
     n_bytes = max(sum(array.nbytes for array in arrays) for arrays in outputs)
-    if facts.layout == "torchvision":  # as many rows as it finds, up to the engine's limit
-        n_bytes = max(n_bytes, engines.MAX_FINAL_ROWS * FINAL_ROW_BYTES)
+    if facts.layout in FINAL:  # as many rows as it finds, up to the engine's limit
+        n_bytes = max(n_bytes, MAX_FINAL_ROWS * FINAL_ROW_BYTES)
     sizes = gates.batches(engine, probes, facts.batch_sizes, facts)
     facts = dataclasses.replace(facts, batch_sizes=sizes, output_bytes_per_image=n_bytes)
     engine = engines.load(path, facts, device="cpu", precision="fp32", threads=0)
@@ -263,8 +338,8 @@ def parse_classes(classes: str | Sequence[str]) -> tuple[str, ...]:
 def _names(classes: str | Sequence[str]) -> tuple[str, ...]:
     if not isinstance(classes, str):
         return tuple(classes)
-    if classes == "coco80":
-        return COCO80
+    if classes in LISTS:
+        return LISTS[classes]
     file = Path(classes)
     if os.path.isfile(classes):  # False for a text that is too long for a name
         try:

@@ -8,9 +8,13 @@
                  (N, 6): x1, y1, x2, y2, score, label                           no
     detr         logits (Q, C), or (Q, C+1) for softmax, and boxes (Q, 4), in    no
                  either order: cx, cy, w, h as shares of the input
+    gfl          (N, C+4R), or (n, C) and (n, 4R) of each stride: class scores, and   yes
+                 the distances to left, top, right, bottom as R logits each
     torchvision  boxes (N,4) xyxy, scores (N,), labels (N,), of a list of dicts no
+    final, rows  the same, as `outputs` takes them from where the facts say      no
 
-All but detr in pixels of the model's input. A dense prediction counts for its best class alone.
+In pixels of the model's input, but for detr, and for final and rows where the facts say so. A dense
+prediction counts for its best class alone.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import numpy.typing as npt
 
 from pipeline.detections import Floats
 from pipeline.errors import ModelError
+from stages.detector import gfl
 from stages.detector.bundle import Facts, InputFacts
 
 Array = npt.NDArray[Any]
@@ -50,7 +55,7 @@ def check(arrays: Sequence[Array], facts: Facts, where: str) -> None:
     got = ", ".join(f"{array.dtype} {array.shape}" for array in arrays)
     shapes = [array.shape for array in arrays]
     wanted = ""
-    if facts.layout in ("candidates", "torchvision"):
+    if facts.layout in ("candidates", "torchvision", "final", "rows"):
         k = shapes[0][0] if shapes and shapes[0] else 0
         if shapes != [(k, 4), (k,), (k,)]:
             wanted = "boxes (K, 4), scores (K,) and labels (K,)"
@@ -59,6 +64,8 @@ def check(arrays: Sequence[Array], facts: Facts, where: str) -> None:
             wanted = f"one array (N, {5 + n_classes}) for {n_classes} classes"
         elif facts.layout == "yolox-raw" and shapes[0][0] != len(_grid(facts.input)):
             wanted = f"{len(_grid(facts.input))} rows for {facts.input.width}x{facts.input.height}"
+    elif facts.layout == "gfl":
+        wanted = _no_gfl(arrays, n_classes, facts)
     elif facts.layout == "detr":
         columns = n_classes + (facts.activation == "softmax")
         n = shapes[0][0] if shapes and shapes[0] else 0
@@ -68,9 +75,12 @@ def check(arrays: Sequence[Array], facts: Facts, where: str) -> None:
         not shapes
         or (len(shapes) > 1 and not facts.ignored_rows)
         or len(shapes[0]) != 2
-        or not (shapes[0][0] == 4 + n_classes + facts.ignored_rows or shapes[0][1] == 6)
+        or not (
+            shapes[0][0] == 4 + n_classes + facts.ignored_rows or shapes[0][1] == _after_nms(facts)
+        )
     ):
-        wanted = f"one array ({4 + n_classes}, N) for {n_classes} classes, or (N, 6)"
+        rows = 4 + n_classes + facts.ignored_rows
+        wanted = f"one array ({rows}, N) for {n_classes} classes, or (N, {_after_nms(facts)})"
     if wanted:
         raise ModelError(
             f"{where}: layout {facts.layout!r} needs {wanted} per picture, got {got or 'nothing'}; "
@@ -89,6 +99,21 @@ def used(arrays: Sequence[Array], facts: Facts) -> Sequence[Array]:
     return arrays[:1] if facts.layout == "ultralytics" else arrays
 
 
+def _after_nms(facts: Facts) -> int:
+    """Columns of layout ultralytics where NMS, or a head that needs none, is inside."""
+    return 6 + facts.ignored_rows
+
+
+def _no_gfl(arrays: Sequence[Array], n_classes: int, facts: Facts) -> str:
+    found = gfl.cells(arrays, n_classes)
+    if found is None:
+        return f"(N, {n_classes} + 4R), or (n, {n_classes}) and (n, 4R) of each stride"
+    size = facts.input
+    if gfl.grid(size.width, size.height, len(found.scores)) is None:
+        return f"a prediction for each cell of 8, 16, 32 (, 64) px of {size.width}x{size.height}"
+    return ""
+
+
 def _candidates(arrays: Sequence[Array], facts: Facts, above: float) -> Candidates:
     xyxy, scores, labels = arrays
     keep = scores > above
@@ -101,6 +126,35 @@ def _candidates(arrays: Sequence[Array], facts: Facts, above: float) -> Candidat
 
 def _torchvision(arrays: Sequence[Array], facts: Facts, above: float) -> Candidates:
     return _candidates(arrays, facts, above)._replace(final=True)
+
+
+def _final(arrays: Sequence[Array], facts: Facts, above: float) -> Candidates:
+    """Labels below 0 pad what a GPU has left over."""
+    boxes, scores, labels = arrays
+    keep = (scores > above) & (labels >= 0)
+    boxes, output, size = boxes[keep].astype(np.float32, copy=False), facts.output, facts.input
+    if output.box == "yxyx":
+        boxes = boxes[:, [1, 0, 3, 2]]
+    elif output.box == "cxcywh":
+        half = boxes[:, 2:] / 2
+        boxes = np.concatenate((boxes[:, :2] - half, boxes[:, :2] + half), axis=1)
+    if output.unit == "share":
+        boxes = boxes * np.array([size.width, size.height] * 2, np.float32)
+    return _candidates((boxes, scores[keep], labels[keep]), facts, above)._replace(final=True)
+
+
+def _gfl(arrays: Sequence[Array], facts: Facts, above: float) -> Candidates:
+    found = gfl.cells(arrays, len(facts.classes) + facts.label_offset)
+    places = gfl.grid(
+        facts.input.width, facts.input.height, 0 if found is None else len(found.scores)
+    )
+    if found is None or places is None:
+        raise ModelError(f"layout 'gfl': {_no_gfl(arrays, len(facts.classes), facts)} was wanted")
+    best = found.scores.max(axis=1)
+    keep = best > above
+    labels = found.scores[keep].argmax(axis=1)
+    xyxy = gfl.xyxy(found.sides[keep], places[keep], facts)
+    return _candidates((xyxy, best[keep], labels), facts, above)
 
 
 def _yolox(arrays: Sequence[Array], facts: Facts, above: float) -> Candidates:
@@ -123,7 +177,7 @@ def _yolox_raw(arrays: Sequence[Array], facts: Facts, above: float) -> Candidate
 def _ultralytics(arrays: Sequence[Array], facts: Facts, above: float) -> Candidates:
     table: Array = arrays[0]
     n_rows = 4 + len(facts.classes) + facts.label_offset
-    if table.shape[0] != n_rows + facts.ignored_rows:  # (N, 6): after NMS
+    if table.shape[0] != n_rows + facts.ignored_rows:  # (N, 6 and more): after NMS
         columns = (table[:, :4], table[:, 4], table[:, 5].astype(np.int64))
         return _candidates(columns, facts, above)._replace(final=True)
     table = table[:n_rows]
@@ -177,4 +231,7 @@ _LAYOUTS: dict[str, Callable[[Sequence[Array], Facts, float], Candidates]] = {
     "ultralytics": _ultralytics,
     "torchvision": _torchvision,
     "detr": _detr,
+    "gfl": _gfl,
+    "final": _final,
+    "rows": _final,
 }

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import ConfigError, DeviceLost, ModelError
-from stages.detector.bundle import Facts
+from stages.detector.bundle import Facts, InputFacts
 from stages.detector.engine import (
     Array,
     BaseEngine,
@@ -17,11 +17,15 @@ from stages.detector.engine import (
     Outputs,
     Settings,
     first_line,
-    per_picture,
+    per_channel,
     precision_of,
 )
+from stages.detector.outputs import per_picture, wrong_batch
 
 _TRAVELS = {"<f4", "<f2", "<i4", "<i8", "|u1"}  # dtypes that a message can carry
+DTYPES = {"uint8": "tensor(uint8)", "float16": "tensor(float16)", "float32": "tensor(float)"}
+CONSTANTS = ("orig_target_sizes", "scale_factor", "im_shape", "pixel_mask")
+"""Inputs beside the picture that are the same for all, so that boxes come in pixels of the input."""
 
 
 class OnnxEngine(BaseEngine):
@@ -56,31 +60,17 @@ class OnnxEngine(BaseEngine):
             raise ModelError(
                 f"{path}: ONNX Runtime cannot load it: {first_line(error)}; export it again"
             ) from None
-        inputs = self._session.get_inputs()
-        wanted = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}[facts.input.dtype]
-        if len(inputs) != 1 or inputs[0].type != wanted:
-            got = ", ".join(f"{i.name}: {i.type}" for i in inputs)
-            raise ModelError(
-                f"{path}: its facts promise one input of {wanted}, the model has {got}; import it again"
-            )
-        self._input_name = inputs[0].name
-        shape = (self._max_batch, 3, facts.input.height, facts.input.width)
-        self._nchw = np.empty(shape, facts.input.dtype)
+        inputs = [(i.name, i.type, tuple(i.shape)) for i in self._session.get_inputs()]
+        self._input = Input(inputs, facts, self._max_batch, path)
 
     def _infer(self, batch: Image) -> list[Outputs]:
-        x = self._nchw[: len(batch)]
-        np.copyto(x, batch.transpose(0, 3, 1, 2))
-        facts = self._facts.input
-        if facts.scale != 1.0:
-            x *= np.float32(facts.scale)
-        for operate, values in ((np.subtract, facts.mean), (np.divide, facts.std)):
-            if values is not None:
-                operate(x, np.array(values, np.float32).reshape(1, 3, 1, 1), out=x)
+        feed = self._input.feed(batch)
         try:
-            arrays = self._session.run(None, {self._input_name: x})
+            arrays = self._session.run(None, feed)
         except Exception as error:  # ONNX Runtime's errors share no base class of their own
             raise self._meaning(error, len(batch)) from error
-        return per_picture([_travelling(array) for array in arrays], len(batch), self._where)
+        arrays = [travelling(array) for array in arrays]
+        return per_picture(arrays, len(batch), self._facts, self._where)
 
     def _providers(self, device: str, available: Sequence[str]) -> list[Any]:
         cuda = "CUDAExecutionProvider"
@@ -101,13 +91,88 @@ class OnnxEngine(BaseEngine):
             return OutOfMemory(f"batch of {n}: {first_line(error)}")
         if self.device != "cpu" and any(s in text for s in ("CUDA", "CUDNN", "CUBLAS")):
             return DeviceLost(f"{self.device}: {first_line(error)}")
-        return ModelError(
-            f"{self._where}: the model fails on a batch of {n} pictures of {self._facts.input.width}x"
-            f"{self._facts.input.height}: {first_line(error)}; check size and batch_sizes in its facts"
+        return fails_on(self._where, n, self._facts.input, error)
+
+
+class Input:
+    """What a model of ONNX is fed with: the batch, ordered and scaled, and what never changes."""
+
+    def __init__(
+        self,
+        inputs: Sequence[tuple[str, str, tuple[Any, ...]]],
+        facts: Facts,
+        max_batch: int,
+        where: str,
+    ) -> None:
+        """inputs: (name, type such as "tensor(float)", shape) of each. Raises ModelError: no such."""
+        self._facts = size = facts.input
+        self._where = where
+        pictures = [(name, kind) for name, kind, _ in inputs if name not in CONSTANTS]
+        if len(pictures) != 1 or pictures[0][1] != DTYPES[size.dtype]:
+            got = ", ".join(f"{name}: {kind}" for name, kind, _ in inputs)
+            raise ModelError(
+                f"{where}: its facts promise one input of {DTYPES[size.dtype]} (beside "
+                f"{', '.join(CONSTANTS)}), the model has {got}; import it again"
+            )
+        self._name = pictures[0][0]
+        self._constants = {
+            name: _constant(name, kind, shape, size, max_batch)
+            for name, kind, shape in inputs
+            if name in CONSTANTS
+        }
+        nchw, nhwc = (3, size.height, size.width), (size.height, size.width, 3)
+        self._batch = np.empty((max_batch, *(nhwc if size.order == "nhwc" else nchw)), size.dtype)
+        self._affine = [
+            (operate, np.array(values, size.dtype).reshape(per_channel(size)))
+            for operate, values in ((np.subtract, size.mean), (np.divide, size.std))
+            if values is not None
+        ]
+
+    def feed(self, batch: Image) -> dict[str, Array]:
+        """By name; the same memory each time. batch: uint8 (B, H, W, 3), B at most max_batch."""
+        facts, n = self._facts, len(batch)
+        if facts.order == "chw" and n > 1:
+            raise wrong_batch(self._where, n, 1)
+        x = self._batch[:n]
+        np.copyto(x, batch if facts.order == "nhwc" else batch.transpose(0, 3, 1, 2))
+        if facts.scale != 1.0:
+            x *= x.dtype.type(facts.scale)
+        for operate, values in self._affine:
+            operate(x, values, out=x)
+        constants = {name: values[:n] for name, values in self._constants.items()}
+        return {self._name: x[0] if facts.order == "chw" else x, **constants}
+
+
+def _constant(
+    name: str, kind: str, shape: tuple[Any, ...], size: InputFacts, max_batch: int
+) -> Array:
+    """(max_batch, …): what `name` is wherever boxes are to come in pixels of the input."""
+    dtype = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)": np.bool_}.get(
+        kind, np.float32
+    )
+    if name == "pixel_mask":  # DETR's may be smaller than the picture
+        sides = (
+            shape[1:] if len(shape) == 3 and all(isinstance(s, int) for s in shape[1:]) else None
         )
+        return np.ones((max_batch, *(sides or (size.height, size.width))), dtype)
+    pair = {
+        "orig_target_sizes": (size.width, size.height),
+        "im_shape": (size.height, size.width),
+        "scale_factor": (1, 1),
+    }[name]
+    return np.tile(np.array(pair, dtype), (max_batch, 1))
 
 
-def _travelling(array: Array) -> Array:
+def travelling(array: Array) -> Array:
+    """The same numbers in a dtype that a message carries."""
     if array.dtype.str in _TRAVELS:
         return array
     return array.astype(np.float32 if array.dtype.kind == "f" else np.int64)
+
+
+def fails_on(where: str, n: int, size: InputFacts, error: Exception) -> ModelError:
+    """The error of a model that does not take the batches that its facts promise."""
+    return ModelError(
+        f"{where}: the model fails on a batch of {n} pictures of {size.width}x{size.height}: "
+        f"{first_line(error)}; check size and batch_sizes in its facts"
+    )

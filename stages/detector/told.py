@@ -10,23 +10,15 @@ import ast
 import json
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ModelError
 from stages.detector import archive
 from stages.detector.engine import first_line
+from stages.detector.signatures import FAMILIES, OF_LAYOUT, Tensor, Told, of_input, recognise
 
-FAMILIES: dict[str, dict[str, Any]] = {  # how each family shows pictures to its models
-    "ultralytics": {"color": "rgb", "scale": 1 / 255, "align": "center", "pad": 114},
-    "yolox": {"color": "bgr", "scale": 1.0, "align": "top-left", "pad": 114},
-    "yolox-raw": {"color": "bgr", "scale": 1.0, "align": "top-left", "pad": 114},
-    "detr": {"color": "rgb", "scale": 1 / 255, "mode": "stretch"},
-    "torchvision": {"color": "rgb", "scale": 1 / 255},
-    "candidates": {"color": "rgb", "dtype": "uint8"},
-}
 MAX_CONFIG_BYTES = 1 << 20
 _OTHER_TASKS = {
     "classify": "whole pictures are classified",
@@ -34,23 +26,6 @@ _OTHER_TASKS = {
 }
 _SOFTMAX = ("detr", "yolos", "table-transformer")  # of transformers; the others have sigmoids
 _BOXES_TOO = ("segment", "pose")  # rows behind box and scores, which are left alone
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tensor:
-    """An input or output, as the file declares it; a size that is free is None."""
-
-    name: str
-    type: str  # "tensor(float)"
-    shape: tuple[int | None, ...]
-
-
-@dataclass(slots=True, kw_only=True)
-class Told:
-    """Options of an import, and where each comes from, for a person."""
-
-    options: dict[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
 
 
 def read(path: str, given: Mapping[str, Any]) -> Told:
@@ -61,27 +36,28 @@ def read(path: str, given: Mapping[str, Any]) -> Told:
     kind = archive.kind_of(path)
     inputs, outputs, metadata = _onnx(path) if kind == "onnx" else ((), (), _config_txt(path))
     told = Told()
+    of_input(inputs, told)
     config = _beside(path, "config.json")
     if "names" in metadata and "task" in metadata:
         _ultralytics(metadata, path, told)
     elif "id2label" in config:
-        _shapes(inputs, outputs, told)
         _transformers(config, _beside(path, "preprocessor_config.json"), told)
     else:
-        _shapes(inputs, outputs, told)
+        recognise(inputs, outputs, told)
+    if given.get("layout", told.options.get("layout")) != told.options.get("layout"):
+        told.family = ""  # what a layout needs does not hold for another
+        told.options = {k: v for k, v in told.options.items() if k not in OF_LAYOUT}
     told.options |= given
-    family = FAMILIES.get(told.options.get("layout", ""), {})
+    called = told.family or told.options.get("layout", "")
+    family = FAMILIES.get(called, {})
     if any(key in given for key in ("scale", "mean", "std")):
         family = {"dtype": "float32", **{k: v for k, v in family.items() if k != "dtype"}}
     is_uint8 = told.options.get("dtype", family.get("dtype")) == "uint8"  # it scales inside
-    assumed = {
-        key: value
-        for key, value in family.items()
-        if key not in told.options and not (is_uint8 and key == "scale")
-    }
+    skipped = ("scale", "mean", "std") if is_uint8 else ()
+    assumed = {k: v for k, v in family.items() if k not in told.options and k not in skipped}
     if assumed:
         words = ", ".join(f"{key} {_shown(value)}" for key, value in assumed.items())
-        told.notes.append(f"as models of layout {told.options['layout']} have it: {words}")
+        told.notes.append(f"as models of {called} have it: {words}")
     told.options |= assumed
     return told
 
@@ -122,35 +98,6 @@ def _transformers(config: dict[str, Any], pictures: dict[str, Any], told: Told) 
         f"config.json beside it: {kind}, {len(names)} classes, "
         f"{told.options['activation']}; {told.options.get('size', 'no size')}"
     )
-
-
-def _shapes(inputs: Sequence[Tensor], outputs: Sequence[Tensor], told: Told) -> None:
-    """Without metadata: the size of the one picture, and YOLOX by the number of its predictions."""
-    pictures = [i for i in inputs if len(i.shape) == 4]
-    if len(pictures) != 1:
-        return
-    _, channels, height, width = pictures[0].shape
-    if channels != 3 or height is None or width is None:
-        return
-    told.options["size"] = f"{width}x{height}"
-    told.notes.append(f"its input: {width}x{height}")
-    if pictures[0].type == "tensor(uint8)":
-        told.options["dtype"] = "uint8"
-    cells = sum((height // stride) * (width // stride) for stride in (8, 16, 32))
-    shape = outputs[0].shape if len(outputs) == 1 else ()
-    if len(shape) == 3 and shape[1] == cells and (shape[2] or 0) > 5:
-        told.notes.append(f"its output {_sizes(shape)} is that of YOLOX")
-        told.options["layout"] = "yolox-raw"  # an import sees whether its boxes are decoded
-        n_classes = int(shape[2] or 0) - 5
-    elif len(shape) == 3 and shape[2] == cells and (shape[1] or 0) > 4:
-        told.notes.append(f"its output {_sizes(shape)} is that of Ultralytics' models")
-        told.options["layout"] = "ultralytics"
-        n_classes = int(shape[1] or 0) - 4
-    else:
-        return
-    if n_classes == 80:
-        told.options["classes"] = "coco80"
-        told.notes.append("its 80 classes are taken for COCO's, in the usual order")
 
 
 def _beside(path: str, name: str) -> dict[str, Any]:
@@ -213,10 +160,6 @@ def _literal(text: str) -> Any:
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             pass
     return text
-
-
-def _sizes(shape: Sequence[int | None]) -> str:
-    return "(" + ", ".join("B" if size is None else str(size) for size in shape) + ")"
 
 
 def _shown(value: Any) -> str:

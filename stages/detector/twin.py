@@ -63,8 +63,9 @@ def of_script(path: str, facts: Facts) -> Callable[[Path], None]:
         import torch
 
         size = facts.input
-        dtype = torch.uint8 if size.dtype == "uint8" else torch.float32
-        example = torch.zeros(1, 3, size.height, size.width, dtype=dtype)
+        picture = (3, size.height, size.width)
+        shape = {"nchw": (1, *picture), "nhwc": (1, *picture[1:], 3), "chw": picture}[size.order]
+        example = torch.zeros(shape, dtype=getattr(torch, size.dtype))
         axes = {"images": {0: "batch"}} if max(facts.batch_sizes) > 1 else None
         try:
             with quiet():

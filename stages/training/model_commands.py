@@ -143,16 +143,23 @@ def model_import(
     ] = None,
     layout: Annotated[
         str | None,
-        typer.Option(help="candidates, yolox, yolox-raw, ultralytics, torchvision, detr"),
+        typer.Option(
+            help="candidates, yolox, yolox-raw, ultralytics, torchvision, detr, gfl, final, rows"
+        ),
     ] = None,
     classes: Annotated[
-        str | None, typer.Option(help="coco80, a file with one a line, or a,b,c")
+        str | None, typer.Option(help="coco80, coco91, a file with one a line, or a,b,c")
     ] = None,
     size: Annotated[
         str | None, typer.Option(help="of its input, 416 or 640x352 (width x height)")
     ] = None,
     color: Annotated[str | None, typer.Option(help="rgb or bgr")] = None,
-    dtype: Annotated[str | None, typer.Option(help="of its input: float32 or uint8")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="of its input: float32, float16 or uint8")
+    ] = None,
+    order: Annotated[
+        str | None, typer.Option(help="of its input: nchw, nhwc, or chw for one picture at a time")
+    ] = None,
     scale: Annotated[
         float | None, typer.Option(help="input = (pixel * scale - mean) / std")
     ] = None,
@@ -168,6 +175,22 @@ def model_import(
     activation: Annotated[
         str | None,
         typer.Option(help="of layout detr: sigmoid, or softmax with a last column for none"),
+    ] = None,
+    roles: Annotated[
+        str | None,
+        typer.Option(help="of its outputs: boxes, scores, labels, count, rows or none, a,b,c"),
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="of layout rows: picture, box, score, label, in their order")
+    ] = None,
+    box: Annotated[
+        str | None, typer.Option(help="of layouts final and rows: xyxy, cxcywh or yxyx")
+    ] = None,
+    unit: Annotated[
+        str | None, typer.Option(help="px of the input, or share of it: layouts final and rows")
+    ] = None,
+    centre: Annotated[
+        float | None, typer.Option(help="of layout gfl: 0 or 0.5 of a cell, NanoDet and PicoDet")
     ] = None,
 ) -> None:
     """Make a bundle of a TorchScript or ONNX model of somebody else.
@@ -186,9 +209,10 @@ def model_import(
         str(file), str(output), layout=layout, classes=classes, size=size, color=color, dtype=dtype,
         scale=scale, mean=_three("--mean", mean), std=_three("--std", std), pad=pad, align=align,
         interpolation=interpolation, resize=resize, label_offset=label_offset,
-        activation=activation,
+        activation=activation, order=order, roles=_list(roles), columns=_list(columns), box=box,
+        unit=unit, centre=centre,
         pictures=pictures,
-        expected=[name.strip() for name in expect.split(",")] if expect else [],
+        expected=_list(expect) or [],
         tell=lambda text: console.print(text, style="yellow" if "warning" in text else "dim"),
     )  # fmt: skip
     _draw(output, facts, check or [], pictures)
@@ -233,6 +257,10 @@ def _rows(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _rows(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def _list(text: str | None) -> list[str] | None:
+    return [part.strip() for part in text.split(",")] if text else None
 
 
 def _three(option: str, text: str | None) -> tuple[float, ...] | None:
