@@ -87,6 +87,7 @@ CONTRACT = {
     "pipeline.messages",
     "pipeline.detections",
     "pipeline.clock",
+    "pipeline.credentials",
     "pipeline.happenings",
     "pipeline.errors",
     "pipeline.redaction",

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.credentials import check_ca_file
 from pipeline.errors import BrokenSource, ConfigError, EndOfStream, FrameError, SourceError
 from pipeline.redaction import shown
 from pipeline.stage import Picture, Source
@@ -22,7 +23,6 @@ from stages.capture import ffmpeg
 from stages.capture.clock import TURN_S, RecordingClock, wait_until
 from stages.capture.credentials import (
     Credentials,
-    check_ca_file,
     load,
     refuse_secrets,
     trusted,

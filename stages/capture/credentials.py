@@ -13,12 +13,13 @@ import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from urllib.parse import quote, quote_plus, urlsplit
 
+from pipeline import credentials
 from pipeline.errors import ConfigError
 from pipeline.redaction import shown
 
+KEYS = ("USER", "PASSWORD")
 # FFmpeg's RTSP client keeps `user:password` in 128 bytes and cuts off the rest without a word.
 MAX_ENCODED_CHARS = 127
 
@@ -52,23 +53,14 @@ class Credentials:
         return text
 
 
-def variables(name: str) -> tuple[str, str, str]:
+def variables(name: str) -> tuple[str, ...]:
     """The environment variables that hold the credentials of this name, or say where they are."""
-    return f"{name}_USER", f"{name}_PASSWORD", f"{name}_FILE"
+    return credentials.variables(name, *KEYS)
 
 
 def load(name: str, environ: Mapping[str, str] = os.environ) -> Credentials:
     """The credentials of this name. Raises ConfigError, never with a secret in it."""
-    user, password, file = variables(name)
-    if file in environ:
-        found = _from_file(name, Path(environ[file]))
-    elif user in environ and password in environ:
-        found = Credentials(environ[user], environ[password])
-    else:
-        raise ConfigError(
-            f"credentials '{name}': wanted {user} and {password}, or {file}, "
-            "in the environment, found neither; set them where manyeyes is started"
-        )
+    found = Credentials(*credentials.read(name, *KEYS, environ=environ))
     size = len(quote(found.user, safe="")) + 1 + len(quote(found.password, safe=""))
     if size > MAX_ENCODED_CHARS:
         raise ConfigError(
@@ -76,27 +68,6 @@ def load(name: str, environ: Mapping[str, str] = os.environ) -> Credentials:
             f"at most {MAX_ENCODED_CHARS} reach the camera; choose a shorter password"
         )
     return found
-
-
-def _from_file(name: str, path: Path) -> Credentials:
-    try:
-        mode = path.stat().st_mode
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"credentials '{name}': {path} from {name}_FILE can't be read "
-            f"({type(error).__name__}); wanted a text file of two lines, user and password"
-        ) from None
-    if mode & 0o077:
-        raise ConfigError(
-            f"credentials '{name}': {path} has mode {mode & 0o777:04o}, so others may read it; "
-            f"run chmod 600 {path}"
-        )
-    if len(lines) != 2:
-        raise ConfigError(
-            f"credentials '{name}': {path} has {len(lines)} lines, wanted two: user, then password"
-        )
-    return Credentials(*lines)
 
 
 def refuse_secrets(url: str) -> None:
@@ -123,16 +94,3 @@ def trusted(ca_file: str | None, *, tls_verify: bool) -> ssl.SSLContext:
     if not tls_verify:
         trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
     return trust
-
-
-def check_ca_file(path: str | None) -> None:
-    """Raise ConfigError unless certificates can be read there; None: those of the host."""
-    if path is None:
-        return
-    try:
-        ssl.create_default_context(cafile=path)
-    except OSError as error:  # of what is no certificate, too
-        raise ConfigError(
-            f"ca_file: {path}: no certificates can be read there ({error.strerror or error.args[-1]}); "
-            "wanted a PEM file"
-        ) from None

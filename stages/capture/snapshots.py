@@ -18,12 +18,12 @@ from urllib.parse import urlsplit
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.credentials import check_ca_file
 from pipeline.errors import ConfigError, FrameError, SourceError
 from pipeline.redaction import shown
 from pipeline.stage import Picture, Source
 from stages.capture.credentials import (
     Credentials,
-    check_ca_file,
     load,
     refuse_secrets,
     trusted,

@@ -1,0 +1,70 @@
+"""Secrets by name: kept in the environment, named in the configuration, shown to nobody.
+
+`credentials = "GATE"` means the variables GATE_USER and GATE_PASSWORD (or whatever keys the part wants), or
+GATE_FILE: a file of mode 0600 with one of them in each line, in that order. There are at most two.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.errors import ConfigError
+
+
+def variables(name: str, *keys: str) -> tuple[str, ...]:
+    """The environment variables that hold the secrets of this name, or say where they are.
+
+    >>> variables("GATE", "USER", "PASSWORD")
+    ('GATE_USER', 'GATE_PASSWORD', 'GATE_FILE')
+    """
+    return tuple(f"{name}_{key}" for key in (*keys, "FILE"))
+
+
+def read(name: str, *keys: str, environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """The secrets of this name, one for each key. Raises ConfigError, never with a secret in it."""
+    *wanted, file = variables(name, *keys)
+    if file in environ:
+        return _from_file(name, keys, Path(environ[file]))
+    if all(variable in environ for variable in wanted):
+        return tuple(environ[variable] for variable in wanted)
+    raise ConfigError(
+        f"credentials '{name}': wanted {' and '.join(wanted)}, or {file}, in the environment, "
+        f"found neither; set {'them' if len(keys) > 1 else 'one'} where manyeyes is started"
+    )
+
+
+def _from_file(name: str, keys: tuple[str, ...], path: Path) -> tuple[str, ...]:
+    lines_wanted = ("one line", "two lines")[len(keys) - 1]
+    wanted = f"{lines_wanted}: {', then '.join(key.lower() for key in keys)}"
+    try:
+        mode = path.stat().st_mode
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"credentials '{name}': {path} from {name}_FILE can't be read "
+            f"({type(error).__name__}); wanted a text file of {wanted}"
+        ) from None
+    if mode & 0o077:
+        raise ConfigError(
+            f"credentials '{name}': {path} has mode {mode & 0o777:04o}, so others may read it; "
+            f"run chmod 600 {path}"
+        )
+    if len(lines) != len(keys):
+        raise ConfigError(f"credentials '{name}': {path} has {len(lines)} lines, wanted {wanted}")
+    return tuple(lines)
+
+
+def check_ca_file(path: str | None) -> None:
+    """Raise ConfigError unless certificates can be read there; None: those of the host."""
+    if path is None:
+        return
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError as error:  # of what is no certificate, too
+        raise ConfigError(
+            f"ca_file: {path}: no certificates can be read there ({error.strerror or error.args[-1]}); "
+            "wanted a PEM file"
+        ) from None
