@@ -38,7 +38,8 @@ OWNERS = {
         "stages.training.settings",
     ],
     "tomli_w": ["pipeline.fleet.config"],
-    "sqlite3": ["stages.sinks.store"],
+    "sqlite3": ["stages.sinks.store", "stages.sinks.alarms"],
+    "httpx2": ["stages.sinks.alarms.webhook"],
     "typer": [
         "pipeline.face.cli",
         "pipeline.face.scene_commands",
@@ -109,7 +110,12 @@ BANNED_MODULES = {
 BANNED_CALLS = {"os.fork", "os.forkpty", "pty.fork", "os.system", "os.popen"}
 # Wall time is a label, never a deadline, so that a clock that is set back stops nothing.
 WALL_CLOCK = re.compile(r"^(time\.time(_ns)?|datetime(\.datetime)?\.(now|utcnow|today))$")
-LABELS = {"pipeline.process.source", "pipeline.face.moments", "stages.training.annotate"}
+LABELS = {
+    "stages.sinks.alarms.age",
+    "pipeline.process.source",
+    "pipeline.face.moments",
+    "stages.training.annotate",
+}
 # No I/O and no clock: what they decide is tested without waiting.
 PURE = (
     "accounts.arrivals", "accounts.tally", "fleet.planner", "hop.edge", "hop.slots", "process.motion",

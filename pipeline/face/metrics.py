@@ -44,6 +44,12 @@ _COUNTERS = {
     "crossed": ("crossings", "Crossings of lines", ("line", "direction", "label")),
     "entered": ("zone_entered", "Objects that entered a zone", ("zone",)),
     "left": ("zone_left", "Objects that left it; entered - left are inside", ("zone",)),
+    "alarm": ("alarms", "What an alert wants, by its verdict", ("alert", "verdict")),
+    "delivery": (
+        "alarm_deliveries",
+        "Alarms for a target; queued - delivered - given up are waiting, failed are attempts",
+        ("target", "outcome"),
+    ),
 }
 
 
@@ -289,7 +295,10 @@ class LedgerCollector(Collector):
                 kind, *labels = name.split(":")
                 if kind not in families:
                     others.add_metric([spec.name, camera, name], n)
-                elif n or kind == "detections":  # a place belongs to one camera, its name to all
+                elif n or kind in (
+                    "detections",
+                    "delivery",
+                ):  # a place belongs to one camera, its name to all
                     families[kind].add_metric([camera, *labels], n)
         yield from (family for family in families.values() if family.samples)
         yield others

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from pipeline import redaction
 from pipeline.errors import ConfigError
 from pipeline.plan import model_path
+from pipeline.plan.alerting import AlertConfig, OutboxConfig, TargetConfig, check_alerts
 from pipeline.plan.fields import check_texts, no_json, too_deep
 from pipeline.plan.mistakes import SHARE, sentence
 from pipeline.plan.scenery import LineConfig, TrackConfig, ZoneConfig, check_places
@@ -136,6 +137,9 @@ class Config(Section):
     stage: tuple[StageConfig, ...] = field((), "tables, each under [[stage]]")
     zone: tuple[ZoneConfig, ...] = field((), "tables, each under [[zone]]")
     line: tuple[LineConfig, ...] = field((), "tables, each under [[line]]")
+    alert: tuple[AlertConfig, ...] = field((), "tables, each under [[alert]]")
+    target: tuple[TargetConfig, ...] = field((), "tables, each under [[target]]")
+    outbox: OutboxConfig = OutboxConfig()
 
 
 class Overrides(TypedDict, total=False):
@@ -234,7 +238,9 @@ def _sink_name(sink: Any) -> Any:
 def validate(raw: dict[str, Any], file: str, folder: Path) -> Config:
     """The configuration in the tables of a file in `folder`. Raises ConfigError: the first mistake."""
     check_texts(file, raw)
-    for name, section in (("camera", CameraConfig), ("sink", SinkConfig)):
+    for name, section in (
+        ("camera", CameraConfig), ("sink", SinkConfig), ("target", TargetConfig),
+    ):  # fmt: skip
         if isinstance(tables := raw.get(name), list):
             raw = {**raw, name: [_with_options(table, section) for table in tables]}
     try:
@@ -259,9 +265,17 @@ def validate(raw: dict[str, Any], file: str, folder: Path) -> Config:
     metrics = config.metrics
     if not metrics.enabled:
         metrics = metrics.model_copy(update={"port": None})
-    sinks = tuple(_sink(sink, folder) for sink in config.sink)
+    outbox = config.outbox.model_copy(update={"path": folder / config.outbox.path})
     return config.model_copy(
-        update={"camera": cameras, "sink": sinks, "model": model, "run": run, "metrics": metrics}
+        update={
+            "camera": cameras,
+            "sink": tuple(_sink(sink, folder) for sink in config.sink),
+            "target": tuple(_target(target, folder) for target in config.target),
+            "outbox": outbox,
+            "model": model,
+            "run": run,
+            "metrics": metrics,
+        }
     )
 
 
@@ -288,18 +302,29 @@ def _sink(sink: SinkConfig, folder: Path) -> SinkConfig:
     return sink.model_copy(update={"options": {**sink.options, "path": str(folder / path)}})
 
 
+def _target(target: TargetConfig, folder: Path) -> TargetConfig:
+    files = {
+        key: str(folder / value)
+        for key, value in target.options.items()
+        if key in ("path", "ca_file") and isinstance(value, str)
+    }
+    return target.model_copy(update={"options": {**target.options, **files}})
+
+
 def _check_whole(config: Config, file: str) -> None:
     if not config.camera:
         raise ConfigError(f"{file}: there is no camera; add a [[camera]] with a name and a source")
     sinks = [sink.name or sink.type for sink in config.sink]
+    cameras = [camera.name for camera in config.camera]
     for kind, names in (
-        ("camera", [camera.name for camera in config.camera]),
+        ("camera", cameras),
         ("sink", sinks),
         ("stage", [stage.name for stage in config.stage]),
     ):
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ConfigError(f"{file}: {kind} {twice!r}: the name is used twice; give one another")
-    check_places(config.zone, config.line, [camera.name for camera in config.camera], file)
+    check_places(config.zone, config.line, cameras, file)
+    check_alerts(config.alert, config.target, config.zone, config.line, cameras, file)
     for camera in config.camera:
         if config.run.policy == "every" and camera.max_fps is not None:
             raise ConfigError(

@@ -14,6 +14,7 @@ from typing import Any
 from pipeline.accounts.ledger import DETECT, PATHS, VIEW
 from pipeline.errors import ConfigError
 from pipeline.messages import Frame, Result
+from pipeline.plan.alarms import alarms_sink
 from pipeline.plan.chains import Chain, chains_of, classes_of
 from pipeline.plan.config import CameraConfig, Config, ModelConfig, SinkConfig, StageConfig
 from pipeline.plan.draft import Draft, PlannedSink, depths_of
@@ -52,11 +53,14 @@ def make(config: Config, run_id: str | None = None) -> Plan:
     chains = chains_of(config)
     classes = classes_of(chains)
     # without any the results still have to end somewhere
-    sinks = config.sink or (SinkConfig(type="null"),)
+    sinks = config.sink or (() if config.alert else (SinkConfig(type="null"),))
     draft = Draft(
         config=config,
         depths=depths_of(config.run.policy, max(chain.max_batch for chain in chains)),
-        sinks=tuple(_sink(sink, classes, n) for n, sink in enumerate(sinks)),
+        sinks=(
+            *(_sink(sink, classes, n) for n, sink in enumerate(sinks)),
+            *((alarms_sink(config, classes, len(sinks)),) if config.alert else ()),
+        ),
     )
     view_hz = _view_hz(draft.sinks)
 
@@ -68,7 +72,10 @@ def make(config: Config, run_id: str | None = None) -> Plan:
         detect, view = _insert_frames(draft, stage, detect, view, viewed=view_hz is not None)
     last = tuple(_add_chain(draft, detect, chain, classes) for chain in chains)
     happens = (
-        config.zone or config.line or any(s.type in ("happenings", "store") for s in config.sink)
+        config.zone
+        or config.line
+        or config.alert
+        or any(s.type in ("happenings", "store") for s in config.sink)
     )
     if config.track is not None or happens:
         last = _add_track(draft, config.track or TrackConfig(), chains, last)

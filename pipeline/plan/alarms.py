@@ -1,0 +1,38 @@
+"""The sink that alarms come from: the rules, targets and outbox of a configuration."""
+
+from __future__ import annotations
+
+from pipeline.accounts.ledger import PATHS
+from pipeline.plan.config import Config
+from pipeline.plan.draft import PlannedSink
+from pipeline.plan.fields import check_fields
+from pipeline.plan.loading import load
+
+ALARMS = "stages.sinks.alarms.stage:Alarms"
+TARGETS = {
+    "webhook": "stages.sinks.alarms.webhook:Webhook",
+    "file": "stages.sinks.alarms.lines:Lines",
+}
+
+
+def alarms_sink(config: Config, classes: tuple[str, ...], number: int) -> PlannedSink:
+    """number: of sinks before it. Raises ConfigError for keys that a target does not know."""
+    targets = []
+    for target in config.target:
+        run = TARGETS[target.type]
+        check_fields(f"target {target.name!r}", target.options, load(run).Config)
+        targets.append({"name": target.name, "run": run, **target.options})
+    fields = {
+        **config.outbox.model_dump(mode="json"),
+        "alerts": [alert.model_dump(mode="json") for alert in config.alert],
+        "targets": targets,
+        "classes": list(classes),
+    }
+    return PlannedSink(
+        name="sink.alarms",
+        run=ALARMS,
+        fields=fields,
+        way=len(PATHS) + number,
+        takes_frames=False,
+        max_hz=None,
+    )

@@ -1,0 +1,94 @@
+"""Delivery: a thread for each target, which takes its messages out of the outbox in their order."""
+
+from __future__ import annotations
+
+import logging
+import random
+import sqlite3
+import threading
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+from stages.sinks.alarms import age
+from stages.sinks.alarms.outbox import Message, Reader
+from stages.sinks.alarms.rules import Rule
+from stages.sinks.alarms.target import NotDelivered, Target
+
+log = logging.getLogger("manyeyes")
+
+PAUSES_S = 0.5, 30.0  # after the first attempt that fails, and the longest
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What came of one."""
+
+    message: Message
+    taken: bool
+    seconds: float = 0.0  # from the picture to the answer, if it was taken
+
+
+class Courier(threading.Thread):
+    """Delivers to one target, one message at a time, each until it is taken or given up."""
+
+    def __init__(
+        self,
+        target: Target,
+        rules: Sequence[Rule],
+        path: str,
+        attempts: SimpleQueue[Attempt],
+        pauses_s: tuple[float, float] = PAUSES_S,
+    ) -> None:
+        super().__init__(name=f"target {target.name}", daemon=True)
+        self._target, self._path, self._attempts = target, path, attempts
+        self._rules = [rule for rule in rules if target.name in rule.to]
+        self._new, self._again = threading.Event(), threading.Event()
+        self._is_over = False
+        self._after = 0  # the place of what was taken last
+        self._first_s, self._longest_s = pauses_s
+        self._pause_s = 0.0  # the last
+
+    def wake(self) -> None:
+        """There is something new in the outbox. From any thread."""
+        self._new.set()
+
+    def end(self) -> None:
+        """After the attempt that it is in now, it ends."""
+        self._is_over = True
+        self._new.set()
+        self._again.set()
+
+    def run(self) -> None:
+        """The thread."""
+        self._target.open(self._rules, self._again.set)
+        while not self._is_over:
+            self._new.clear()
+            self._again.clear()
+            try:
+                self._deliver_all()
+            except (NotDelivered, sqlite3.Error) as error:
+                log.warning("target %r: %s", self._target.name, error)
+                # half of it by chance: many who lost the same broker do not come back all at once
+                self._pause_s = min(2 * self._pause_s or self._first_s, self._longest_s)
+                self._again.wait(self._pause_s * random.uniform(0.5, 1.0))
+            else:
+                self._new.wait()
+        self._target.close()
+
+    def _deliver_all(self) -> None:
+        """Until nothing waits. Raises NotDelivered, sqlite3.Error."""
+        with closing(Reader(self._path, self._target.name)) as reader:
+            while not self._is_over and (message := reader.next(self._after)) is not None:
+                self._deliver(message)
+
+    def _deliver(self, message: Message) -> None:
+        try:
+            self._target.deliver(message.id, message.document)
+        except NotDelivered:
+            self._attempts.put(Attempt(message, taken=False))
+            raise
+        seconds = age.seconds_since(message.t_capture_ns, message.t_wall_ns, message.boot)
+        self._after, self._pause_s = message.seq, 0.0
+        self._attempts.put(Attempt(message, taken=True, seconds=seconds))

@@ -1,0 +1,50 @@
+"""The contract of a target: something outside that is told of alarms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+from stages.sinks.alarms.rules import Rule
+
+
+class NotDelivered(Exception):
+    """Not now; the same message is tried again. The text says why, in a sentence without secrets."""
+
+
+class Target:
+    """One `[[target]]`. It has a thread to itself, so it may wait; whoever else is told does not notice."""
+
+    Config: ClassVar[type]
+    """A frozen dataclass; its fields are the keys of the `[[target]]` beside `name` and `type`."""
+
+    def __init__(self, name: str, config: Any) -> None:
+        self.name, self.config = name, config
+
+    @classmethod
+    def check(cls, config: Any) -> None:
+        """Called in the supervisor, before anything starts; asks no network. Raises ConfigError."""
+
+    @classmethod
+    def secrets(cls, config: Any) -> tuple[str, ...]:
+        """Names of environment variables, as `Stage.secrets`."""
+        return ()
+
+    def open(self, rules: Sequence[Rule], wake: Callable[[], None]) -> None:
+        """Called once, in the target's thread, before the first message. Connects to nothing yet, or in
+        the background; raises nothing.
+
+        rules: those that tell this target. wake: to be called, from any thread, when it can be reached
+        again, so that what waits need not wait for its next attempt.
+        """
+
+    def deliver(self, message_id: str, document: str) -> None:
+        """Returns when the other side has said that it has the message; raises NotDelivered, in some
+        seconds, if it has not. The same message then comes again, and again after a restart.
+
+        message_id: the same whenever the message comes. document: JSON, as `rules.to_json` has it.
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Called once, in the target's thread."""

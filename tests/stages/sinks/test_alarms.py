@@ -1,0 +1,239 @@
+"""Alarms and their outbox: what is told, in which order, over kills, full disks and dead targets."""
+
+import json
+import os
+import random
+import signal
+import sqlite3
+
+import pytest
+from alarming import account, alarms, alert, happening, seen, start, until, webhook
+from receiver import Receiver
+from standardwebhooks import Webhook as Oracle
+
+from pipeline.errors import ConfigError, FrameError, ResourceError
+from stages.sinks.alarms.stage import Alarms
+
+DEAD = "http://127.0.0.1:9/nobody"
+KEY = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYqr"
+
+
+def test_an_alarm_arrives_once_and_whole(tmp_path):
+    with Receiver() as receiver:
+        stage = alarms(tmp_path / "new" / "o.db", [webhook(receiver.url)])
+        entry = seen(0, happening("appeared"), happening())
+        stage.process(entry)
+        stage.process(entry)  # the same result again, after a kill
+        stage.process(seen(1, happening("left", seconds=1.0)))
+        until(stage, lambda: account(stage) == (1, 1, 0))
+        stage.close()
+    [body] = map(json.loads, receiver.bodies)
+    assert body == {
+        "version": 1, "id": "5f3a-gate-0-1:visitor", "alert": "visitor",
+        "text": "gate: person entered yard",
+        "happening": {
+            "version": 1, "id": "5f3a-gate-0-1", "run": "5f3a", "kind": "entered", "camera": "gate",
+            "frame_id": 0, "time": "2025-11-22T10:00:00.000000Z", "object": 7, "label": "person",
+            "score": 0.5, "xyxy": [1.0, 2.0, 3.0, 4.0], "place": "yard",
+        },
+    }  # fmt: skip
+    assert stage.runtime.counted("alarm:visitor:alarm", "gate") == 2  # said, not sent, twice
+
+
+def test_it_is_signed_as_the_standard_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPS_SECRET", KEY)
+    with Receiver() as receiver:
+        stage = alarms(tmp_path / "o.db", [webhook(receiver.url, credentials="OPS")])
+        # the oracle refuses what is older than minutes, so the label is of this attempt
+        stage.process(seen(0, happening()))
+        until(stage, lambda: receiver.ids)
+        stage.close()
+    assert stage.secrets(stage.config) == ("OPS_SECRET", "OPS_FILE")
+    assert Oracle(KEY).verify(receiver.bodies[0], receiver.headers[0])
+    with pytest.raises(Exception, match="No matching signature"):
+        Oracle(KEY[:-1] + "q").verify(receiver.bodies[0], receiver.headers[0])
+
+
+def test_what_a_receiver_does_not_take_comes_again_in_order(tmp_path):
+    """It refuses, hangs, redirects, and breaks off though it has the message."""
+    moods = random.Random(0).choices([204] * 5 + [500, 503, 404, "redirect", "drop"], k=400)
+    moods[3] = "hang"
+    with Receiver(lambda n: moods[n] if n < len(moods) else 204) as receiver:
+        stage = alarms(tmp_path / "o.db", [webhook(receiver.url, timeout_s=0.2)])
+        sent = 40
+        for n in range(sent):
+            stage.process(seen(n, happening(track=n)))
+        until(stage, lambda: account(stage) == (sent, sent, 0))
+        stage.close()
+    assert receiver.distinct() == [f"5f3a-gate-{n}-0:visitor" for n in range(sent)]
+    assert receiver.asked > sent + 10
+    failed = stage.runtime.counted("delivery:ops:failed", "gate")
+    assert failed == receiver.asked - sent
+
+
+def test_a_dead_target_delays_no_other(tmp_path, caplog):
+    with Receiver() as receiver:
+        stage = alarms(
+            tmp_path / "o.db",
+            [webhook(DEAD, "dead"), webhook(receiver.url)],
+            [alert(to=["dead", "ops"])],
+        )
+        for n in range(20):
+            stage.process(seen(n, happening(track=n)))
+        until(stage, lambda: account(stage) == (20, 20, 0))
+        assert account(stage, "dead") == (20, 0, 0)
+        stage.close()
+    assert "target 'dead': http://127.0.0.1:9/…: ConnectError" in caplog.text
+    assert "nobody" not in caplog.text  # a path may hold a token
+
+
+def test_the_next_run_delivers_what_the_last_could_not(tmp_path):
+    stage = alarms(tmp_path / "o.db", [webhook(DEAD)])
+    for n in range(3):
+        stage.process(seen(n, happening(track=n)))
+    stage.close()
+    with Receiver() as receiver:
+        stage = alarms(tmp_path / "o.db", [webhook(receiver.url)])
+        assert account(stage, camera="yard") == (0, 0, 0)
+        until(stage, lambda: account(stage) == (3, 3, 0))
+        stage.process(seen(3, happening(track=2)))  # cools down since the last run
+        assert stage.runtime.counted("alarm:visitor:cool-down", "gate") == 1
+        stage.close()
+    assert len(receiver.ids) == 3
+
+
+def kill_under_load(path, times):
+    """Alarms by a process that is killed again and again, at a receiver that fails half of the time."""
+    moods = random.Random(1)
+    with Receiver(lambda n: moods.choice([204, 500, 204, "drop"])) as receiver:
+        first = 0
+        for round in range(times):
+            with start(path, receiver.url, first) as child:
+                said = next(n for n in map(int, child.stdout) if n >= first + 10 + round % 7)
+                child.send_signal(signal.SIGKILL)
+                rest = child.stdout.read().split("\n")[:-1]
+            # what it was doing when it was killed comes again from the process before it, or is lost there
+            first = max([said, *map(int, rest)])
+        stage = alarms(path, [webhook(receiver.url)])
+        stage.process(seen(first, happening(track=first)))
+        until(stage, lambda: not +stage._waiting)
+        stage.close()
+    return receiver, first
+
+
+def test_an_outbox_that_is_killed_loses_nothing_and_doubles_nothing(tmp_path):
+    receiver, last = kill_under_load(tmp_path / "o.db", 3)
+    ids = receiver.distinct()
+    assert ids == [f"5f3a-gate-{n}-0:visitor" for n in range(len(ids))]
+    assert last + 1 <= len(ids) <= last + 2  # it may have been killed before it could say the last
+
+
+def test_counts_are_right_again_after_a_kill_in_between(tmp_path):
+    """Between the file and the ledger anything may happen."""
+    stage = alarms(tmp_path / "o.db", [webhook(DEAD)])
+    stage.process(seen(0, happening()))
+    stage._outbox.close()
+    counts = stage.runtime.counts
+    counts["delivery:ops:queued", "gate"] = 0  # killed before it could count
+    stage = alarms(tmp_path / "o.db", [webhook(DEAD)], runtime=stage.runtime)
+    assert account(stage) == (1, 0, 0)
+    stage._outbox.delivered([1])  # killed before it could count
+    stage = alarms(tmp_path / "o.db", [webhook(DEAD)], runtime=stage.runtime)
+    assert account(stage) == (1, 1, 0)
+    stage.close()
+
+
+def test_what_is_too_much_or_too_old_is_given_up_and_counted(tmp_path):
+    stage = alarms(tmp_path / "o.db", [webhook(DEAD)], max_mb=0.002)  # four or so
+    for n in range(20):
+        stage.process(seen(n, happening(track=n)))
+        stage.idle()
+    queued, delivered, given_up = account(stage)
+    assert (queued, delivered) == (20, 0)
+    assert 14 <= given_up < 20
+    stage.close()
+    with Receiver() as receiver:  # the newest are kept
+        stage = alarms(tmp_path / "o.db", [webhook(receiver.url)])
+        until(stage, lambda: not +stage._waiting)
+        stage.close()
+    assert receiver.ids[-1] == "5f3a-gate-19-0:visitor"
+    assert len(receiver.ids) == 20 - given_up
+    old = alarms(tmp_path / "old.db", [webhook(DEAD)], max_age_h=1e-9)
+    old.process(seen(0, happening()))
+    old._sweep_at_s = 0.0
+    old.idle()
+    assert account(old) == (1, 0, 1)
+    old.close()
+
+
+def test_a_full_disk_costs_the_alarms_that_it_does_not_take(tmp_path):
+    """A file that may not grow, as SQLite itself can be told."""
+    with Receiver() as receiver:
+        stage = alarms(tmp_path / "o.db", [webhook(receiver.url)])
+        pages = stage._outbox._db.execute("PRAGMA page_count").fetchone()[0]
+        stage._outbox._db.execute(f"PRAGMA max_page_count = {pages + 2}")
+        with pytest.raises(FrameError, match=r"can't be written .*full.*make room"):
+            list(map(stage.process, (seen(n, happening(track=n)) for n in range(1000))))
+        taken = account(stage)[0]
+        stage._outbox._db.execute("PRAGMA max_page_count = 1000000")
+        stage.process(seen(taken, happening(track=taken)))  # not swallowed by what nobody was told
+        until(stage, lambda: account(stage) == (taken + 1, taken + 1, 0))
+        stage.close()
+    assert len(receiver.distinct()) == taken + 1
+
+
+def test_an_outbox_that_is_moved_away_wants_a_new_process(tmp_path):
+    stage = alarms(tmp_path / "o.db", [webhook(DEAD)])
+    os.rename(tmp_path / "o.db", tmp_path / "elsewhere.db")
+    with pytest.raises(RuntimeError, match="moved away"):
+        until(stage, lambda: False)
+    stage.close()
+
+
+def refused(words, path, targets=(), alerts=None, **fields):
+    with pytest.raises((ConfigError, ResourceError), match=words) as error:
+        alarms(path, targets or [webhook(DEAD)], alerts, **fields)
+    assert "\n" not in str(error.value)
+
+
+def test_mistakes_are_one_sentence(tmp_path, monkeypatch):
+    path = tmp_path / "o.db"
+    monkeypatch.setenv("BAD_SECRET", "secret")
+    for url in ("ftp://x", "http://me:secret@x/", "x", "http://"):
+        refused("target 'ops': url must be http:// or https:// without user", path, [webhook(url)])
+    refused(
+        "credentials 'NO': wanted NO_SECRET, or NO_FILE", path, [webhook(DEAD, credentials="NO")]
+    )
+    refused(r"make one with echo \"whsec_\$\(openssl", path, [webhook(DEAD, credentials="BAD")])
+    refused("ca_file: .*no certificates can be read", path, [webhook(DEAD, ca_file="/nowhere")])
+    refused("timeout_s must be within 0..60", path, [webhook(DEAD, timeout_s=90.0)])
+    zone = {"when": ["00:00-24:00"]}
+    refused("alert 'visitor': when needs a time_zone", path, alerts=[alert(**zone)])
+    refused("no time zone 'Europe/Berln'", path, alerts=[alert(**zone, time_zone="Europe/Berln")])
+    refused("the model has no class 'persn'; did you mean 'person'", path,
+            alerts=[alert(classes=["persn"])])  # fmt: skip
+    refused("classes say nothing of 'crowded'; make an alert of its own", path,
+            alerts=[alert(kinds=["entered", "crowded"], classes=["person"])])  # fmt: skip
+    refused("zones say nothing of 'crossed'", path,
+            alerts=[alert(kinds=["crossed"], zones=["yard"])])  # fmt: skip
+    refused("max_mb must be > 0", path, max_mb=0.0)
+    refused("wanted a file at .*, got a folder", tmp_path)
+    path.write_text("hello\n" * 1000)
+    refused("is broken or no outbox .file is not a database.; move it away", path)
+    path.unlink()
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE t (x)")
+    other.close()
+    refused("no outbox .it belongs to another program.", path)
+
+
+def test_a_schedule_and_a_class_are_kept_to(tmp_path):
+    day = alert(name="day", when=["sat 10:00-11:00"], time_zone="UTC")  # the test's time, UTC
+    night = alert(name="night", when=["sat 10:00-11:00"], time_zone="Asia/Tokyo")
+    cars = alert(name="cars", classes=["car"])
+    stage = alarms(tmp_path / "o.db", [webhook(DEAD)], [day, night, cars])
+    stage.process(seen(0, happening()))
+    counts = {name: n for (name, _), n in stage.runtime.counts.items() if name.startswith("alarm")}
+    assert counts == {"alarm:day:alarm": 1, "alarm:night:not now": 1}
+    assert set(counts) <= set(Alarms.counters(stage.config))
+    stage.close()
