@@ -1,10 +1,11 @@
 """Do many cameras start, share and stop? Figure m.
 
     python -m benchmarks.many [--cameras 200] [--seconds 60] [--json FILE]
-    python -m benchmarks.many --cameras 40 --rate-hz 2
+    python -m benchmarks.many --cameras 40 --rate-hz 2 --model street.bundle
 
-Rendered cameras of 1 fps with the demo model on the cores that there are. Times are those of the machine,
-so CPU seconds of all processes stand beside them: they tell what a start costs where the cores are busy.
+Rendered cameras of 1 fps with the demo model, or another, on the cores that there are. Times are those of
+the machine, so CPU seconds of all processes stand beside them: they tell what a start costs where the
+cores are busy.
 """
 
 from __future__ import annotations
@@ -31,12 +32,14 @@ LOST_S = 300.0  # a start that took longer has failed
 _METRICS = "metrics on http://"
 
 
-def figures(cameras: int, rate_hz: float, seconds: float) -> list[Figure]:
+def figures(
+    cameras: int, rate_hz: float, seconds: float, model: Path | None = None
+) -> list[Figure]:
     """Start a run, wait until results of every camera arrive, watch it for `seconds`, stop it."""
     with tempfile.TemporaryDirectory(prefix="manyeyes-bench-") as name:
         events = Path(name) / "events.jsonl"
         config = Path(name) / "many.toml"
-        config.write_text(configuration(cameras, rate_hz))
+        config.write_text(configuration(cameras, rate_hz, model))
         begun = time.monotonic()
         with running(config) as (process, address):
             ready_s = _until_ready(process, address, begun)
@@ -61,14 +64,15 @@ def figures(cameras: int, rate_hz: float, seconds: float) -> list[Figure]:
     ]  # fmt: skip
 
 
-def configuration(cameras: int, rate_hz: float) -> str:
+def configuration(cameras: int, rate_hz: float, model: Path | None = None) -> str:
     """As a user would write it; the events lie beside it."""
     rows = [
         f'[[camera]]\nname = "c{i}"\nsource = "synthetic://?seed={i}&rate={rate_hz}"\n'
         for i in range(cameras)
     ]
     sink = '[[sink]]\ntype = "events"\npath = "events.jsonl"\n'
-    return "\n".join(["[metrics]\nport = 0\n", *rows, sink])
+    named = f"[model]\npath = {json.dumps(str(model.resolve()))}\n" if model else ""
+    return "\n".join(["[metrics]\nport = 0\n", named, *rows, sink])
 
 
 @contextmanager
@@ -132,10 +136,11 @@ def main() -> None:
     parser.add_argument("--cameras", type=int, default=200)
     parser.add_argument("--rate-hz", type=float, default=1.0, help="of each of them")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="watched once it is ready")
+    parser.add_argument("--model", type=Path, help="a bundle; without it the demo model")
     parser.add_argument("--json", type=Path, help="write the figures into this file, too")
     options = parser.parse_args()
     machine = Machine()
-    found = figures(options.cameras, options.rate_hz, options.seconds)
+    found = figures(options.cameras, options.rate_hz, options.seconds, options.model)
     report("many", found, machine, options.json)
 
 

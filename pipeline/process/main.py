@@ -26,7 +26,6 @@ from pipeline.host import signals
 from pipeline.host.refusal import sentence
 from pipeline.plan.loading import search_current_folder
 from pipeline.process.base import Process
-from pipeline.process.logs import Sparingly
 
 log = logging.getLogger("manyeyes")
 
@@ -38,7 +37,6 @@ def main() -> int:
     faulthandler.enable()
     signals.ignore()
     logging.basicConfig(level=logging.INFO, format=f"%(levelname)s {name}: %(message)s")
-    logging.root.handlers[0].addFilter(Sparingly())
     search_current_folder()
     control = Control(socket.socket(fileno=int(fd)))
     named: Callable[[str], str] = str
