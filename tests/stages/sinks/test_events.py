@@ -3,6 +3,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import tempfile
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -136,11 +138,26 @@ def test_places_that_cannot_be_written_are_refused(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_of_others_is_refused(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(ResourceError, match="is not writable"):
-        Events.check(EventsConfig(path=str(tmp_path / "events.jsonl")))
+@contextmanager
+def not_root():
+    """Root may write everywhere: within, this process is somebody else."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65533)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+def test_a_folder_of_others_is_refused():
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o777)
+        with not_root():
+            Events.check(EventsConfig(path=f"{folder}/events.jsonl"))
+        os.chmod(folder, 0o555)
+        with not_root(), pytest.raises(ResourceError, match="is not writable"):
+            Events.check(EventsConfig(path=f"{folder}/events.jsonl"))
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
