@@ -37,7 +37,7 @@ def test_ctrl_c_reaches_no_child_however_young(manyeyes, born):
     process = manyeyes.start("run", "synthetic://", process_group=0)
     wait_until(lambda: len(manyeyes.processes()) > born)  # so many children, the last one just now
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=BOUND_S)
     assert (process.returncode, err) == (0, "")
     manyeyes.assert_nothing_left()
 
