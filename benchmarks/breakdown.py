@@ -150,7 +150,7 @@ def _latency(ledger: Ledger) -> tuple[int, float]:
 def _conditions(config: Config, plan: Plan, looks: Looks) -> dict[str, Any]:
     seconds = sum(look.window.seconds for look in looks)
     return {
-        "sources": [str(camera.source) for camera in config.camera],
+        "sources": [str(camera.run or camera.source) for camera in config.camera],
         "policy": plan.policy,
         "model": str(config.model.path),
         "engine": config.model.engine,

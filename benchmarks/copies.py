@@ -49,8 +49,10 @@ class Clip:
         return str(self.camera.source).startswith("synthetic://")
 
 
-def is_live(source: str | int) -> bool:
-    """A camera that sends by itself: neither a file nor a scene."""
+def is_live(source: str | int | None) -> bool:
+    """A camera that sends by itself: neither a file nor a scene. None: one of somebody's own class."""
+    if source is None:
+        return True
     text = str(source)
     there = "://" in text or text.isdecimal() or text.startswith("/dev/")
     return there and not text.startswith("synthetic://")

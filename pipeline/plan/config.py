@@ -86,7 +86,8 @@ class CameraConfig(Section):
     """One `[[camera]]`: every key that is not here is an option of the source's own class."""
 
     name: str = field(..., NAMED, pattern=NAME)
-    source: str | int = field(..., "a URL, a path, or the index of a webcam")
+    source: str | int | None = field(None, "a URL, a path, or the index of a webcam")
+    run: str | None = field(None, "'package.module:Class'", pattern=CLASS)  # in place of `source`
     model: Path | None = field(None, "a model bundle, or a name of the list")  # None: [model]
     credentials: str | None = field(
         None,
@@ -238,11 +239,13 @@ def _sink_name(sink: Any) -> Any:
 def validate(raw: dict[str, Any], file: str, folder: Path) -> Config:
     """The configuration in the tables of a file in `folder`. Raises ConfigError: the first mistake."""
     check_texts(file, raw)
-    for name, section in (
-        ("camera", CameraConfig), ("sink", SinkConfig), ("target", TargetConfig),
-    ):  # fmt: skip
+    for name, section, needed in (
+        ("camera", CameraConfig, ("name", "source")),
+        ("sink", SinkConfig, ("type",)),
+        ("target", TargetConfig, ("name", "type")),
+    ):
         if isinstance(tables := raw.get(name), list):
-            raw = {**raw, name: [_with_options(table, section) for table in tables]}
+            raw = {**raw, name: [_with_options(table, section, needed) for table in tables]}
     try:
         # By way of JSON: there a strict check knows lists as tuples and text as paths.
         config = Config.model_validate_json(json.dumps(raw, default=no_json), strict=True)
@@ -279,13 +282,15 @@ def validate(raw: dict[str, Any], file: str, folder: Path) -> Config:
     )
 
 
-def _with_options(table: Any, section: type[Section]) -> Any:
-    """The keys that `section` does not know, in a table of their own: they are the class's."""
+def _with_options(table: Any, section: type[Section], needed: Sequence[str]) -> Any:
+    """The keys that `section` does not know, in a table of their own: they are the class's.
+
+    needed: what a key may be meant to be that is not there.
+    """
     if not isinstance(table, dict):
         return table
     known = section.model_fields.keys() - {"options"}
-    missing = [name for name, field in section.model_fields.items() if field.is_required()]
-    missing = [name for name in missing if name not in table]
+    missing = [name for name in needed if name not in table]
     options = {
         key: value
         for key, value in table.items()
@@ -326,6 +331,15 @@ def _check_whole(config: Config, file: str) -> None:
     check_places(config.zone, config.line, cameras, file)
     check_alerts(config.alert, config.target, config.zone, config.line, cameras, file)
     for camera in config.camera:
+        if camera.source is None and camera.run is None:
+            raise ConfigError(
+                f"{file}: camera {camera.name!r}: 'source' is missing; it must be a URL, a path, or the "
+                "index of a webcam (run = 'package.module:Class' for a class of your own)"
+            )
+        if camera.source is not None and camera.run is not None:
+            raise ConfigError(
+                f"{file}: camera {camera.name!r}: has a source and a class of its own, run; remove either"
+            )
         if config.run.policy == "every" and camera.max_fps is not None:
             raise ConfigError(
                 f"{file}: camera {camera.name!r}: max_fps leaves frames out, 'every' none; remove either"
@@ -339,6 +353,8 @@ def _check_whole(config: Config, file: str) -> None:
 
 
 def _camera(camera: CameraConfig, file: str, folder: Path) -> CameraConfig:
+    if camera.source is None:
+        return camera
     source = located(f"{file}: camera {camera.name!r}", camera.source, folder)
     return camera.model_copy(update={"source": source})
 

@@ -23,6 +23,7 @@ from pipeline.plan.graph import Plan
 from pipeline.plan.loading import build, load, signature, stage_class
 from pipeline.plan.scenery import TrackConfig
 from pipeline.plan.sources import STDIN
+from pipeline.stage import Source
 
 SOURCE_FOR = "stages.capture.choose:source_for"
 PREPROCESS = "stages.preprocess:Preprocess"
@@ -113,7 +114,7 @@ def source_of(camera: CameraConfig, policy: str) -> tuple[str, dict[str, Any]]:
     if camera.credentials is not None:
         options["credentials"] = camera.credentials
     with _at(where):
-        run, source = load(SOURCE_FOR)(camera.source, reader=camera.reader)
+        run, source = _own_source(camera) if camera.run else _source_for(camera)
         known = load(run).Config
     fields = known.__dataclass_fields__.keys()
     own = CameraConfig.model_fields.keys() - {"options"}
@@ -123,6 +124,22 @@ def source_of(camera: CameraConfig, policy: str) -> tuple[str, dict[str, Any]]:
     config = source | options
     check_fields(where, config, known)
     return run, config
+
+
+def _source_for(camera: CameraConfig) -> tuple[str, dict[str, Any]]:
+    run, source = load(SOURCE_FOR)(camera.source, reader=camera.reader)
+    return str(run), dict(source)
+
+
+def _own_source(camera: CameraConfig) -> tuple[str, dict[str, Any]]:
+    run = str(camera.run)
+    if camera.reader is not None:
+        raise ConfigError(f"a source of your own, {run!r}, has no other reader; remove reader")
+    if not issubclass(stage_class(run), Source):
+        raise ConfigError(
+            f"{run!r} is no source; wanted a class that inherits from Source of pipeline.stage"
+        )
+    return run, {}
 
 
 def _add_camera(draft: Draft, camera: CameraConfig, *, viewed: bool) -> None:

@@ -217,8 +217,8 @@ def test_what_a_model_on_the_command_line_means(model, table, tmp_path, monkeypa
         ),
         (
             '[[camera]]\nname = "gate"',
-            "camera 'gate': 'source' is missing; "
-            "it must be a URL, a path, or the index of a webcam",
+            "camera 'gate': 'source' is missing; it must be a URL, a path, or the index of a webcam "
+            "(run = 'package.module:Class' for a class of your own)",
         ),
         (
             '[[camera]]\nname = "gate"\nsource = 2020-01-01',
