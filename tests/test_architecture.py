@@ -68,6 +68,7 @@ OWNERS = {
     ],
     "torchvision": ["stages.detector.engines", TRAINING],
     "onnxruntime": ["stages.detector", "stages.probe", TRAINING],
+    "openvino": ["stages.detector.openvino_engine"],
     "onnx": ["stages.detector.folding", TRAINING],
     "onnxscript": [TRAINING],
     "cv2": ["stages"],
@@ -97,7 +98,7 @@ CONTRACT = {
 ROOMS = ["host", "accounts", "plan", "hop", "process", "supervision", "doctor", "fleet", "face"]
 SHARED = ("stages.imaging", "stages.detector")
 STAGE_BASES = {"Source", "Stage", "JoinStage", "BatchStage", "Sink"}
-HEAVY = ("torch", "torchvision", "cv2", "av", "onnxruntime", "trackers")
+HEAVY = ("torch", "torchvision", "cv2", "av", "onnxruntime", "openvino", "trackers")
 UNSAFE_MODULES = {  # tests may, to make the files that we must refuse
     "pickle": "a file or message that is unpickled runs the code in it",
     "marshal": "as pickle",

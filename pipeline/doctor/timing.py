@@ -68,9 +68,12 @@ def measure(
         for n in more if best.on_cpu else ():  # elsewhere they have nothing to do
             tell(f"measuring {name} in {best.engine} with {n} threads …")
             mine.append(_measured(plan, best.engine, n))
-        if best.on_cpu and has_bfloat16() and "torchscript" in engines:
-            tell(f"measuring {name} in bf16 …")
-            mine.append(_measured(plan, "torchscript", 1, precision="bf16"))
+        in_bf16 = load(CANDIDATES)(config["model"], facts, "bf16")
+        for engine in in_bf16 if best.on_cpu and has_bfloat16() else ():
+            if engine == "onnx":
+                continue  # which has its precision inside
+            tell(f"measuring {name} in {engine} in bf16 …")
+            mine.append(_measured(plan, engine, 1, precision="bf16"))
         timings += mine
     return Speed(source=source, timings=tuple(timings))
 

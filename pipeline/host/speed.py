@@ -28,7 +28,7 @@ class Timing:
     """One model file in one engine with so many threads."""
 
     model: str  # real path
-    engine: str  # torchscript | onnx
+    engine: str  # torchscript | onnx | openvino
     device: str  # "cpu fp32", "cuda:0 fp16"
     threads: int  # of one inference on the CPU
     alpha_s: float
@@ -145,7 +145,7 @@ def _cache() -> Path:
 def _host() -> tuple[Any, ...]:
     """What a measurement is true for."""
     versions = []
-    for library in ("torch", "onnxruntime"):
+    for library in ("torch", "onnxruntime", "openvino"):
         with contextlib.suppress(PackageNotFoundError):
             versions.append((library, version(library)))
     return cpu_name(), cores(), has_gpu(), *versions

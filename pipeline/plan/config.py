@@ -39,8 +39,8 @@ class ModelConfig(Section):
 
     path: Path | None = field(None, "the path of a model bundle")  # load() puts what is meant in
     name: str | None = field(None, "a name that `manyeyes model list` knows", min_length=1)
-    engine: Literal["auto", "torchscript", "onnx", "stub"] = field(
-        "auto", "'auto', 'torchscript', 'onnx' or 'stub'"
+    engine: Literal["auto", "torchscript", "onnx", "openvino", "stub"] = field(
+        "auto", "'auto', 'torchscript', 'onnx', 'openvino' or 'stub'"
     )
     device: str = field(
         "auto", "'auto', 'cpu', 'cuda' or 'cuda:N'", pattern=r"^(auto|cpu|cuda(:\d+)?)$"

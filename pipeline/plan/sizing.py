@@ -80,7 +80,7 @@ def engine_for(
     note = (
         load(DESCRIBE)(known)
         if known
-        else f"the faster of {' and '.join(names)}, tried at the start"
+        else f"the fastest of {', '.join(names)}, tried at the start"
     )
     return {"engine": "auto", "memory": str(memory)}, f"engine: {note}"
 

@@ -138,11 +138,16 @@ def model_id(path: str) -> str:
 
 
 def runnable(path: str, facts: Facts) -> tuple[str, ...]:
-    """The engines that can run this file: that of its own format first. Raises ModelError: no model."""
+    """The engines that can run this file, if they are installed: that of its own format first.
+
+    Raises ModelError: no model.
+    """
     from stages.detector import archive
 
     kind = archive.kind_of(path)
-    return (kind, "onnx") if kind == "torchscript" and facts.twin else (kind,)
+    if kind == "torchscript" and not facts.twin:
+        return (kind,)
+    return (kind, "openvino") if kind == "onnx" else (kind, "onnx", "openvino")
 
 
 def _ranges(facts: Facts) -> list[tuple[bool, str]]:

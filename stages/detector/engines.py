@@ -1,4 +1,4 @@
-"""What runs a model: TorchScript, ONNX Runtime, or a stub with declared timing, behind one interface.
+"""What runs a model: TorchScript, ONNX Runtime, OpenVINO, or a stub with declared timing.
 
     engine = load(path, facts)              the only place where a model file is executed
     engine.warm_up((1, 2, 4))               seconds of the slowest batch
@@ -33,11 +33,12 @@ from stages.detector.engine import (
     precision_of,
 )
 from stages.detector.onnx_engine import OnnxEngine
+from stages.detector.openvino_engine import OpenVinoEngine
 from stages.detector.outputs import MAX_FINAL_ROWS, per_picture, wrong_batch
 
 __all__ = ["ENGINES", "Engine", "OutOfMemory", "Outputs", "StubTiming", "load"]
 
-ENGINES = ("auto", "torchscript", "onnx", "stub")
+ENGINES = ("auto", "torchscript", "onnx", "openvino", "stub")
 MAX_SEARCHED = 16  # batch sizes for each of which cuDNN tries its algorithms
 _CASTABLE = (
     "net",
@@ -60,7 +61,7 @@ def load(
 ) -> Engine:
     """The model in `path`, ready to run; takes seconds.
 
-    engine: one of ENGINES, auto by the file's content, onnx also for the twin in a bundle; device: auto,
+    engine: one of ENGINES, auto by the file's content, onnx and openvino also for the twin; device: auto,
     cpu, cuda or cuda:N; precision: auto, fp32, fp16 or bf16, auto being fp16 on CUDA; threads: of one
     inference on the CPU, 0 for the library's choice, and torch keeps the number for the whole process;
     max_batch: largest batch run at once, 0 for the largest of the facts, which it never exceeds;
@@ -85,8 +86,9 @@ def load(
         )
     if name == "torchscript":
         return TorchScriptEngine(path, facts, settings)
-    twin = archive.read_twin(path, facts.twin) if facts.twin and name != runs[0] else None
-    return OnnxEngine(path, facts, settings, twin)
+    twin = archive.read_twin(path, facts.twin) if facts.twin and "torchscript" in runs else None
+    kind = OnnxEngine if name == "onnx" else OpenVinoEngine
+    return kind(path, facts, settings, twin)
 
 
 def torch_facts() -> tuple[str, list[str]]:

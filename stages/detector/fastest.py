@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import ConfigError
-from stages.detector import bundle, golden
+from stages.detector import bundle, golden, openvino_engine
 from stages.detector.bundle import Facts
 from stages.detector.engine import Engine
 
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 TRIAL_S = 1.0  # for each engine
 _CALLS = (1, 30)  # of each engine: at least, at most; a start must not wait for a slow model
+
+_ABLE = {"fp16": ("torchscript",), "bf16": ("torchscript", "openvino")}  # the others are fp32
 
 Load = Callable[[str], Engine]  # the engine of this name, loaded
 
@@ -68,10 +70,16 @@ def load(
 def candidates(path: str, facts: Facts, precision: str) -> tuple[str, ...]:
     """The engines to choose from, that of the file's own format first.
 
-    It alone, where there is no golden record to prove another with, or for half precision.
+    It alone, where there is no golden record to prove another with. What is not installed is left out;
+    half precision is a matter of some engines alone.
     """
-    names = bundle.runnable(path, facts)
-    return names if facts.golden and precision in ("auto", "fp32") else names[:1]
+    own, *others = bundle.runnable(path, facts)
+    if not facts.golden:
+        others = []
+    if not openvino_engine.is_installed():
+        others = [name for name in others if name != "openvino"]
+    able = [name for name in (own, *others) if name in _ABLE.get(precision, (own, *others))]
+    return tuple(able) or (own,)
 
 
 def recall(memory: Path | None) -> dict[str, Any] | None:

@@ -114,12 +114,13 @@ def inputs(facts: Facts, pictures: Sequence[Image] = ()) -> Image:
 
 def _find(facts: Facts, engine: Runs) -> list[layouts.Candidates]:
     everything = inputs(facts)
-    outputs = [*engine.infer(everything[:BATCH]), *engine.infer(everything[BATCH:])]
-    found = []
+    outputs = []
+    for batch in (everything[:BATCH], everything[BATCH:]):
+        # an engine may use the memory of its results again
+        outputs += [tuple(a.copy() for a in arrays) for arrays in engine.infer(batch)]
     for arrays in outputs:
         layouts.check(arrays, facts, f"model '{facts.name}'")
-        found.append(layouts.candidates([a.copy() for a in arrays], facts, 0.0))
-    return found
+    return [layouts.candidates(arrays, facts, 0.0) for arrays in outputs]
 
 
 def pattern(batch: int, height: int, width: int) -> Image:

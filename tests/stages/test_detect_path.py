@@ -199,7 +199,7 @@ def test_check_refuses_without_loading(bundle, tmp_path):
         ({"model": str(tmp_path / "foreign.pt")}, "manyeyes model import"),
         ({"sha256": "0" * 64}, "wanted the file with sha256 0000"),
         ({"engine": "onnx", "facts": alone}, "cannot run it, torchscript can"),
-        ({"engine": "tensorrt"}, "engine must be auto"),
+        ({"engine": "tensorrt"}, "engine must be one of auto"),
         ({"threads": -1}, "or more"),
     ):
         with pytest.raises(ConfigError, match=says):

@@ -190,10 +190,9 @@ def planned(**model):
 def test_the_engine_is_tried_at_the_start_and_then_known(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     config, note = planned()
-    assert (config["engine"], note) == (
-        "auto",
-        "engine: the faster of torchscript and onnx, tried at the start",
-    )
+    assert config["engine"] == "auto"
+    assert note.startswith("engine: the fastest of torchscript, onnx")  # and what else is installed
+    assert note.endswith(", tried at the start")
     memory = Path(config["memory"])
     memory.parent.mkdir(parents=True)
     memory.write_text('{"engine": "onnx", "picture_ms": {"torchscript": 19.4, "onnx": 7.1}}')
@@ -231,4 +230,4 @@ def test_other_versions_ask_anew(tmp_path, monkeypatch):
 def test_an_engine_that_is_named_is_taken():
     assert planned(engine="onnx") == (planned(engine="onnx")[0], "engine: onnx")
     assert planned(engine="onnx")[0]["engine"] == "onnx"
-    assert planned(precision="bf16")[1] == "engine: torchscript"
+    assert planned(precision="fp16")[1] == "engine: torchscript"

@@ -1,6 +1,7 @@
 """Which engine runs a bundle: the fastest that computes rightly here, found once and kept."""
 
 import dataclasses
+import functools
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError, ModelError
-from stages.detector import archive, fastest, golden
+from stages.detector import archive, engines, fastest, golden, openvino_engine
 from stages.detector.bundle import read_facts
 from stages.detector.importing import import_model
 from stages.inference import Inference, InferenceConfig
@@ -86,9 +87,10 @@ def test_a_traced_model_gets_its_twin(bundle):
     assert "twin" not in facts.provenance
     batch = golden.pattern(3, 64, 64)
     wanted = started(bundle, engine="torchscript")._engine.infer(batch)
-    found = started(bundle, engine="onnx")._engine.infer(batch)
-    for ours, theirs in zip(found, wanted, strict=True):
-        np.testing.assert_allclose(ours[0], theirs[0], atol=1e-4)
+    for name in fastest.candidates(str(bundle), facts, "auto")[1:]:
+        found = started(bundle, engine=name)._engine.infer(batch)
+        for ours, theirs in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(ours[0], theirs[0], atol=1e-4)
 
 
 def test_the_answer_is_kept_and_read(bundle, tmp_path, caplog):
@@ -96,7 +98,7 @@ def test_the_answer_is_kept_and_read(bundle, tmp_path, caplog):
     with caplog.at_level("INFO"):
         first = started(bundle, memory=str(memory))
     known = json.loads(memory.read_text())
-    assert known["picture_ms"].keys() == {"torchscript", "onnx"}
+    assert tuple(known["picture_ms"]) == fastest.candidates(str(bundle), first._facts, "auto")
     assert first.engine == known["engine"] == min(known["picture_ms"], key=known["picture_ms"].get)
     assert f"engine: {fastest.describe(known)}" in caplog.text
     for wanted in ("onnx", "torchscript"):  # what is kept decides, whatever it is
@@ -121,9 +123,10 @@ def test_one_that_computes_wrongly_is_left_out(spoilt, tmp_path, caplog):
     memory = tmp_path / "m.json"
     assert started(spoilt, memory=str(memory)).engine == "torchscript"
     assert "engine 'onnx' is left out: model 'spots' fails its golden test" in caplog.text
-    assert "golden test" in json.loads(memory.read_text())["left_out"]["onnx"]
-    with pytest.raises(ModelError, match="golden test"):
-        started(spoilt, engine="onnx")
+    for name in fastest.candidates(str(spoilt), read_facts(str(spoilt)), "auto")[1:]:
+        assert "golden test" in json.loads(memory.read_text())["left_out"][name]
+        with pytest.raises(ModelError, match="golden test"):
+            started(spoilt, engine=name)
 
 
 def test_a_kept_answer_that_is_wrong_now_is_found_again(spoilt, tmp_path, caplog):
@@ -147,7 +150,7 @@ def test_where_none_passes_the_reason_is_that_of_its_own(spoilt, tmp_path):
 def test_a_damaged_memory_is_none(bundle, tmp_path, text):
     memory = tmp_path / "m.json"
     memory.write_text(text)
-    assert started(bundle, memory=str(memory)).engine in ("torchscript", "onnx")
+    assert started(bundle, memory=str(memory)).engine in ("torchscript", "onnx", "openvino")
     assert fastest.recall(memory)["picture_ms"]
 
 
@@ -156,12 +159,16 @@ def test_a_cache_that_cannot_be_written_is_no_error(bundle, tmp_path):
     assert started(bundle, memory=str(tmp_path / "file" / "m.json")).engine
 
 
-def test_half_precision_and_no_golden_record_leave_no_choice(bundle):
+def test_precision_and_no_golden_record_leave_less_choice(bundle, monkeypatch):
     facts = read_facts(str(bundle))
-    assert fastest.candidates(str(bundle), facts, "auto") == ("torchscript", "onnx")
-    assert fastest.candidates(str(bundle), facts, "bf16") == ("torchscript",)
     unproven = dataclasses.replace(facts, golden=None)
-    assert fastest.candidates(str(bundle), unproven, "auto") == ("torchscript",)
+    for installed, one_more in ((True, ("openvino",)), (False, ())):
+        monkeypatch.setattr(openvino_engine, "is_installed", lambda there=installed: there)
+        choice = functools.partial(fastest.candidates, str(bundle), facts)
+        assert choice("auto") == choice("fp32") == ("torchscript", "onnx", *one_more)
+        assert choice("bf16") == ("torchscript", *one_more)
+        assert choice("fp16") == ("torchscript",)
+        assert fastest.candidates(str(bundle), unproven, "auto") == ("torchscript",)
 
 
 class Bags(torch.nn.Module):
@@ -208,3 +215,25 @@ def test_nobody_is_told_what_runs_here(bundle, tmp_path):
     )  # fmt: skip
     assert found.stdout.strip() == "1", found.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_openvino_takes_what_onnx_runtime_takes(bundle):
+    pytest.importorskip("openvino")
+    facts = read_facts(str(bundle))
+    stage = started(bundle, engine="openvino", precision="bf16")
+    assert stage.device == "cpu bf16"
+    golden.check(facts, stage._engine)
+    for settings, says in (
+        ({"device": "cuda"}, "runs on the CPU, got device 'cuda'"),
+        ({"precision": "fp16"}, "computes in fp32 or bf16, got precision 'fp16'"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            engines.load(str(bundle), facts, engine="openvino", **settings)
+
+
+def test_openvino_names_what_does_not_fit(bundle):
+    pytest.importorskip("openvino")
+    facts = read_facts(str(bundle))
+    wide = dataclasses.replace(facts, input=dataclasses.replace(facts.input, width=96))
+    with pytest.raises(ModelError, match="fails on a batch of 1 pictures of 96x64"):
+        engines.load(str(bundle), wide, engine="openvino").infer(np.zeros((1, 64, 96, 3), np.uint8))
