@@ -78,9 +78,7 @@ def engine_for(
     memory = engine_choices() / ("-".join(map(str, keys)) + ".json")
     known = load(RECALL)(memory)
     note = (
-        load(DESCRIBE)(known)
-        if known
-        else f"the fastest of {', '.join(names)}, tried at the start"
+        load(DESCRIBE)(known) if known else f"the fastest of {', '.join(names)}, tried at the start"
     )
     return {"engine": "auto", "memory": str(memory)}, f"engine: {note}"
 
