@@ -1,12 +1,13 @@
 """`manyeyes`, and `python -m pipeline`: signals are heard before anything that takes time is loaded."""
 
-from pipeline.face.terminal import prepare
 from pipeline.host.signals import end_at_once
 
 
 def main() -> None:
     """The console script."""
     end_at_once()
+    from pipeline.face.terminal import prepare
+
     prepare()
     from pipeline.face.cli import main as command_line
 
