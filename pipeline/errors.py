@@ -25,6 +25,15 @@ frame are attached once, by the runner.
 
 from __future__ import annotations
 
+CAUSES = (
+    "",  # none is known: it was never up, or its process is gone
+    "network",  # it does not answer, or sends nothing any more
+    "login",  # it wants another user or password
+    "codec",  # it sends what can't be decoded, or no video
+    "paused",  # somebody asked for that
+)
+"""Why a camera is down."""
+
 
 class ManyeyesError(Exception):
     """The root: everything that manyeyes raises on purpose."""
@@ -71,7 +80,14 @@ class DeviceLost(ManyeyesError):
 
 
 class SourceError(ManyeyesError):
-    """A camera can't be opened or went away. The runner closes the source, waits and opens again."""
+    """A camera can't be opened or went away. The runner closes the source, waits and opens again.
+
+    cause: one of CAUSES, for those who are told that a camera is down.
+    """
+
+    def __init__(self, text: str, cause: str = "network") -> None:
+        super().__init__(text)
+        self.cause = cause
 
 
 class BrokenSource(SourceError):

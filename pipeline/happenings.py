@@ -10,6 +10,7 @@ import math
 from typing import Any, Literal, NamedTuple, get_args
 
 VERSION = 1
+NO_FRAME = (1 << 63) - 1  # the frame_id of what happened to a camera, and in no frame of it
 MAX_PER_RESULT = 128  # of about 150 bytes each; a message has room for 64 KiB
 
 Kind = Literal[
@@ -21,8 +22,17 @@ Kind = Literal[
     "crowded",  # more in a zone than its limit; total
     "uncrowded",  # no more than that again; total
     "crossed",  # a line, in a direction
+    # to a camera, and not in its picture; direction: the cause
+    "down",  # it gives no pictures; cause: as errors.CAUSES
+    "up",  # it does again; seconds: how long it was away
+    "frozen",  # frames come, and the picture does not change
+    "dark",  # hardly any light
+    "blinded",  # something covers the lens or shines into it: light, and nothing to be seen
+    "moved",  # it looks elsewhere than before
+    "recovered",  # frozen, dark or blinded no more; cause: which; seconds: how long it was
 ]
 KINDS: tuple[str, ...] = get_args(Kind)
+HEALTH = KINDS[KINDS.index("down") :]  # kinds of what happens to a camera
 
 
 class Happening(NamedTuple):
@@ -74,13 +84,14 @@ def to_json(
 
     `id` is the same each time that the frame is looked at, so that who gets one twice can tell.
     """
+    which = time if frame_id == NO_FRAME else str(frame_id)
     document: dict[str, Any] = {
         "version": VERSION,
-        "id": f"{happening.run}-{camera}-{frame_id}-{number}",
+        "id": f"{happening.run}-{camera}-{which}-{number}",
         "run": happening.run,
         "kind": happening.kind,
         "camera": camera,
-        "frame_id": frame_id,
+        "frame_id": None if frame_id == NO_FRAME else frame_id,
         "time": time,
     }
     if happening.object >= 0:
@@ -96,6 +107,8 @@ def to_json(
         document["direction"] = happening.direction
     if happening.kind in ("crowded", "uncrowded"):
         document["count"] = happening.total
-    if happening.kind in ("gone", "left", "loitering"):
+    if happening.kind in HEALTH and happening.direction:
+        document["cause"] = happening.direction
+    if happening.kind in ("gone", "left", "loitering", "up", "recovered"):
         document["seconds"] = round(happening.seconds, 3)
     return document

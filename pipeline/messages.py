@@ -143,7 +143,11 @@ class Output:
 
 @dataclass(slots=True, kw_only=True)
 class Result:
-    """What was found in one frame, and what happened. `model_id` tells which model said so."""
+    """What was found in one frame, and what happened. `model_id` tells which model said so.
+
+    One with the frame_id NO_FRAME tells what happened to the camera; nothing was found, no sink has an
+    account of it, and only those get it that say so (`Sink.takes_health`).
+    """
 
     info: FrameInfo
     detections: Detections

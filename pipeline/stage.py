@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ from pipeline.messages import (
     Frame,
     FrameInfo,
     PixelFormat,
+    Result,
     Tensor,
     copies,
     frame_shape,
@@ -37,6 +38,15 @@ from pipeline.messages import (
 )
 
 Array = npt.NDArray[Any]
+
+
+class CameraState(NamedTuple):
+    """How it is with a camera, whatever becomes of its frames."""
+
+    is_up: bool = True
+    cause: str = ""  # of errors.CAUSES, why it is not
+    frames: int = 0  # that came of it so far
+    last_frame_ns: int = 0  # monotonic; 0: none came yet
 
 
 class Runtime(Protocol):
@@ -66,6 +76,9 @@ class Runtime(Protocol):
     def counted(self, name: str, camera: str) -> int:
         """What one of the counters of this stage has come to, in this process and those before it."""
 
+    def camera(self, camera: str) -> CameraState:
+        """How it is with a camera now."""
+
     def quit(self) -> None:
         """Ask for an orderly end of the whole run (a viewer pressed `q`)."""
 
@@ -77,6 +90,7 @@ class LocalRuntime:
         self.cameras = tuple(cameras)
         self.counts: Counter[tuple[str, str]] = Counter()
         self.wants_quit = False
+        self.states: dict[str, CameraState] = {}
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         """Fresh memory."""
@@ -99,6 +113,10 @@ class LocalRuntime:
     def counted(self, name: str, camera: str) -> int:
         """From `counts`."""
         return self.counts[name, camera]
+
+    def camera(self, camera: str) -> CameraState:
+        """From `states`; one that is not there is up."""
+        return self.states.get(camera, CameraState())
 
     def quit(self) -> None:
         """Kept in `wants_quit`."""
@@ -267,8 +285,11 @@ class Stage(_Part):
         """
         raise NotImplementedError
 
-    def idle(self) -> None:
-        """Called between items, at least ten times a second; must not block."""
+    def idle(self) -> Sequence[Result] | None:
+        """Called between items, at least ten times a second; must not block.
+
+        What it returns is sent on as what `process` returns: results of NO_FRAME.
+        """
 
     def save(self, camera: str) -> bytes | None:
         """What this stage has to know of a camera to go on; at most 64 KiB. None: nothing new.
@@ -318,3 +339,6 @@ class Sink(Stage):
 
     max_hz: float | None = None
     """Most items a second and camera that are wanted; None: all. Read after __init__."""
+
+    takes_health: ClassVar[bool] = False
+    """Whether it wants results of NO_FRAME, too: what happens to cameras."""

@@ -112,6 +112,7 @@ BANNED_CALLS = {"os.fork", "os.forkpty", "pty.fork", "os.system", "os.popen"}
 # Wall time is a label, never a deadline, so that a clock that is set back stops nothing.
 WALL_CLOCK = re.compile(r"^(time\.time(_ns)?|datetime(\.datetime)?\.(now|utcnow|today))$")
 LABELS = {
+    "stages.health.stage",
     "stages.sinks.alarms.age",
     "pipeline.process.source",
     "pipeline.face.moments",

@@ -146,6 +146,7 @@ class Layout:
         return {
             "captured": (u8, (c,)),  # by the camera's process
             "camera_up": (u1, (c,)),
+            "down_cause": (u1, (c,)),  # of errors.CAUSES, where it is not up
             "stream_epoch": (u8, (c,)),
             "last_frame_ns": (u8, (c,)),
             "fate": (_FATE, (c, RING, self.ways)),

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeVar
 
 from pipeline.accounts.ledger import Ledger
 from pipeline.errors import FrameError, MessageError, PoolGone
+from pipeline.happenings import NO_FRAME
 from pipeline.hop.codec import decode, encode_done, encode_refused, parts_of
 from pipeline.hop.pool import PoolReader
 from pipeline.hop.transport import Context, Inbox
@@ -141,7 +142,7 @@ class Reader:
                     self.results.append(delivery)
                     continue
                 camera = self._ledger.camera_index[info.camera]
-                for path in self._spec.paths:
+                for path in self.paths(delivery):
                     self._ledger.hold(camera, path, info.frame_id, self._code)
                 if self._takes_batches:
                     batch.append(delivery)
@@ -247,6 +248,10 @@ class Reader:
         """How many items of a camera wait."""
         return len(self._queues[camera])
 
+    def paths(self, delivery: Delivery) -> tuple[int, ...]:
+        """The ways of the ledger that it is on."""
+        return () if delivery.frame_id == NO_FRAME else self._spec.paths
+
     def oldest(self, camera: str) -> int | None:
         """The smallest id of a frame of this camera that waits here; None: none does."""
         batched = (d for batch in self.batches for d in batch if d.camera == camera)
@@ -274,7 +279,7 @@ class Reader:
 
     def _is_settled(self, delivery: Delivery) -> bool:
         camera = self._ledger.camera_index[delivery.camera]
-        settled, paths = self._ledger.settled, self._spec.paths
+        settled, paths = self._ledger.settled, self.paths(delivery)
         return bool(paths) and all(settled(camera, p, delivery.frame_id) for p in paths)
 
     def _is_next(self, delivery: Delivery) -> bool:

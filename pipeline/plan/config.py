@@ -20,7 +20,7 @@ from pipeline.plan import model_path
 from pipeline.plan.alerting import AlertConfig, OutboxConfig, TargetConfig, check_alerts
 from pipeline.plan.fields import check_texts, no_json, too_deep
 from pipeline.plan.mistakes import SHARE, sentence
-from pipeline.plan.scenery import LineConfig, TrackConfig, ZoneConfig, check_places
+from pipeline.plan.scenery import HealthConfig, LineConfig, TrackConfig, ZoneConfig, check_places
 from pipeline.plan.section import BOOL, CLASS, NAME, NAMED, Section, Share, field
 from pipeline.plan.sources import check_path, located, name_of
 
@@ -131,6 +131,7 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     preprocess: PreprocessConfig = PreprocessConfig()
     track: TrackConfig | None = None
+    health: HealthConfig = HealthConfig()
     render: RenderConfig = RenderConfig()
     metrics: MetricsConfig = MetricsConfig()
     camera: tuple[CameraConfig, ...] = field((), "tables, each under [[camera]]")

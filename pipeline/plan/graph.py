@@ -194,7 +194,7 @@ class Plan:
                     raise ConfigError(
                         f"wiring: {process.name!r} feeds {edge.consumer!r}, which does not exist"
                     )
-            if process.role != "sink" and not process.outputs:
+            if process.role != "sink" and process.paths and not process.outputs:
                 raise ConfigError(
                     f"wiring: nothing takes what {process.name!r} gives; "
                     "add a [[sink]], or make process() return None"

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pipeline.errors import ConfigError
 from pipeline.plan.mistakes import SHARE
-from pipeline.plan.section import NAME, NAMED, Section, Share, field
+from pipeline.plan.section import BOOL, NAME, NAMED, Section, Share, field
 
 _POINTS = "a list of points [x, y], each number within 0..1"
 _CLASSES = "a list of class names"
@@ -25,6 +25,16 @@ class TrackConfig(Section):
     lost_s: float = field(3.0, "a number of seconds within 0.1..60", ge=0.1, le=60)  # unseen
     confirm_frames: int | None = field(None, "a whole number within 1..30", ge=1, le=30)
     new_score: Share | None = field(None, SHARE)  # begins an object; None: each that is found
+
+
+class HealthConfig(Section):
+    """`[health]`: what is said of cameras themselves, where a sink takes happenings."""
+
+    enabled: bool = field(True, BOOL)
+    looks_hz: float = field(1.0, "looks a second within 0.1..5", ge=0.1, le=5)  # at each camera
+    down_s: float = field(3.0, "a number of seconds >= 0", ge=0)  # away for so long
+    frozen_s: float = field(10.0, "a number of seconds > 0", gt=0)  # not changed for so long
+    hold_s: float = field(5.0, "a number of seconds >= 0", ge=0)  # dark, blinded, moved for so long
 
 
 class ZoneConfig(Section):

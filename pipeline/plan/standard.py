@@ -23,6 +23,7 @@ from pipeline.plan.graph import Plan
 from pipeline.plan.loading import build, load, signature, stage_class
 from pipeline.plan.scenery import TrackConfig
 from pipeline.plan.sources import STDIN
+from pipeline.plan.watching import add_health
 from pipeline.stage import Source
 
 SOURCE_FOR = "stages.capture.choose:source_for"
@@ -67,7 +68,7 @@ def make(config: Config, run_id: str | None = None) -> Plan:
 
     for camera in config.camera:
         _add_camera(draft, camera, viewed=view_hz is not None)
-    sources = tuple(draft.specs)
+    sources, run_id = tuple(draft.specs), run_id or secrets.token_hex(4)
     detect, view = sources, sources
     for stage in (stage for stage in config.stage if stage.after == "capture"):
         detect, view = _insert_frames(draft, stage, detect, view, viewed=view_hz is not None)
@@ -81,13 +82,14 @@ def make(config: Config, run_id: str | None = None) -> Plan:
     if config.track is not None or happens:
         last = _add_track(draft, config.track or TrackConfig(), chains, last)
     if happens:
-        last = _add_scene(draft, classes, last, run_id or secrets.token_hex(4))
+        last = _add_scene(draft, classes, last, run_id)
     for stage in (stage for stage in config.stage if stage.after == "postprocess"):
         last = _insert_results(draft, stage, last)
     if view_hz is not None:
         _add_render(draft, view, last, classes, view_hz or None)
     for sink in draft.sinks:
         _add_sink(draft, sink, last)
+    add_health(draft, sources, run_id)
     return Plan(
         cameras=draft.cameras,
         policy=config.run.policy,

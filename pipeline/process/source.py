@@ -18,6 +18,7 @@ from typing import Any
 
 from pipeline.accounts.ledger import DETECT, VIEW
 from pipeline.errors import (
+    CAUSES,
     BrokenSource,
     ConfigError,
     EndOfStream,
@@ -147,7 +148,7 @@ class CameraProcess(Process):
         while not self._stop.is_set():
             self.beat(1)
             if self._paused.is_set():
-                self.ledger.put("camera_up", self._camera, 0)
+                self._went(CAUSES.index("paused"))
                 self._stop.wait(_PAUSED_S)
                 lost_at = time.monotonic()
                 continue
@@ -168,7 +169,7 @@ class CameraProcess(Process):
             except SourceError as error:
                 if self.spec.options.get("strict") and not opened_before:
                     raise ConfigError(f"camera {self._name!r}: {error}") from error
-                self.ledger.put("camera_up", self._camera, 0)
+                self._went(CAUSES.index(error.cause))
                 if self._is_final(error):
                     self._broken = f"camera {self._name!r}: {error}"
                     log.warning("%s; it is not tried again", self._broken)
@@ -178,6 +179,10 @@ class CameraProcess(Process):
             finally:
                 self.source.close()
             self._stop.wait(delay_s)
+
+    def _went(self, cause: int) -> None:
+        self.ledger.put("down_cause", self._camera, cause)
+        self.ledger.put("camera_up", self._camera, 0)
 
     def _is_final(self, error: SourceError) -> bool:
         """A recording is no camera: under `every`, one that can't be read whole is over."""

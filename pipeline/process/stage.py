@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.accounts.ledger import DETECT, MAX_BATCH
 from pipeline.errors import (
+    CAUSES,
     ConfigError,
     FrameError,
     ManyeyesError,
@@ -22,7 +23,7 @@ from pipeline.plan.loading import build
 from pipeline.process.base import IDLE_MS, Process
 from pipeline.process.join import Join
 from pipeline.process.memory import Memory
-from pipeline.stage import BatchStage, Stage
+from pipeline.stage import BatchStage, CameraState, Stage
 
 log = logging.getLogger("manyeyes")
 
@@ -48,6 +49,14 @@ class StageRuntime:
     def counted(self, name: str, camera: str) -> int:
         """See stage.Runtime.counted."""
         return self._process.ledger.counted(self._process.spec.name, name, camera)
+
+    def camera(self, camera: str) -> CameraState:
+        """See stage.Runtime.camera."""
+        ledger = self._process.ledger
+        row = ledger.camera_index[camera]
+        is_up, frames = bool(ledger["camera_up"][row]), int(ledger["captured"][row])
+        cause = "" if is_up else CAUSES[int(ledger["down_cause"][row])]
+        return CameraState(is_up, cause, frames, int(ledger["last_frame_ns"][row]))
 
 
 class StageProcess(Process):
@@ -95,7 +104,7 @@ class StageProcess(Process):
             self.reader.flush()
             if (now := time.monotonic()) >= idle_at:
                 idle_at = now + _CALL_IDLE_MS / 2000
-                self.stage.idle()
+                self._publish_all(self.stage.idle() or ())
                 self.writer.report()
                 self.tell_held()
             if self.draining and not worked and self._is_finished():
@@ -219,19 +228,27 @@ class StageProcess(Process):
         except FrameError:
             self.ledger.add("torn", self.index)
             return self._drop(delivery, "torn")
-        if result is None and self.spec.role != "sink":
+        paths = self.reader.paths(delivery)
+        if result is None and self.spec.role != "sink" and paths:
             return self._drop(delivery, "filtered")
         self.ledger.add("processed", (self.index, camera))
         self.memory.save(delivery.camera)
         if result is not None and self.spec.outputs and not self._publish(delivery, result):
             return None
         if self.spec.delivers:  # only now: what is between two processes is nobody's to forget
-            for path in self.spec.paths:
+            for path in paths:
                 self.ledger.deliver(camera, path, delivery.frame_id)
-            if DETECT in self.spec.paths:
+            if DETECT in paths:
                 age_ns = time.monotonic_ns() - delivery.envelope.info.t_capture_ns
                 self.ledger.observe("latency_seconds", camera, age_ns / 1e9)
         return None
+
+    def _publish_all(self, results: Sequence[Message]) -> None:
+        """What a stage says between two items."""
+        for result in results:
+            self.writer.publish(result)
+        if results:
+            self.writer.exchange()
 
     def _publish(self, delivery: Delivery, result: Message) -> bool:
         """False: it can't be sent, and that is the end of this frame alone."""
@@ -245,7 +262,7 @@ class StageProcess(Process):
 
     def _drop(self, delivery: Delivery, reason: str) -> None:
         camera = self.ledger.camera_index[delivery.camera]
-        for path in self.spec.paths:
+        for path in self.reader.paths(delivery):
             self.ledger.drop(camera, path, delivery.frame_id, reason)
 
     def _described(self, error: ManyeyesError, opened: Sequence[tuple[Delivery, Any]]) -> str:

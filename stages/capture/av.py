@@ -188,10 +188,11 @@ class AvSource(Source):
     # -- opening -----------------------------------------------------------------------------------
 
     def _connect(self) -> None:
-        secrets, problem = None, ""
+        secrets, problem, self._cause = None, "", "login"  # until they were read
         try:
             if self.config.credentials is not None:
                 secrets = load(self.config.credentials)
+            self._cause = "network"
             problem = self._try_to_open(secrets)
             if not problem and self._is_impatient():
                 self._patience.at_least(PLAYLIST_S)
@@ -264,13 +265,15 @@ class AvSource(Source):
             reason = ffmpeg.reason_of(
                 error, scheme, self.config.transport, tls_verify=self.config.tls_verify
             )
+            self._cause = "network" if late else ffmpeg.cause_of(error)
             return f"no answer in {limit_s:g} s" if late else reason
+        self._cause = "codec"
         return "" if film_of(self._container) else "has no video; wanted a video stream"
 
     def _error_at_open(self, text: str) -> SourceError:
         here = self._scheme == "file" and Path(self.config.url).exists()
         hopeless = here or self._scheme == "pipe" or self._hopeless
-        return BrokenSource(text) if hopeless else SourceError(text)
+        return BrokenSource(text) if hopeless else SourceError(text, self._cause)
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -315,7 +318,8 @@ class AvSource(Source):
                 patience_s = self._patience_for_pictures_s()
                 if self._barren_s + waited_s > patience_s:
                     raise SourceError(
-                        f"source {self._name}: lost: packets, but no picture for {patience_s:g} s"
+                        f"source {self._name}: lost: packets, but no picture for {patience_s:g} s",
+                        "codec",
                     )
                 if waited_s > min(self._patience.seconds, 2.0):
                     return False

@@ -93,6 +93,21 @@ def reason_of(error: Exception, scheme: str, transport: str, *, tls_verify: bool
     return text
 
 
+def cause_of(error: Exception) -> str:
+    """Of an error at opening: one of errors.CAUSES."""
+    import av
+
+    refused = (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError)
+    if isinstance(error, refused):
+        return "login"
+    unknown = (
+        av.error.InvalidDataError,
+        av.error.DecoderNotFoundError,
+        av.error.DemuxerNotFoundError,
+    )
+    return "codec" if isinstance(error, unknown) else "network"
+
+
 def invents_time(container: Any) -> bool:
     """Its pictures carry no times: FFmpeg counts them at 25 Hz, whatever the camera does."""
     one_by_one = container.format.name.endswith("_pipe")  # pictures, each on its own

@@ -111,7 +111,7 @@ class SnapshotsSource(Source):
         try:
             secrets = None if self.config.credentials is None else load(self.config.credentials)
         except ConfigError as error:
-            raise SourceError(f"source {self._name}: {error}") from None
+            raise SourceError(f"source {self._name}: {error}", "login") from None
         self._opener = _opener(self.config, secrets)
         self._url = self.config.url
         if secrets is not None and "{password}" in self._url:
@@ -167,7 +167,7 @@ class SnapshotsSource(Source):
             raise SourceError(f"source {self._name}: is not open")
         if not self._is_due():
             return None
-        limit_s, problem = self.config.read_timeout_s, ""
+        limit_s, problem, cause = self.config.read_timeout_s, "", "network"
         request = urllib.request.Request(self._url, headers=self._newer)
         try:
             with self._opener.open(request, timeout=limit_s) as answer:
@@ -177,6 +177,7 @@ class SnapshotsSource(Source):
                 self.runtime.count("unchanged", self.runtime.cameras[0])
                 return None
             problem = f"answered {error.code} {error.reason}"
+            cause = "login" if error.code in (401, 403) else cause
         except TimeoutError:
             problem = f"no answer in {limit_s:g} s"
         except urllib.error.URLError as error:
@@ -185,13 +186,14 @@ class SnapshotsSource(Source):
             problem = f"no answer in {limit_s:g} s" if late else str(reason)
         except (OSError, http.client.HTTPException, ValueError) as error:
             problem = getattr(error, "strerror", None) or type(error).__name__
-        raise SourceError(f"source {self._name}: lost: {problem}")
+        raise SourceError(f"source {self._name}: lost: {problem}", cause)
 
     def _body(self, answer: Any) -> bytes:
         kind = answer.headers.get_content_type()
         if kind.startswith(("multipart/", "video/")):
             raise SourceError(
-                f"source {self._name}: is a stream ({kind}) and not one picture; write reader = 'av'"
+                f"source {self._name}: is a stream ({kind}) and not one picture; write reader = 'av'",
+                "codec",
             )
         data: bytes = answer.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:

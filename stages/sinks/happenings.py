@@ -34,6 +34,7 @@ class Happenings(Sink):
     Config = HappeningsConfig
     config: HappeningsConfig
     turn_s = DISK_TURN_S
+    takes_health = True
 
     def __init__(self, config: HappeningsConfig) -> None:
         super().__init__(config)

@@ -118,7 +118,7 @@ def sentence(happening: dict[str, Any]) -> str:
     """
     words = [happening.get("label", ""), happening["kind"], happening.get("place", "")]
     text = f"{happening['camera']}: {' '.join(filter(None, words))}"
-    more = [str(happening[key]) for key in ("direction", "count") if key in happening]
+    more = [str(happening[key]) for key in ("direction", "count", "cause") if key in happening]
     if "seconds" in happening:
         more.append(f"{happening['seconds']:.0f} s")
     return f"{text} ({', '.join(more)})" if more else text

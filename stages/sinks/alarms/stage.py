@@ -53,6 +53,7 @@ class Alarms(Sink):
     Config = AlarmsConfig
     config: AlarmsConfig
     turn_s = DISK_TURN_S
+    takes_health = True
     pauses_s = PAUSES_S
 
     def __init__(self, config: AlarmsConfig) -> None:

@@ -38,6 +38,7 @@ class Store(Sink):
     Config = StoreConfig
     config: StoreConfig
     turn_s = DISK_TURN_S
+    takes_health = True
 
     def __init__(self, config: StoreConfig) -> None:
         super().__init__(config)

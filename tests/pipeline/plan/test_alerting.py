@@ -53,7 +53,7 @@ def plan(tmp_path):
 
 def test_an_alert_follows_objects_and_has_a_process_of_its_own(plan, tmp_path):
     names = [process.name for process in plan(BASE + ALERT).processes]
-    assert names[-3:] == ["track", "scene", "sink.alarms"]  # and no sink beside it
+    assert names[-4:] == ["track", "scene", "sink.alarms", "health"]  # and no sink beside it
     config = plan(BASE + ALERT).by_name["sink.alarms"].config
     assert config["path"] == str(tmp_path / "outbox.db")
     assert config["targets"][0]["path"] == str(tmp_path / "alarms.jsonl")

@@ -1,0 +1,1 @@
+"""How it is with the cameras themselves: down, frozen, dark, blinded, moved."""

@@ -1,0 +1,73 @@
+"""A run whose cameras are looked after: one of them is not there, and health itself is killed."""
+
+import json
+import signal
+import socket
+
+import patterns
+import pytest
+
+from pipeline.plan import config
+from pipeline.plan.standard import make
+from pipeline.supervision.supervisor import Options, Supervisor
+from stages.sinks.store import query
+
+PLACE = """
+[run]
+seconds = 60
+[model]
+engine = "stub"
+[health]
+down_s = 0
+[[camera]]
+name = "gate"
+source = "synthetic://?seed=1&size=320x180&rate=10"
+[[camera]]
+name = "away"
+source = "rtsp://127.0.0.1:{port}/x"
+[[sink]]
+type = "happenings"
+path = "happenings.jsonl"
+[[sink]]
+type = "store"
+path = "store.db"
+"""
+
+
+@pytest.fixture(autouse=True)
+def _parts_on_path(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", patterns.PATH)
+
+
+def test_a_camera_that_is_not_there_is_told_to_every_sink_and_no_account_knows_of_it(tmp_path):
+    log = tmp_path / "happenings.jsonl"
+    killed = []
+
+    def downs():
+        lines = log.read_text().splitlines() if log.exists() else []
+        return [line for line in map(json.loads, lines) if line["kind"] == "down"]
+
+    def kill_once(supervisor):
+        if not killed and downs():
+            killed.append(supervisor.children["health"])
+            killed[0].signal(signal.SIGKILL)
+        if len(downs()) == 2:
+            supervisor.stop()
+
+    with socket.socket() as closed:  # bound, so that nobody else gets it, and not listening
+        closed.bind(("127.0.0.1", 0))
+        (tmp_path / "place.toml").write_text(PLACE.format(port=closed.getsockname()[1]))
+        settings = config.load(tmp_path / "place.toml")
+        metrics = settings.metrics.model_copy(update={"port": None})
+        plan = make(settings.model_copy(update={"metrics": metrics}))
+        supervisor = Supervisor(plan, Options(seconds=60), kill_once)
+        supervisor.run()
+    first, second = downs()  # the one that was killed forgot that it had said so
+    assert {(one["camera"], one["cause"], one["frame_id"]) for one in (first, second)} == {
+        ("away", "network", None)
+    }
+    kept = list(query.happenings(str(tmp_path / "store.db"), camera="away", kind="down"))
+    assert {one["id"] for one in kept} == {first["id"], second["id"]}
+    assert all(totals.error == 0 for totals in supervisor.totals.values())
+    assert max(totals.captured for totals in supervisor.totals.values()) > 0
+    assert not list(query.incidents(str(tmp_path / "store.db"), camera="away"))
