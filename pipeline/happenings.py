@@ -50,6 +50,14 @@ class Happening(NamedTuple):
     seconds: float = 0.0
 
 
+def picture_name(run: str, camera: str, track: int) -> str:
+    """Where the best picture of an object lies in the folder of a store's pictures, without its end.
+
+    `.jpg` is the object alone, `.frame.jpg` the whole frame.
+    """
+    return f"{run}/{camera}/{track}"
+
+
 def to_rows(happenings: tuple[Happening, ...]) -> tuple[tuple[Any, ...], ...]:
     """As numbers and text, for the codec."""
     return tuple((KINDS.index(h.kind), *h[1:5], *h.xyxy, *h[6:]) for h in happenings)

@@ -31,6 +31,7 @@ from pipeline.plan.standard import make
 from pipeline.redaction import shown
 
 PROBE = "stages.probe"
+LOOK_THROUGH = "stages.sinks.store.query:look_through"
 KIND_OF = "stages.detector.archive:kind_of"
 READ_FACTS = "stages.detector.bundle:read_facts"
 WINDOW = "stages.sinks.window:Window"
@@ -73,6 +74,15 @@ def check_host(folder: Path) -> list[Row]:
         *_libraries(folder),
         _window(),
     ]
+
+
+def check_store(path: Path) -> Row:
+    """Looks through every page of a store, and changes nothing; takes as long as reading it."""
+    try:
+        found: str = load(LOOK_THROUGH)(str(path))
+    except ConfigError as error:
+        return Row(what="store", verdict="fails", found="broken", advice=str(error))
+    return Row(what="store", verdict="ok", found=found)
 
 
 def measure(

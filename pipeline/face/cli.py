@@ -147,6 +147,9 @@ def doctor(
     source: Annotated[
         str | None, typer.Option(help="frames to measure with; none: a rendered 720p clip")
     ] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="a store of happenings to look through, too")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
 ) -> None:
     """Check this host, and measure how fast models run on it; later runs and `check` use that.
@@ -158,6 +161,8 @@ def doctor(
     """
     with health.workplace() as folder:
         rows = health.check_host(folder)
+        if store is not None:
+            rows.append(health.check_store(store))
         healthy = all(row.verdict != "fails" for row in rows)
         if not as_json:
             Console().print(health_table(rows))

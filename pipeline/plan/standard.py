@@ -23,7 +23,7 @@ from pipeline.plan.graph import Plan
 from pipeline.plan.loading import build, load, signature, stage_class
 from pipeline.plan.scenery import TrackConfig
 from pipeline.plan.sources import STDIN
-from pipeline.plan.watching import add_health
+from pipeline.plan.watching import add_health, add_pictures
 from pipeline.stage import Source
 
 SOURCE_FOR = "stages.capture.choose:source_for"
@@ -90,6 +90,7 @@ def make(config: Config, run_id: str | None = None) -> Plan:
     for sink in draft.sinks:
         _add_sink(draft, sink, last)
     add_health(draft, sources, run_id)
+    add_pictures(draft, view, last, run_id)
     return Plan(
         cameras=draft.cameras,
         policy=config.run.policy,

@@ -1,13 +1,17 @@
-"""What is beside the path of a frame: who looks after the cameras themselves."""
+"""What is beside the path of a frame: who looks after the cameras, and who keeps pictures of objects."""
 
 from __future__ import annotations
 
 from pipeline.plan.draft import Draft
-from pipeline.plan.loading import stage_class
+from pipeline.plan.loading import build, stage_class
 
 HEALTH = "stages.health.stage:Health"
+PICTURES = "stages.sinks.store.pictures:Pictures"
 
 _LOOKS = (1, 1)  # credits, waiting
+_PICTURES = (3, 1)  # a frame waits there for its result
+_PICTURES_HZ = 2.0
+_MAX_AGE_MS = 500.0
 
 
 def add_health(draft: Draft, sources: tuple[str, ...], run_id: str) -> None:
@@ -23,3 +27,20 @@ def add_health(draft: Draft, sources: tuple[str, ...], run_id: str) -> None:
         draft.reads("health", source)
     for sink in hearers:
         draft.edge("health", sink, draft.depths.results, (), overflow="drop")
+
+
+def add_pictures(draft: Draft, view: tuple[str, ...], last: tuple[str, ...], run_id: str) -> None:
+    """For each store that keeps pictures a process that sees frames and who is in them."""
+    for sink in draft.sinks:
+        wanted = getattr(stage_class(sink.run), "keeps_pictures", None)
+        fields = wanted and wanted(build(sink.run, sink.fields).config)
+        if not fields:
+            continue
+        name = f"pictures.{sink.name.removeprefix('sink.')}"
+        options = {"max_age_ms": _MAX_AGE_MS, "max_waiting": _PICTURES[0], "policy": "newest"}
+        draft.add(name, PICTURES, {**fields, "run": run_id}, role="join", paths=(), options=options)
+        for producer in view:
+            draft.edge(producer, name, _PICTURES, (), overflow="drop", max_hz=_PICTURES_HZ)
+            draft.reads(name, producer)
+        for producer in last:
+            draft.edge(producer, name, draft.depths.results, (), overflow="drop")

@@ -72,7 +72,10 @@ class StageProcess(Process):
         if self.spec.role == "join":
             options = self.spec.options
             self.join = Join(
-                self.policy, options["max_age_ms"], options["max_waiting"], self.ledger
+                options.get("policy", self.policy),
+                options["max_age_ms"],
+                options["max_waiting"],
+                self.ledger,
             )
         self.stage.setup()
         self.memory = Memory(self.stage, self.spec, self.ledger)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -110,6 +110,14 @@ class Objects:
             self.by_track[track] = one
         here = [self.by_track[int(ids[i])] for i in places]
         return here, new, self._take_gone(t_ns)
+
+    def named(self, tracked: Detections) -> Detections:
+        """The boxes of the last frame with the ids of their objects in place of those of their tracks."""
+        if tracked.track_ids is None:
+            return tracked
+        tracks = tracked.track_ids.tolist()
+        ids = [self.by_track[track].id if track in self.by_track else track for track in tracks]
+        return tracked if ids == tracks else replace(tracked, track_ids=np.array(ids, np.int64))
 
     def take_all(self) -> list[Object]:
         """Everybody is gone: the picture is another one."""

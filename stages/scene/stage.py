@@ -35,7 +35,8 @@ class SceneConfig:
 
 
 class Scene(Stage):
-    """Adds to each result what happened in it. A frame that comes again happens once.
+    """Adds to each result what happened in it, and gives boxes the ids of their objects, which go on
+    where a tracker takes one for another. A frame that comes again happens once.
 
     Happenings that one message has no room for travel with the next results of the camera.
     """
@@ -87,7 +88,8 @@ class Scene(Stage):
             camera.happened = tuple(camera.waiting.popleft() for _ in range(n))
         elif info.frame_id < camera.frame_id:
             return result
-        return replace(result, happenings=camera.happened)
+        named = camera.watch.objects.named(result.detections)
+        return replace(result, detections=named, happenings=camera.happened)
 
     def save(self, camera: str) -> bytes:
         """Who is where, and what happened in the last frame."""

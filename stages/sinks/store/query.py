@@ -7,10 +7,12 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from pipeline.happenings import picture_name
 from stages.sinks.lines import utc
-from stages.sinks.store.schema import open_to_read, refused
+from stages.sinks.store.schema import open_to_read, pictures_of, refused
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,7 @@ def incidents(path: str, **wanted: Any) -> Iterator[dict[str, Any]]:
             "seconds": round((row["end_ns"] - row["start_ns"]) / 1e9, 3) if row["over"] else None,
             "places": json.loads(row["places"]),
             "kinds": json.loads(row["kinds"]),
+            "picture": _picture(path, row),
         }
 
 
@@ -76,6 +79,13 @@ def happenings(path: str, **wanted: Any) -> Iterator[dict[str, Any]]:
         yield json.loads(row["document"])
 
 
+def _picture(path: str, row: sqlite3.Row) -> str | None:
+    """The file of the best picture; beside it is `.frame.jpg`, the whole frame."""
+    name = picture_name(row["run"], row["camera"], row["object"])
+    picture = Path(pictures_of(path)) / f"{name}.jpg"
+    return str(picture) if picture.is_file() else None
+
+
 def _where(conditions: dict[str, Any]) -> tuple[str, list[Any]]:
     asked = {text: value for text, value in conditions.items() if value is not None}
     return ("WHERE " + " AND ".join(asked) if asked else ""), list(asked.values())
@@ -87,3 +97,19 @@ def _rows(path: str, text: str, values: tuple[Any, ...]) -> list[sqlite3.Row]:
             return store.execute(text, values).fetchall()
         except sqlite3.DatabaseError as error:
             raise refused(path, error) from error
+
+
+def look_through(path: str) -> str:
+    """What a store has, after all of its pages were looked through. Raises ConfigError if it is broken."""
+    with closing(open_to_read(path)) as store:
+        try:
+            found = store.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            if found != "ok":
+                raise sqlite3.DatabaseError(found.splitlines()[-1])
+            incidents, happenings = (
+                store.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+                for table in ("incident", "happening")
+            )
+        except sqlite3.DatabaseError as error:
+            raise refused(path, error) from error
+    return f"{incidents} incidents, {happenings} happenings, {Path(path).stat().st_size / 2**20:.1f} MiB"

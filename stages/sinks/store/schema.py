@@ -131,6 +131,17 @@ def _check_version(store: sqlite3.Connection, path: str) -> None:
         )
 
 
+def used_bytes(store: sqlite3.Connection) -> int:
+    """Of the file, without the room in it that is free."""
+    pages = _number(store, "page_count") - _number(store, "freelist_count")
+    return pages * _number(store, "page_size")
+
+
+def pictures_of(path: str) -> str:
+    """The folder of the pictures of a store."""
+    return f"{path}.pictures"
+
+
 def _number(store: sqlite3.Connection, pragma: str) -> int:
     number: int = store.execute(f"PRAGMA {pragma}").fetchone()[0]
     return number

@@ -15,9 +15,12 @@ from pipeline.messages import Result
 from pipeline.stage import Sink
 from stages.sinks.files import DISK_TURN_S, check_folder
 from stages.sinks.lines import utc
-from stages.sinks.store.schema import check, open_to_read, open_to_write
+from stages.sinks.store.schema import check, open_to_read, open_to_write, pictures_of, used_bytes
 
 _DAY_NS = 86_400_000_000_000
+# of the oldest twentieth the newest
+_NTH_OLDEST = """SELECT t_wall_ns FROM happening ORDER BY t_wall_ns
+    LIMIT 1 OFFSET (SELECT count(*) / 20 FROM happening)"""
 _SWEEP_NS = 60_000_000_000  # of the pictures' time: how often what is old is removed
 
 
@@ -27,6 +30,8 @@ class StoreConfig:
 
     path: str  # made if missing, with its folder
     keep_days: float = 30.0  # > 0, counted back from the newest picture
+    max_mib: float = 1024.0  # of the file, > 0; what is oldest goes first
+    pictures_mib: float = 4096.0  # of pictures of objects beside it; 0: none are kept
 
 
 class Store(Sink):
@@ -40,6 +45,14 @@ class Store(Sink):
     turn_s = DISK_TURN_S
     takes_health = True
 
+    @classmethod
+    def keeps_pictures(cls, config: StoreConfig) -> dict[str, Any] | None:
+        """Fields of PicturesConfig for the process that keeps them; None: none is wanted."""
+        if not config.pictures_mib:
+            return None
+        path, keep_days = pictures_of(config.path), config.keep_days
+        return {"path": path, "keep_days": keep_days, "max_mib": config.pictures_mib}
+
     def __init__(self, config: StoreConfig) -> None:
         super().__init__(config)
         self._db: sqlite3.Connection | None = None
@@ -51,6 +64,8 @@ class Store(Sink):
         """Raises ConfigError for a file that is no store, ResourceError for one that can't be written."""
         if not config.keep_days > 0:
             raise ConfigError(f"sink store: keep_days must be > 0, got {config.keep_days}")
+        if not config.max_mib > 0:
+            raise ConfigError(f"sink store: max_mib must be > 0, got {config.max_mib}")
         if Path(config.path).is_dir():
             raise ResourceError(f"sink store: wanted a file at {config.path}, got a folder")
         check_folder("store", Path(config.path).parent)
@@ -97,8 +112,17 @@ class Store(Sink):
             return
         self._sweep_at_ns = now_ns + _SWEEP_NS
         oldest_ns = now_ns - int(self.config.keep_days * _DAY_NS)
-        db.execute("DELETE FROM happening WHERE t_wall_ns < ?", (oldest_ns,))
-        db.execute("DELETE FROM incident WHERE end_ns < ?", (oldest_ns,))
+        _forget(db, oldest_ns)
+        while used_bytes(db) > self.config.max_mib * 2**20:
+            known = db.execute(_NTH_OLDEST).fetchone()
+            if known is None:
+                break
+            _forget(db, known[0] + 1)
+
+
+def _forget(db: sqlite3.Connection, before_ns: int) -> None:
+    db.execute("DELETE FROM happening WHERE t_wall_ns < ?", (before_ns,))
+    db.execute("DELETE FROM incident WHERE end_ns < ?", (before_ns,))
 
 
 def _keep(db: sqlite3.Connection, one: Happening, number: int, result: Result) -> None:

@@ -128,3 +128,12 @@ def test_plain_walks_are_counted_as_supervision_does(seed):
         theirs.trigger(sv.Detections(found.xyxy, tracker_id=found.track_ids))
     assert sorted(ours.values()) == sorted((theirs.in_count, theirs.out_count))
     assert ours["in"] == theirs.out_count  # theirs looks from the other side
+
+
+def test_boxes_carry_the_id_of_their_object_over_a_switch():
+    stage = scene(lines=[line(MIDDLE)])
+    frames = [*walk(1, 80, 100), *walk(2, 101, 120)]
+    results = [stage.process(result(n, frame)) for n, frame in enumerate(frames)]
+    assert {tuple(one.detections.track_ids.tolist()) for one in results} == {(1,)}
+    again = stage.process(result(len(frames) - 1, frames[-1]))
+    assert again.detections.track_ids.tolist() == [1]

@@ -69,6 +69,7 @@ def test_one_object_is_one_incident(tmp_path):
         "start": "2025-11-22T10:00:00.000000Z", "end": "2025-11-22T10:00:04.000000Z", "seconds": 4.0,
         "places": ["door", "kerb"],
         "kinds": ["appeared", "entered", "crossed", "left", "gone"],
+        "picture": None,
     }  # fmt: skip
 
 
@@ -202,3 +203,21 @@ def test_files_that_are_no_store_are_refused_in_a_sentence(tmp_path):
     refused(tmp_path, "wanted a file at .*, got a folder")
     with pytest.raises(ResourceError, match="there is no such file; a run with a sink"):
         incidents(tmp_path / "nowhere.db")
+
+
+def test_of_too_many_bytes_the_oldest_go(tmp_path):
+    rows = [seen(n, happening("appeared", track=n), t_s=61 * n) for n in range(400)]
+    path = keep(tmp_path / "s.db", *rows, max_mib=0.1)
+    kept = [one["object"] for one in incidents(path, limit=1000)]
+    assert 0 < len(kept) < 400
+    assert kept == list(range(399, 399 - len(kept), -1))  # newest first, and none left out
+
+
+def test_a_store_is_looked_through(tmp_path):
+    path = keep(tmp_path / "s.db", *VISIT)
+    assert query.look_through(str(path)).startswith("1 incidents, 5 happenings, ")
+    with path.open("r+b") as file:
+        file.seek(5000)
+        file.write(os.urandom(4000))
+    with pytest.raises(ConfigError, match=r"s\.db: the file is broken"):
+        query.look_through(str(path))
