@@ -31,14 +31,14 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 	@echo "installing manyeyes into $(VENV) (PyTorch is large: some minutes) …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[onnx,track]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[onnx,track,alarms]'
 	@$(BIN)/python -c 'import cv2' || \
 		{ echo "OpenCV misses a system library; on Debian and Ubuntu: apt install libgl1 libglib2.0-0"; exit 1; }
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/.installed
 	@echo "installing what tests and training need …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[onnx,track,train,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[onnx,track,alarms,train,dev]'
 	@touch $@
 
 clean:

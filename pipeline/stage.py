@@ -79,6 +79,9 @@ class Runtime(Protocol):
     def camera(self, camera: str) -> CameraState:
         """How it is with a camera now."""
 
+    def measure(self, name: str, seconds: float) -> None:
+        """Put a duration into one of the histograms that the class declared in `histograms`."""
+
     def quit(self) -> None:
         """Ask for an orderly end of the whole run (a viewer pressed `q`)."""
 
@@ -89,6 +92,7 @@ class LocalRuntime:
     def __init__(self, cameras: Sequence[str] = ("test",)) -> None:
         self.cameras = tuple(cameras)
         self.counts: Counter[tuple[str, str]] = Counter()
+        self.durations: dict[str, list[float]] = {}
         self.wants_quit = False
         self.states: dict[str, CameraState] = {}
 
@@ -117,6 +121,10 @@ class LocalRuntime:
     def camera(self, camera: str) -> CameraState:
         """From `states`; one that is not there is up."""
         return self.states.get(camera, CameraState())
+
+    def measure(self, name: str, seconds: float) -> None:
+        """Kept in `durations[name]`."""
+        self.durations.setdefault(name, []).append(seconds)
 
     def quit(self) -> None:
         """Kept in `wants_quit`."""
@@ -163,6 +171,11 @@ class _Part:
     @classmethod
     def counters(cls, config: Any) -> tuple[str, ...]:
         """Names of counters per camera, served as metrics; they survive a restart of the stage."""
+        return ()
+
+    @classmethod
+    def histograms(cls, config: Any) -> tuple[str, ...]:
+        """Names of histograms of durations (0.1 ms to 100 s), served as metrics; they survive a restart."""
         return ()
 
     @classmethod

@@ -46,6 +46,13 @@ def webhook(url, name="ops", **fields):
     return {"name": name, "run": WEBHOOK, "url": url, **fields}
 
 
+def mqtt(broker, *, tls=False, **fields):
+    """broker: one of `broker.py`, or None where fields have the url."""
+    url = f"mqtt{'s' * tls}://127.0.0.1:{broker.port if broker else 1883}"
+    fields = {"url": url, "timeout_s": 2.0} | fields
+    return {"name": "ops", "run": "stages.sinks.alarms.mqtt:Mqtt", **fields}
+
+
 def alarms(path, targets, alerts=None, *, runtime=None, **fields):
     """Checked and set up."""
     stage = Alarms(
@@ -89,7 +96,8 @@ def start(path, url, first):
 
 def main() -> None:
     path, url, first = sys.argv[1:]
-    stage = alarms(path, [webhook(url)])
+    target = mqtt(None, url=url) if url.startswith("mqtt") else webhook(url)
+    stage = alarms(path, [target])
     for n in range(int(first), 10**6):
         stage.process(seen(n, happening(track=n)))
         stage.idle()

@@ -28,7 +28,11 @@ OWNERS = {
         "stages.detector.archive",  # reads files, not pools
         "stages.detector.cuda",  # asks whether memory is a mapping
     ],
-    "prometheus_client": ["pipeline.face.metrics", "pipeline.fleet.scraping"],
+    "prometheus_client": [
+        "pipeline.face.metrics",
+        "pipeline.face.stage_metrics",
+        "pipeline.fleet.scraping",
+    ],
     "pydantic": [
         "pipeline.plan.config",
         "pipeline.plan.mistakes",
@@ -40,6 +44,7 @@ OWNERS = {
     "tomli_w": ["pipeline.fleet.config"],
     "sqlite3": ["stages.sinks.store", "stages.sinks.alarms"],
     "httpx2": ["stages.sinks.alarms.webhook"],
+    "paho": ["stages.sinks.alarms.mqtt"],
     "typer": [
         "pipeline.face.cli",
         "pipeline.face.scene_commands",

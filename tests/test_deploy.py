@@ -55,6 +55,9 @@ METRICS = {
     "manyeyes_camera_up": ("gauge", {"camera"}),
     "manyeyes_camera_paused": ("gauge", {"camera"}),
     "manyeyes_detections_total": ("counter", {"camera", "label"}),
+    "manyeyes_alarms_total": ("counter", {"camera", "alert", "verdict"}),
+    "manyeyes_alarm_deliveries_total": ("counter", {"camera", "target", "outcome"}),
+    "manyeyes_alarm_lateness_seconds": ("histogram", {"target"}),
     "manyeyes_stage_events_total": ("counter", {"stage", "camera", "event"}),
     "manyeyes_engine_info": ("gauge", {"stage", "engine"}),
     "manyeyes_build_info": ("gauge", {"version", "python"}),
@@ -99,6 +102,14 @@ def scraped(tmp_path_factory):
         [[sink]]
         type = "snapshot"
         path = "snapshots"
+        [[target]]
+        name = "log"
+        type = "file"
+        path = "alarms.jsonl"
+        [[alert]]
+        name = "anything"
+        kinds = ["appeared"]
+        to = ["log"]
         [[camera]]
         name = "one"
         source = "synthetic://?seed=1&size=64x64&rate=10"

@@ -22,7 +22,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from types import MappingProxyType
 from typing import Any
@@ -85,13 +85,14 @@ class Layout:
     does not grow with the cameras, classes and processes that it has nothing to do with.
     """
 
-    room: tuple[int, int, int]  # rows for cameras, processes and counters
+    room: tuple[int, int, int, int]  # rows for cameras, processes, counters and histograms
     cameras: dict[str, int]  # name → row
     processes: dict[str, int]
     counters: dict[str, dict[str, int]]  # process → name → row, which has a cell for every camera
     has_view: bool = True
     sinks: tuple[tuple[str, int], ...] = ()  # those with an account: process, the path that it ends
     states: tuple[str, ...] = ()  # the processes that remember something
+    histograms: dict[str, dict[str, int]] = field(default_factory=dict)  # process → name → row
 
     @classmethod
     def of(
@@ -103,18 +104,24 @@ class Layout:
         has_view: bool = True,
         sinks: tuple[tuple[str, int], ...] = (),
         states: tuple[str, ...] = (),
+        histograms: Mapping[str, Sequence[str]] = MappingProxyType({}),
     ) -> Layout:
-        """Rows in this order; counters: the names of those of each process that has any."""
-        free = count()
-        rows = {p: {name: next(free) for name in names} for p, names in counters.items()}
+        """Rows in this order; counters, histograms: names of those of each process that has any."""
+        rows, durations = _rows(counters), _rows(histograms)
         return cls(
-            room=(len(cameras), len(processes), sum(map(len, rows.values()))),
+            room=(
+                len(cameras),
+                len(processes),
+                sum(map(len, rows.values())),
+                sum(map(len, durations.values())),
+            ),
             cameras={name: row for row, name in enumerate(cameras)},
             processes={name: row for row, name in enumerate(processes)},
             counters=rows,
             has_view=has_view,
             sinks=sinks,
             states=states,
+            histograms=durations,
         )
 
     def part(self, process: str, cameras: Sequence[str]) -> Layout:
@@ -124,14 +131,15 @@ class Layout:
             cameras={camera: self.cameras[camera] for camera in cameras},
             processes={process: self.processes[process]},
             counters={process: self.counters.get(process, {})},
+            histograms={process: self.histograms.get(process, {})},
         )
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Layout:
         """Back from `dataclasses.asdict` and JSON, which knows no tuples."""
-        cameras, processes, counters = fields["room"]
+        cameras, processes, counters, histograms = fields["room"]
         sinks = tuple((process, path) for process, path in fields["sinks"])
-        tuples = {"room": (cameras, processes, counters), "sinks": sinks}
+        tuples = {"room": (cameras, processes, counters, histograms), "sinks": sinks}
         return cls(**{**fields, **tuples, "states": tuple(fields["states"])})
 
     @property
@@ -141,7 +149,7 @@ class Layout:
 
     def fields(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
         """Name → dtype and shape of every array."""
-        (c, p, n), cells = self.room, len(EDGES_S) + 1
+        (c, p, n, h), cells = self.room, len(EDGES_S) + 1
         u1, u8, f8 = (np.dtype(kind) for kind in ("u1", "u8", "f8"))
         return {
             "captured": (u8, (c,)),  # by the camera's process
@@ -167,6 +175,8 @@ class Layout:
             "latency_seconds_sum": (f8, (c,)),
             "slots": (u8, (p, 2)),  # free, leased
             "counters": (u8, (max(1, n), c)),  # by their process
+            "durations": (u8, (max(1, h), cells)),  # by their process
+            "durations_sum": (f8, (max(1, h),)),
             "states": (u1, (max(1, len(self.states)), c, 2, PAGE_BYTES if self.states else 1)),
         }
 
@@ -174,6 +184,11 @@ class Layout:
     def nbytes(self) -> int:
         """Bytes of memory that a ledger of this layout takes."""
         return sum(_padded(dtype, shape) for dtype, shape in self.fields().values())
+
+
+def _rows(names: Mapping[str, Sequence[str]]) -> dict[str, dict[str, int]]:
+    free = count()
+    return {process: {name: next(free) for name in own} for process, own in names.items()}
 
 
 def _padded(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
@@ -331,6 +346,15 @@ class Ledger:
         """Put a duration into the histogram `name` of a process or camera."""
         self.add(name, (row, bisect_left(_EDGES_S, seconds)))
         self._cells[name + "_sum"][row] += seconds
+
+    def measure(self, process: str, name: str, seconds: float) -> None:
+        """Put a duration into a histogram of a process that the layout knows."""
+        self.observe("durations", self.layout.histograms[process][name], seconds)
+
+    def histogram(self, process: str, name: str) -> tuple[npt.NDArray[np.uint64], float]:
+        """What `measure` has put there: cells of EDGES_S, and the sum in seconds."""
+        row = self.layout.histograms[process][name]
+        return self._arrays["durations"][row], float(self._arrays["durations_sum"][row])
 
     def _recent(self, camera: int, frame_id: int) -> bool:
         # a process that was stopped for a minute must not mark a newer frame with an old one's fate

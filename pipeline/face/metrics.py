@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Set
 from http.server import BaseHTTPRequestHandler
 from importlib.metadata import PackageNotFoundError, version
-from itertools import product
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,29 +27,16 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
-from pipeline.accounts.ledger import EDGES_S, MAX_BATCH, Ledger
+from pipeline.accounts.ledger import MAX_BATCH, Ledger
 from pipeline.accounts.tally import Totals
 from pipeline.errors import ResourceError
+from pipeline.face import stage_metrics
 from pipeline.face.bounded import BoundedServer
+from pipeline.face.stage_metrics import add_histogram
 from pipeline.plan.graph import Plan
 
 _RATE_WINDOW_S = 5.0
 _STUCK_S = 10.0  # a supervisor whose loop has not turned for so long is not alive
-_EDGES_SHOWN = slice(0, None, 3)  # a third of the ledger's cells: 4 a decade are enough for a graph
-
-# Counters of stages that are metrics of their own: first part of the name → metric, help, other parts
-_COUNTERS = {
-    "detections": ("detections", "Detections by class", ("label",)),
-    "crossed": ("crossings", "Crossings of lines", ("line", "direction", "label")),
-    "entered": ("zone_entered", "Objects that entered a zone", ("zone",)),
-    "left": ("zone_left", "Objects that left it; entered - left are inside", ("zone",)),
-    "alarm": ("alarms", "What an alert wants, by its verdict", ("alert", "verdict")),
-    "delivery": (
-        "alarm_deliveries",
-        "Alarms for a target; queued - delivered - given up are waiting, failed are attempts",
-        ("target", "outcome"),
-    ),
-}
 
 
 class Run(Protocol):
@@ -139,7 +125,8 @@ class LedgerCollector(Collector):
         yield from self._sinks()
         yield from self._stages()
         yield from self._cameras()
-        yield from self._counters()
+        yield from stage_metrics.counted(self._run.plan, self._run.ledger, self._risen)
+        yield from stage_metrics.measured(self._run.plan, self._run.ledger)
         info = GaugeMetricFamily("manyeyes_build_info", "Version", labels=["version", "python"])
         info.add_metric([_version(), platform.python_version()], 1)
         yield info
@@ -228,7 +215,9 @@ class LedgerCollector(Collector):
             family = HistogramMetricFamily(f"manyeyes_{cells}", text, labels=["stage"])
             for name, row in ledger.process_index.items():
                 if ledger[cells][row].any():
-                    _add(family, [name], ledger[cells][row], float(ledger[cells + "_sum"][row]))
+                    add_histogram(
+                        family, [name], ledger[cells][row], float(ledger[cells + "_sum"][row])
+                    )
             yield family
         yield from self._batches()
         slots = GaugeMetricFamily("manyeyes_slots", "Slots of a pool", labels=["pool", "state"])
@@ -273,42 +262,11 @@ class LedgerCollector(Collector):
             up.add_metric([camera], int(arriving[camera]))
             paused.add_metric([camera], int(camera in self._run.paused))
             cells = ledger["latency_seconds"][row]
-            _add(latency, [camera], cells, float(ledger["latency_seconds_sum"][row]))
+            add_histogram(latency, [camera], cells, float(ledger["latency_seconds_sum"][row]))
             for spec in self._run.plan.processes:
                 if camera in spec.cameras and spec.role != "batcher":
                     fps.add_metric([camera, spec.name], self._rates.fps(spec.name, camera))
         yield from (up, paused, latency, fps)
-
-    def _counters(self) -> Iterator[Metric]:
-        families = {
-            kind: CounterMetricFamily(f"manyeyes_{name}", text, labels=["camera", *labels])
-            for kind, (name, text, labels) in _COUNTERS.items()
-        }
-        others = CounterMetricFamily(
-            "manyeyes_stage_events", "What stages count", labels=["stage", "camera", "event"]
-        )
-        ledger = self._run.ledger
-        for spec in self._run.plan.processes:
-            for name, camera in product(spec.counters, spec.cameras):
-                # a stage that is killed between counting and remembering counts anew
-                n = self._risen(ledger.counted(spec.name, name, camera), spec.name, camera, name)
-                kind, *labels = name.split(":")
-                if kind not in families:
-                    others.add_metric([spec.name, camera, name], n)
-                elif n or kind in (
-                    "detections",
-                    "delivery",
-                ):  # a place belongs to one camera, its name to all
-                    families[kind].add_metric([camera, *labels], n)
-        yield from (family for family in families.values() if family.samples)
-        yield others
-
-
-def _add(family: HistogramMetricFamily, labels: list[str], cells: Any, total: float) -> None:
-    cumulative = np.cumsum(cells)
-    shown = range(len(EDGES_S))[_EDGES_SHOWN]
-    buckets = [(f"{EDGES_S[i]:.4g}", float(cumulative[i])) for i in shown]
-    family.add_metric(labels, [*buckets, ("+Inf", float(cumulative[-1]))], total)
 
 
 def _version() -> str:

@@ -11,6 +11,7 @@ from pipeline.plan.loading import load
 ALARMS = "stages.sinks.alarms.stage:Alarms"
 TARGETS = {
     "webhook": "stages.sinks.alarms.webhook:Webhook",
+    "mqtt": "stages.sinks.alarms.mqtt:Mqtt",
     "file": "stages.sinks.alarms.lines:Lines",
 }
 

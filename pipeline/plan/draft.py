@@ -89,6 +89,7 @@ class Draft:
             remembers = getattr(cls, "save", Stage.save) is not Stage.save
             forgotten = (FORGOTTEN,) if remembers else ()
             fields["counters"] = (*cls.counters(part.config), *forgotten)
+            fields["histograms"] = cls.histograms(part.config)
             fields["remembers"] = remembers
             fields["memory_bytes"] = cls.memory_bytes(part.config)
             fields["files"] = tuple(cls.files(part.config))

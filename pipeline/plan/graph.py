@@ -63,6 +63,7 @@ class ProcessSpec:
     slot_bytes: int = 0
     memory_bytes: int = 24 << 20  # that it takes beside its pool and those it maps, about
     counters: tuple[str, ...] = ()
+    histograms: tuple[str, ...] = ()  # names of durations that it measures
     remembers: bool = False  # its stage has a state, which outlives it
     options: dict[str, Any] = field(default_factory=dict)  # for the runner: max_fps, max_batch, …
     environment: dict[str, str] = field(default_factory=dict)
@@ -115,6 +116,9 @@ class Plan:
                 if process.role == "sink" and process.paths > (VIEW,)
             ),
             states=tuple(process.name for process in self.processes if process.remembers),
+            histograms={
+                process.name: process.histograms for process in self.processes if process.histograms
+            },
         )
 
     @property

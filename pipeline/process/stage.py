@@ -58,6 +58,10 @@ class StageRuntime:
         cause = "" if is_up else CAUSES[int(ledger["down_cause"][row])]
         return CameraState(is_up, cause, frames, int(ledger["last_frame_ns"][row]))
 
+    def measure(self, name: str, seconds: float) -> None:
+        """See stage.Runtime.measure."""
+        self._process.ledger.measure(self._process.spec.name, name, seconds)
+
 
 class StageProcess(Process):
     """Runs a Stage, JoinStage, Sink or BatchStage."""

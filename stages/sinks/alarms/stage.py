@@ -92,6 +92,11 @@ class Alarms(Sink):
         )
 
     @classmethod
+    def histograms(cls, config: AlarmsConfig) -> tuple[str, ...]:
+        """`lateness:<target>`: from the picture to the answer."""
+        return tuple(f"lateness:{target['name']}" for target in config.targets)
+
+    @classmethod
     def secrets(cls, config: AlarmsConfig) -> tuple[str, ...]:
         """Those of all targets."""
         targets = map(check.target_of, config.targets)
@@ -216,8 +221,10 @@ class Alarms(Sink):
             log.warning("sink alarms: %s can't be written (%s)", self.config.path, error)
             return
         for seq in ended:
-            self._count("delivered", self._taken[seq].message)
-            self._waiting[self._taken[seq].message.target] -= 1
+            attempt = self._taken[seq]
+            self._count("delivered", attempt.message)
+            self.runtime.measure(f"lateness:{attempt.message.target}", attempt.seconds)
+            self._waiting[attempt.message.target] -= 1
         self._taken.clear()
 
     def _sweep(self) -> None:

@@ -122,6 +122,20 @@ def test_another_process_sees_the_same_memory():
     assert ours["torn"].tolist() == [0, 5]
 
 
+def test_durations_that_one_process_measures_are_there_for_all():
+    layout = Layout.of(("gate",), ("p", "q"), histograms={"p": ("a",), "q": ("a", "b")})
+    fd = os.memfd_create("ledger")
+    os.ftruncate(fd, layout.nbytes)
+    ours, theirs = Ledger(fd, layout), Ledger(fd, _through_json(layout.part("q", ("gate",))))
+    os.close(fd)
+    for seconds in (0.05, 0.05, 2.0, 1000.0):
+        theirs.measure("q", "b", seconds)
+    cells, total = ours.histogram("q", "b")
+    assert (cells.sum(), cells[-1], total) == (4, 1, pytest.approx(1002.1))
+    assert cells[int(np.searchsorted(EDGES_S, 0.05))] == 2
+    assert ours.histogram("p", "a")[0].sum() == ours.histogram("q", "a")[0].sum() == 0
+
+
 def test_what_a_camera_is_told_of_the_ledger_does_not_grow_with_the_others():
     def told(cameras, classes):
         names = [f"c{i}" for i in range(cameras)]

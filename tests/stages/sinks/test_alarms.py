@@ -5,13 +5,30 @@ import os
 import random
 import signal
 import sqlite3
+import threading
+import time
+from functools import partial
 
 import pytest
-from alarming import account, alarms, alert, happening, seen, start, until, webhook
+from alarming import (
+    BOUND_S,
+    SECOND,
+    T0,
+    account,
+    alarms,
+    alert,
+    happening,
+    seen,
+    start,
+    until,
+    webhook,
+)
 from receiver import Receiver
 from standardwebhooks import Webhook as Oracle
 
+from pipeline.accounts.ledger import EDGES_S, Layout, Ledger
 from pipeline.errors import ConfigError, FrameError, ResourceError
+from pipeline.stage import LocalRuntime
 from stages.sinks.alarms.stage import Alarms
 
 DEAD = "http://127.0.0.1:9/nobody"
@@ -237,3 +254,52 @@ def test_a_schedule_and_a_class_are_kept_to(tmp_path):
     assert counts == {"alarm:day:alarm": 1, "alarm:night:not now": 1}
     assert set(counts) <= set(Alarms.counters(stage.config))
     stage.close()
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.05, 0.2, 1.0])
+def test_lateness_is_from_the_picture_to_the_answer(tmp_path, delay_s):
+    """Between what the receiver knows, just before it answers, and what is seen here afterwards."""
+    answered_ns = []
+
+    def answer(n):
+        threading.Event().wait(delay_s)
+        answered_ns.append(time.monotonic_ns())
+        return 204
+
+    layout = Layout.of(
+        ("gate",),
+        ("sink.alarms",),
+        {"sink.alarms": ()},
+        histograms={"sink.alarms": ("lateness:ops",)},
+    )
+    ledger = Ledger.local(layout)
+    runtime = LocalRuntime(("gate",))
+    runtime.measure = partial(ledger.measure, "sink.alarms")
+    with Receiver(answer) as receiver:
+        stage = alarms(tmp_path / "o.db", [webhook(receiver.url)], runtime=runtime)
+        entry = seen(0, happening())
+        stage.process(entry)
+        until(stage, lambda: account(stage) == (1, 1, 0))
+        most_s = (time.monotonic_ns() - entry.info.t_capture_ns) / 1e9
+        stage.close()
+    cells, total_s = ledger.histogram("sink.alarms", "lateness:ops")
+    least_s = (answered_ns[0] - entry.info.t_capture_ns) / 1e9
+    assert delay_s <= least_s <= total_s <= most_s
+    assert cells.sum() == 1
+    cell = int(cells.argmax())
+    assert (EDGES_S[cell - 1] if cell else 0.0) < total_s <= EDGES_S[cell]
+
+
+def test_a_message_of_another_boot_is_as_late_as_the_clock_says(tmp_path):
+    stage = alarms(tmp_path / "o.db", [webhook(DEAD)])
+    stage.process(seen(0, happening(), t_s=(time.time_ns() - T0) / SECOND - 90))  # 90 s ago
+    stage.close()
+    with sqlite3.connect(tmp_path / "o.db") as outbox:
+        outbox.execute("UPDATE message SET boot = 'another'")
+    outbox.close()
+    with Receiver() as receiver:
+        stage = alarms(tmp_path / "o.db", [webhook(receiver.url)])
+        until(stage, lambda: account(stage) == (1, 1, 0))
+        stage.close()
+    [late_s] = stage.runtime.durations["lateness:ops"]
+    assert 90 <= late_s < 90 + BOUND_S

@@ -1,0 +1,91 @@
+"""What stages count and measure themselves, as metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any
+
+import numpy as np
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+
+from pipeline.accounts.ledger import EDGES_S, Ledger
+from pipeline.plan.graph import Plan
+
+_EDGES_SHOWN = slice(0, None, 3)  # a third of the ledger's cells: 4 a decade are enough for a graph
+
+# Counters of stages that are metrics of their own: first part of the name → metric, help, other parts
+_COUNTERS = {
+    "detections": ("detections", "Detections by class", ("label",)),
+    "crossed": ("crossings", "Crossings of lines", ("line", "direction", "label")),
+    "entered": ("zone_entered", "Objects that entered a zone", ("zone",)),
+    "left": ("zone_left", "Objects that left it; entered - left are inside", ("zone",)),
+    "alarm": ("alarms", "Happenings that an alert wants, by its verdict", ("alert", "verdict")),
+    "delivery": (
+        "alarm_deliveries",
+        "Alarms for a target; queued - delivered - given up are waiting, failed are attempts",
+        ("target", "outcome"),
+    ),
+}
+_FROM_0 = (
+    "detections",
+    "alarm",
+    "delivery",
+)  # others of a name belong to one camera, and are shown there
+_HISTOGRAMS = {
+    "lateness": (
+        "alarm_lateness_seconds",
+        "From the picture to the answer of a target that has the alarm",
+        ("target",),
+    ),
+}
+
+
+def counted(plan: Plan, ledger: Ledger, risen: Callable[..., int]) -> Iterator[Metric]:
+    """risen: n and its key → the most that n has been."""
+    families = {
+        kind: CounterMetricFamily(f"manyeyes_{name}", text, labels=["camera", *labels])
+        for kind, (name, text, labels) in _COUNTERS.items()
+    }
+    others = CounterMetricFamily(
+        "manyeyes_stage_events", "What stages count", labels=["stage", "camera", "event"]
+    )
+    for spec in plan.processes:
+        for name, camera in product(spec.counters, spec.cameras):
+            # a stage that is killed between counting and remembering counts anew
+            n = risen(ledger.counted(spec.name, name, camera), spec.name, camera, name)
+            kind, *labels = name.split(":")
+            if kind not in families:
+                others.add_metric([spec.name, camera, name], n)
+            elif n or kind in _FROM_0:
+                families[kind].add_metric([camera, *labels], n)
+    yield from (family for family in families.values() if family.samples)
+    yield others
+
+
+def measured(plan: Plan, ledger: Ledger) -> Iterator[Metric]:
+    """Histograms."""
+    families = {
+        kind: HistogramMetricFamily(f"manyeyes_{name}", text, labels=list(labels))
+        for kind, (name, text, labels) in _HISTOGRAMS.items()
+    }
+    others = HistogramMetricFamily(
+        "manyeyes_stage_durations_seconds", "What stages measure", labels=["stage", "name"]
+    )
+    for spec in plan.processes:
+        for name in spec.histograms:
+            kind, *labels = name.split(":")
+            known = kind in families
+            family, labels = (families[kind], labels) if known else (others, [spec.name, name])
+            add_histogram(family, labels, *ledger.histogram(spec.name, name))
+    yield from (family for family in (*families.values(), others) if family.samples)
+
+
+def add_histogram(
+    family: HistogramMetricFamily, labels: list[str], cells: Any, total: float
+) -> None:
+    """cells: uint64 (len(EDGES_S) + 1,), how many durations were in each; total: their sum in seconds."""
+    cumulative = np.cumsum(cells)
+    shown = range(len(EDGES_S))[_EDGES_SHOWN]
+    buckets = [(f"{EDGES_S[i]:.4g}", float(cumulative[i])) for i in shown]
+    family.add_metric(labels, [*buckets, ("+Inf", float(cumulative[-1]))], total)

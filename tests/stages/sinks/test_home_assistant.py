@@ -1,0 +1,125 @@
+"""What Home Assistant is told of us, against a strict schema written from its documentation.
+
+https://www.home-assistant.io/integrations/mqtt, event.mqtt and binary_sensor.mqtt
+"""
+
+import json
+from copy import deepcopy
+from typing import Annotated, Literal
+
+import pytest
+from alarming import happening
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline import happenings
+from stages.sinks.alarms import home_assistant, rules
+from stages.sinks.alarms.rules import Rule
+
+Topic = Annotated[str, Field(pattern="^[^+#]+$", max_length=65535)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Device(Strict):
+    identifiers: Annotated[list[Text], Field(min_length=1)]
+    name: Text | None = None
+    manufacturer: Text | None = None
+    model: Text | None = None
+    sw_version: Text | None = None
+
+
+class Origin(Strict):
+    name: Text
+    sw_version: Text | None = None
+    support_url: Text | None = None
+
+
+class Entity(Strict):
+    unique_id: Text
+    name: Text | None = None
+    state_topic: Topic
+    availability_topic: Topic | None = None
+    value_template: Text | None = None
+    entity_category: Literal["config", "diagnostic"] | None = None
+    qos: Literal[0, 1, 2] = 0
+
+
+class Event(Entity):
+    platform: Literal["event"]
+    event_types: Annotated[list[Text], Field(min_length=1)]
+
+
+class BinarySensor(Entity):
+    platform: Literal["binary_sensor"]
+    device_class: Literal["connectivity", "motion", "occupancy", "problem"] | None = None
+    payload_on: Text = "ON"
+    payload_off: Text = "OFF"
+
+
+class Discovery(Strict):
+    device: Device
+    origin: Origin
+    components: dict[str, Annotated[Event | BinarySensor, Field(discriminator="platform")]]
+
+
+RULES = [
+    Rule(name="visitor", kinds=("entered", "loitering"), to=("home",)),
+    Rule(name="full", kinds=("crowded",), to=("home",)),
+]
+
+
+def message(base="home/manyeyes"):
+    return json.loads(json.dumps(home_assistant.device(base, RULES, "0.1.0")))
+
+
+def test_its_schema_takes_the_message():
+    found = Discovery.model_validate(message())
+    assert set(found.components) == {"visitor", "full", ".status"}
+    ids = [entity.unique_id for entity in found.components.values()]
+    assert len(set(ids)) == 3
+    assert found.components["visitor"].event_types == ["entered", "loitering"]
+    assert found.components["full"].state_topic == "home/manyeyes/alarms/full"
+    assert home_assistant.topic("homeassistant", "home/manyeyes") == (
+        "homeassistant/device/home_manyeyes/config"
+    )
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda m: m.pop("origin"), "origin"),
+        (lambda m: m["device"].update(identifiers=[]), "identifiers"),
+        (lambda m: m["components"]["visitor"].pop("platform"), "platform"),
+        (lambda m: m["components"]["visitor"].update(platform="alarm_bell"), "platform"),
+        (lambda m: m["components"]["full"].pop("event_types"), "event_types"),
+        (lambda m: m["components"]["full"].update(state_topic="home/#"), "state_topic"),
+        (lambda m: m["components"]["full"].pop("unique_id"), "unique_id"),
+    ],
+)
+def test_it_takes_no_spoiled_one(spoil, words):
+    spoiled = deepcopy(message())
+    spoil(spoiled)
+    with pytest.raises(ValidationError, match=words):
+        Discovery.model_validate(spoiled)
+
+
+@pytest.mark.parametrize(
+    "one",
+    [happening(), happening("loitering", seconds=31.0), happening("crowded", -1, "", total=4)],
+)
+def test_what_it_makes_of_an_alarm_is_an_event_that_it_knows(one):
+    document = happenings.to_json(one, 0, camera="gate", frame_id=3, time="2026-11-22T10:00:00Z")
+    rule = RULES[one.kind == "crowded"]
+    component = message()["components"][rule.name]
+    environment = ImmutableSandboxedEnvironment()
+    environment.filters["to_json"] = json.dumps
+    alarm = json.loads(json.dumps(rules.to_json(rule, document)))
+    text = environment.from_string(component["value_template"]).render(value_json=alarm)
+    event = json.loads(text)
+    assert event.pop("event_type") in component["event_types"]
+    assert event["text"].startswith("gate: ")
+    assert event["camera"] == "gate"
