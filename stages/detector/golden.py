@@ -30,8 +30,8 @@ Image = npt.NDArray[np.uint8]
 
 BATCH = 2
 KEPT = 20  # detections a picture; more would not notice more
-BOX_TOLERANCE_PX = {"fp32": 0.1, "fp16": 2.0, "bf16": 8.0}
-SCORE_TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 1e-1}
+BOX_TOLERANCE_PX = {"fp32": 0.1, "fp16": 2.0, "bf16": 8.0, "int8": 8.0}
+SCORE_TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 1e-1, "int8": 1e-1}
 
 
 class Runs(Protocol):

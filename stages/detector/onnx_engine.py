@@ -46,6 +46,7 @@ class OnnxEngine(BaseEngine):
         self.precision = precision_of(settings.precision, cuda=False)
         if self.precision != "fp32":
             raise ConfigError(f"{path}: ONNX has its precision inside; write precision = 'auto'")
+        self.precision = inside(facts)
         providers = self._providers(settings.device, ort.get_available_providers())
         options = ort.SessionOptions()
         options.intra_op_num_threads = settings.threads
@@ -141,6 +142,11 @@ class Input:
             operate(x, values, out=x)
         constants = {name: values[:n] for name, values in self._constants.items()}
         return {self._name: x[0] if facts.order == "chw" else x, **constants}
+
+
+def inside(facts: Facts) -> str:
+    """The precision that an ONNX file has: its export says so, or else it is fp32."""
+    return "int8" if facts.provenance.get("precision") == "int8" else "fp32"
 
 
 def _constant(

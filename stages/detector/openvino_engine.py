@@ -15,7 +15,7 @@ from stages.detector.engine import (
     first_line,
     precision_of,
 )
-from stages.detector.onnx_engine import Input, fails_on, travelling
+from stages.detector.onnx_engine import Input, fails_on, inside, travelling
 from stages.detector.outputs import per_picture
 
 _TYPES = {  # OpenVINO's names for what ONNX declares
@@ -54,8 +54,11 @@ class OpenVinoEngine(BaseEngine):
             raise ConfigError(
                 f"engine 'openvino' computes in {' or '.join(_HINTS)}, got precision {self.precision!r}"
             )
+        precision = _HINTS[self.precision]
+        if self.precision == "fp32":
+            self.precision = inside(facts)
         options = {
-            "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
+            "INFERENCE_PRECISION_HINT": precision,
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": settings.threads,

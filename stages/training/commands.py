@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -29,6 +29,9 @@ from stages.training.options import (
     load_data,
     load_part,
 )
+
+if TYPE_CHECKING:
+    from stages.detector.bundle import Facts
 
 app = typer.Typer()
 app.add_typer(data_commands.app, name="data")
@@ -185,34 +188,67 @@ def evaluate(
 
 @command(app, "export")
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="a run folder, or a checkpoint in it")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="a run folder, or a checkpoint in it; for int8 also a bundle")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="the bundle to write")],
     format: Annotated[str, typer.Option(help="torchscript or onnx")] = "torchscript",
-    precision: Annotated[str, typer.Option(help="fp32, fp16 or bf16")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32, fp16, bf16, or int8 as ONNX")] = "fp32",
+    calibrate: Annotated[
+        Path | None, typer.Option(help="for int8: a data set whose pictures show the ranges")
+    ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="pictures for the parity gate; none: those of validation")
+        Path | None,
+        typer.Option(help="pictures for the parity gate, and for AP in int8; none: of validation"),
     ] = None,
     split: Split = None,
+    rename: Annotated[
+        list[str] | None, typer.Option(help="for int8: class of the model = class of the data")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="of the model; none: that of the file")] = None,
     as_json: Json = False,
 ) -> None:
     """Write a bundle that runs in the pipeline, after it gave what the training model gives.
 
+    In int8 it is faster on CPUs, and is written if it loses no more than 0.005 of its AP.
+
     Example: manyeyes export runs/street -o street.bundle
+
+    Example: manyeyes export runs/street -o small.bundle --precision int8 --calibrate street
     """
     from stages.training import plan as plans
-    from stages.training import trained
+    from stages.training import quantising, settings, trained
 
     if data is None and split is not None:
         raise ConfigError(
             "export: --split is of --data, which is not given; leave it out or name DATA"
         )
-    known = trained.load(checkpoint)
+    if (precision == "int8") != (calibrate is not None):
+        raise ConfigError("export: --precision int8 and --calibrate DATA go together")
+    if precision == "int8" and quantising.is_bundle(checkpoint):
+        if data is None:
+            raise ConfigError(
+                f"export: the AP of {checkpoint} in int8 needs labelled pictures; pass --data DATA"
+            )
+        source: Path | trained.Trained = checkpoint
+    else:
+        source = known = trained.load(checkpoint)
     if data is not None:
         pictures = load_data(data, split, None, False, quiet=True)
     else:
         plan = plans.load_plan(known.file.parent)
         pictures = load_part(plan.data["validation"], plan.model.classes, lenient=True, quiet=True)
+    if calibrate is not None:
+        seen = load_data(calibrate, None, None, False, quiet=True)
+        with Console(stderr=True).status(f"writing {output}, and measuring what it finds"):
+            facts = quantising.quantise(
+                source, output, seen, pictures, name=name,
+                rename=settings.pairs("--rename", rename or ()),
+            )  # fmt: skip
+        print(
+            facts.to_json() if as_json else f"{_size(output, facts)}\n{quantising.said_of(facts)}"
+        )
+        return
     with Console(stderr=True).status(f"writing {output}, and comparing it with {known.file}"):
         facts = trained.bundle(
             known, pictures, output, name=name,
@@ -221,10 +257,13 @@ def export(
     if as_json:
         print(facts.to_json())
         return
-    print(
-        f"{output}: {output.stat().st_size / 1e6:.1f} MB, {facts.input.width}x{facts.input.height}"
-    )
+    print(_size(output, facts))
     print(trained.parity_of(facts))
+
+
+def _size(bundle: Path, facts: Facts) -> str:
+    size = facts.input
+    return f"{bundle}: {bundle.stat().st_size / 1e6:.1f} MB, {size.width}x{size.height}"
 
 
 @command(app, "predict")

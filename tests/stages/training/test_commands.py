@@ -170,6 +170,10 @@ BAD = {
          "--backbone-weights", "{new}.pth"), "one of the two",
     ),
     "idle setting": (("train", "{data}", "-o", NEW, "--set", "momentum=0.5"), "momentum", "no effect"),
+    "int8 alone": (("export", "{run}", "-o", NEW, "--precision", "int8"), "--calibrate DATA go together"),
+    "int8 of nothing": (
+        ("export", "{demo}", "-o", NEW, "--precision", "int8", "--calibrate", "{val}"), "pass --data",
+    ),
     "idle split": (("export", "{run}", "-o", NEW, "--split", "val"), "--split is of --data"),
     "run exists": (("train", "{data}", "-o", "{run}", *FAST), "exists already", "--resume"),
     "no split": (("train", "{data}", "-o", NEW, "--val-split", "dusk"), "'dusk'", "val.json"),
