@@ -59,12 +59,18 @@ class Detections:
         return len(self.scores)
 
     def __getitem__(self, index: npt.NDArray[Any] | slice) -> Detections:
-        """The same detections, chosen by a boolean mask, an index array or a slice."""
+        """The same detections, chosen by a boolean mask (N,), an index array or a slice.
+
+        Arrays are views where numpy gives views. Raises IndexError for an index that is not there.
+        """
         tracks = None if self.track_ids is None else self.track_ids[index]
         return Detections(self.xyxy[index], self.scores[index], self.labels[index], tracks)
 
     def scaled(self, x: float, y: float) -> Detections:
-        """The same detections in a picture that is x times as wide and y times as high."""
+        """The same detections in a picture that is x times as wide and y times as high; x, y > 0.
+
+        New memory for the boxes alone. Raises ValueError where the boxes would not be finite.
+        """
         xyxy = self.xyxy * np.array([x, y, x, y], np.float32)
         return Detections(xyxy, self.scores, self.labels, self.track_ids)
 
@@ -85,7 +91,7 @@ class Fit:
         """Boxes of the model's input as boxes of the source picture, clipped to it.
 
         xyxy: float32 (N, 4) in input pixels; size_wh_px: (width, height) of the source picture.
-        Returns float32 (N, 4), new memory.
+        Returns float32 (N, 4), new memory. Raises nothing for finite boxes.
         """
         offset = np.array([self.offset_x_px, self.offset_y_px] * 2, np.float32)  # (4,)
         scale = np.array([self.scale_x, self.scale_y] * 2, np.float32)  # (4,)

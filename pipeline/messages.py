@@ -40,7 +40,7 @@ class FrameInfo(NamedTuple):
     """Which frame it is; goes unchanged from capture to the last sink.
 
     `t_capture_ns` is monotonic and the same clock in all processes of a host; `t_wall_ns` (since 1970)
-    is a label only.
+    is a label only: it may jump.
     """
 
     camera: str
@@ -83,7 +83,11 @@ class Frame:
 
     @property
     def image(self) -> Image:
-        """The picture as uint8 (H, W, 3) BGR, read-only; converted on first use."""
+        """The picture as uint8 (H, W, 3) BGR, read-only; valid until `process` returns.
+
+        An i420 frame is converted on first use (about 1 ms for Full HD) and once. Raises FrameError for one
+        that came without a converter: in a run it has one.
+        """
         if self.format == "bgr24":
             return self.pixels
         bgr = self._bgr
@@ -98,7 +102,10 @@ class Frame:
 
     @property
     def planes(self) -> tuple[Image, Image, Image]:
-        """Y (H, W), U and V (H/2, W/2) of an i420 frame: views, nothing is converted."""
+        """Y uint8 (H, W), U and V uint8 (H/2, W/2) of an i420 frame: read-only views, nothing is converted.
+
+        Raises FrameError for a bgr24 frame.
+        """
         if self.format != "i420":
             raise FrameError(
                 f"Frame.planes: wanted an i420 frame, got {self.format}; use frame.image"
@@ -113,7 +120,11 @@ class Frame:
         )
 
     def with_image(self, image: Image) -> Frame:
-        """The same frame with other pixels: uint8 (H, W, 3) BGR of the same size."""
+        """The same frame with other pixels: uint8 (H, W, 3) BGR of the same size, not copied here.
+
+        Pixels in memory of `runtime.empty` go on as they are; others are copied into a slot when the frame
+        is sent. Raises FrameError for another type or size.
+        """
         if image.dtype != np.uint8 or image.shape != (self.height, self.width, 3):
             raise FrameError(
                 f"Frame.with_image: wanted uint8 {(self.height, self.width, 3)}, "

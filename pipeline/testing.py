@@ -21,7 +21,7 @@ def frame(
 ) -> Frame:
     """A bgr24 frame of a picture, uint8 (H, W, 3), read-only like the ones that a stage gets.
 
-    facts: further fields of FrameInfo, such as t_capture_ns.
+    facts: further fields of FrameInfo, such as t_capture_ns. Raises TypeError for one that it has not.
     """
     view = image.view()
     view.flags.writeable = False
@@ -38,7 +38,8 @@ def run_inline(stage: Stage | BatchStage, items: Iterable[Any]) -> list[Any]:
     """What the runner does, without a process: setup, every item, close. Returns what came out.
 
     items: what `process` takes; for a JoinStage pairs (frame, detections); for a BatchStage lists.
-    The stage's `runtime` is a LocalRuntime unless it was given another one.
+    The stage's `runtime` is a LocalRuntime unless it was given another one. Raises what the stage raises,
+    also FrameError, which in a run costs one item; `close` is called all the same. Blocks until it is done.
     """
     items = list(items)
     if isinstance(stage.runtime, LocalRuntime):
