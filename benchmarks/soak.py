@@ -18,6 +18,7 @@ import random
 import signal
 import tempfile
 import time
+from array import array
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -34,7 +35,7 @@ SETTLED_S = 30.0  # of a life: caches fill, allocators reach their level
 ALIKE_S = 30.0  # looks that are nearer than this say the same
 MIN_LOOKS = 30  # of a life that is counted
 SUPERVISOR = "supervisor"
-Looks = list[tuple[float, int, int, int]]  # age in seconds, bytes, descriptors, threads
+COLUMNS = 4  # of a look: age in seconds, bytes, descriptors, threads
 LEVEL = {  # what may change in an hour without being a leak
     "memory": ("MiB / h", 12.0),  # 3 kB a second: allocators that find their level
     "descriptors": ("1 / h", 1.0),
@@ -46,7 +47,8 @@ class Soak:
     """A supervisor's tick: looks at all processes, and kills one now and then."""
 
     def __init__(self, kill_every_s: float, seed: int) -> None:
-        self.lives: dict[tuple[str, int], Looks] = defaultdict(list)  # (process, pid)
+        # by (process, pid), look behind look; packed, since they are kept by one that is looked at
+        self.lives: dict[tuple[str, int], array[float]] = defaultdict(lambda: array("d"))
         self.kills: Counter[str] = Counter()
         self._every_s, self._random = kill_every_s, random.Random(seed)
         self._look_at = self._kill_at = self._born = 0.0
@@ -59,11 +61,11 @@ class Soak:
         if not self._born:
             self._born, self._kill_at = now, now + self._every_s
         self._look_at = now + LOOK_S
-        self.lives[SUPERVISOR, os.getpid()].append((now - self._born, *_held(os.getpid())))
+        self.lives[SUPERVISOR, os.getpid()].extend((now - self._born, *_held(os.getpid())))
         for child in supervisor.children.values():
             if child.state == "ready" and child.pid is not None:
                 try:
-                    self.lives[child.name, child.pid].append(
+                    self.lives[child.name, child.pid].extend(
                         (child.lived_s(now), *_held(child.pid))
                     )
                 except OSError:  # it dies at this moment
@@ -79,7 +81,8 @@ class Soak:
         column = 1 + list(LEVEL).index(what)
         rows: dict[str, list[np.ndarray]] = defaultdict(list)
         for (name, _), looks in self.lives.items():
-            settled = np.array([look for look in looks if look[0] >= SETTLED_S], float)
+            table = np.array(looks).reshape(-1, COLUMNS)
+            settled = table[table[:, 0] >= SETTLED_S]
             if len(settled) >= MIN_LOOKS:
                 rows[name].append(settled[:, (0, column)] - settled[:, (0, column)].mean(axis=0))
         found = []

@@ -10,7 +10,7 @@ def lived(soak, pid, level, slope_a_second, looks=300):
     noise = np.random.default_rng(pid).normal(0, 1, looks)
     for second in range(looks):
         value = int(level + slope_a_second * second + noise[second])
-        soak.lives["sink", pid].append((float(second), value, 10, 2))
+        soak.lives["sink", pid].extend((float(second), value, 10, 2))
 
 
 @pytest.mark.parametrize("slope_a_second", [0.0, 50.0])
