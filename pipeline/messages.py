@@ -135,19 +135,27 @@ class Frame:
 
 @dataclass(slots=True, kw_only=True)
 class Tensor:
-    """A frame as the model wants to see it: uint8 (height, width, 3) in the bundle's colour order."""
+    """A frame as the model wants to see it: uint8 (height, width, 3) in the bundle's colour order.
+
+    Where parts of it are looked at, too, uint8 (1 + T, height, width, 3): the whole first.
+    """
 
     info: FrameInfo
-    fit: Fit
+    fit: Fit  # of the whole
+    tiles: tuple[Fit, ...] = ()  # of each part, T of them
     pixels: Image
 
 
 @dataclass(slots=True, kw_only=True)
 class Output:
-    """What the model returned for one frame, in the layout that the bundle declares."""
+    """What the model returned for one frame, in the layout that the bundle declares.
+
+    With tiles, arrays have one dimension more, in front, for the whole and its parts.
+    """
 
     info: FrameInfo
     fit: Fit
+    tiles: tuple[Fit, ...] = ()
     model_id: str  # hash of the bundle
     arrays: tuple[Array, ...]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,8 @@ from pipeline.messages import ALIGN_BYTES, MAX_ARRAYS, Output, Tensor
 from pipeline.stage import BatchStage
 from stages.detector import archive, bundle, fastest, layouts
 from stages.detector.bundle import Facts
-from stages.detector.engine import Engine
+from stages.detector.decode import by_frame
+from stages.detector.engine import Engine, Image, Outputs
 
 log = logging.getLogger(__name__)
 
@@ -100,8 +102,10 @@ class Inference(BatchStage):
 
     @classmethod
     def slot_bytes(cls, config: InferenceConfig, frame_bytes: int) -> int:
-        """All arrays of one picture, each on its own cache line."""
-        return max(facts_of(config).output_bytes_per_image, 64) + MAX_ARRAYS * ALIGN_BYTES
+        """All arrays of one frame, each on its own cache line."""
+        facts = facts_of(config)
+        size = facts.resize.pictures * facts.output_bytes_per_image
+        return max(size, 64) + MAX_ARRAYS * ALIGN_BYTES
 
     @classmethod
     def files(cls, config: InferenceConfig) -> tuple[str, ...]:
@@ -120,7 +124,8 @@ class Inference(BatchStage):
         self._facts = facts_of(config)
         self._model_id = bundle.model_id(config.model) if config.engine != "stub" else "stub"
         largest = max(self._facts.batch_sizes)
-        self._limit = min(config.max_batch or largest, largest)
+        self._pictures = self._facts.resize.pictures  # of one item
+        self._limit = min(config.max_batch or largest, largest)  # pictures
         self.engine, self._engine = self._loaded()
         self.device = f"{self._engine.device} {self._engine.precision}"
         self.about = f"{self.engine} {self.device}"
@@ -128,7 +133,7 @@ class Inference(BatchStage):
         slowest_s = self._engine.warm_up(range(1, self._limit + 1))
         if config.engine != "stub":  # it finds what it finds, whatever model the facts are of
             golden.check(self._facts, self._engine)  # as it runs from now on: specialised, recorded
-        self.turn_s = max(1.0, 5 * slowest_s)
+        self.turn_s = max(1.0, 5 * slowest_s * math.ceil(self._pictures / self._limit))
 
     def _loaded(self) -> tuple[str, Engine]:
         """The engine that is asked for, or the fastest; and its name."""
@@ -176,28 +181,44 @@ class Inference(BatchStage):
         """Blocks until the device is done. Any number of items; runs them in batches that fit."""
         outputs: list[Output] = []
         while len(outputs) < len(items):
-            part = items[len(outputs) : len(outputs) + self._limit]
+            count = max(1, self._limit // self._pictures)
+            part = items[len(outputs) : len(outputs) + count]
             try:
                 outputs += self._infer(part)
             except self._out_of_memory as error:
-                if len(part) == 1:
+                tried = min(self._limit, len(part) * self._pictures)
+                if tried == 1:
                     raise DeviceLost(
                         f"inference: {self._engine.device} has no memory for a single picture: {error}"
                     ) from error
-                self._limit = len(part) // 2
+                self._limit = tried // 2
                 log.warning("%s: batches of at most %d from now on", error, self._limit)
         return outputs
 
     def _infer(self, items: Sequence[Tensor]) -> list[Output]:
-        results = self._engine.infer_pictures([item.pixels for item in items])
+        if self._pictures == 1:
+            results = self._engine.infer_pictures([item.pixels for item in items])
+        else:
+            results = self._infer_many([picture for item in items for picture in item.pixels])
+        frames = by_frame([layouts.used(arrays, self._facts) for arrays in results], self._pictures)
         return [
             Output(
                 info=item.info,
                 fit=item.fit,
+                tiles=item.tiles,
                 model_id=self._model_id,
-                arrays=self.runtime.pack(layouts.used(arrays, self._facts)),
+                arrays=self.runtime.pack(arrays),
             )
-            for item, arrays in zip(items, results, strict=True)
+            for item, arrays in zip(items, frames, strict=True)
+        ]
+
+    def _infer_many(self, pictures: Sequence[Image]) -> list[Outputs]:
+        """In batches of `_limit`; what comes is valid for longer than that of the engine."""
+        parts = [pictures[i : i + self._limit] for i in range(0, len(pictures), self._limit)]
+        return [
+            tuple(array.copy() for array in arrays)
+            for part in parts
+            for arrays in self._engine.infer_pictures(part)
         ]
 
 

@@ -12,7 +12,7 @@ from pipeline.errors import ConfigError
 from pipeline.messages import Output, Result
 from pipeline.stage import Stage
 from stages.detector.bundle import Facts
-from stages.detector.decode import Options, detections_from
+from stages.detector.decode import Options, detections_of_all
 from stages.detector.matching import match
 
 TRUTH_COUNTERS = ("true_positive", "false_positive", "false_negative")
@@ -61,8 +61,9 @@ class Postprocess(Stage):
     def process(self, output: Output) -> Result:
         """Never waits; under a millisecond for usual scenes."""
         info = output.info
-        found = detections_from(
-            output.arrays, self._facts, output.fit, (info.width, info.height), self._options
+        fits = (output.fit, *output.tiles)
+        found = detections_of_all(
+            output.arrays, self._facts, fits, (info.width, info.height), self._options
         )
         self._count(found, info.camera)
         if info.truth is not None:

@@ -62,9 +62,9 @@ def message_front(message: Message, specs: Sequence[ArraySpec] = ()) -> bytes:
     if isinstance(message, Frame):
         facts = (message.format, message.matrix, message.full_range)
     elif isinstance(message, Tensor):
-        facts = (message.fit,)
+        facts = ((message.fit, *message.tiles),)
     elif isinstance(message, Output):
-        facts = (message.fit, message.model_id)
+        facts = ((message.fit, *message.tiles), message.model_id)
     else:
         facts, found = (message.model_id, to_rows(message.happenings)), message.detections
     stream = (info.camera, info.width, info.height, info.stream_epoch)
@@ -274,7 +274,7 @@ def _front(
         height,
         stream_epoch,
         [_pack_spec(spec) for spec in specs],
-        [_pack_fit(fact) if isinstance(fact, Fit) else fact for fact in facts],
+        facts if kind in (Frame, Result) else [_pack_fits(facts[0]), *facts[1:]],
         name,
         None if truth is None else _pack_detections(truth),
         None if found is None else _pack_detections(found),
@@ -301,9 +301,9 @@ def _read(front: bytes) -> _Front:
         facts = dict(zip(("format", "matrix", "full_range"), extra, strict=True))
         _check_frame(facts, specs[0])
     elif kind is Tensor:
-        facts = {"fit": _fit(extra[0])}
+        facts = _fits(extra[0])
     elif kind is Output:
-        facts = {"fit": _fit(extra[0]), "model_id": _text(extra[1])}
+        facts = {**_fits(extra[0]), "model_id": _text(extra[1])}
     else:
         facts = {"model_id": _text(extra[0]), "happenings": from_rows(extra[1])}
         facts["detections"] = _detections(found)
@@ -329,16 +329,20 @@ def _check_frame(facts: dict[str, Any], spec: ArraySpec) -> None:
         raise ValueError(f"matrix {facts['matrix']!r}, full range {facts['full_range']!r}")
 
 
-def _pack_fit(fit: Fit) -> bytes:
-    return _FIT.pack(fit.scale_x, fit.scale_y, fit.offset_x_px, fit.offset_y_px)
+def _pack_fits(fits: tuple[Fit, ...]) -> bytes:
+    rows = ((f.scale_x, f.scale_y, f.offset_x_px, f.offset_y_px) for f in fits)
+    return b"".join(_FIT.pack(*row) for row in rows)
 
 
-def _fit(data: bytes) -> Fit:
-    row = _FIT.unpack_from(data)
-    scale_x, scale_y, offset_x, offset_y = row
-    if not (scale_x > 0 and scale_y > 0 and all(map(math.isfinite, row))):
-        raise ValueError(f"a fit of {row!r}")
-    return Fit(scale_x=scale_x, scale_y=scale_y, offset_x_px=offset_x, offset_y_px=offset_y)
+def _fits(data: bytes) -> dict[str, Any]:
+    """Of the whole picture, and of its tiles."""
+    rows = list(_FIT.iter_unpack(data))
+    if not all(min(row[:2]) > 0 and all(map(math.isfinite, row)) for row in rows):
+        raise ValueError(f"fits of {rows!r:.100}")
+    fit, *tiles = (
+        Fit(scale_x=x, scale_y=y, offset_x_px=left, offset_y_px=top) for x, y, left, top in rows
+    )
+    return {"fit": fit, "tiles": tuple(tiles)}
 
 
 def _pack_spec(spec: ArraySpec) -> bytes:

@@ -20,6 +20,7 @@ from pipeline.plan.loading import load
 from pipeline.plan.sizing import engine_for, largest_batch, workers_for
 
 READ_FACTS = "stages.detector.bundle:read_facts"
+WITH_TILES = "stages.detector.bundle:with_tiles"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +68,14 @@ def classes_of(chains: Sequence[Chain]) -> tuple[str, ...]:
 def _chain(config: Config, suffix: str, of_cores: float) -> Chain:
     model = config.model
     facts = load(READ_FACTS)(model.path)
+    if model.tiles is not None:
+        facts = load(WITH_TILES)(facts, model.tiles)
     speed = None if model.engine == "stub" else recall(str(model.path))
     measured = speed.of(str(model.path), model.precision, model.engine) if speed else ()
     workers, threads, note = workers_for(config, measured, of_cores=of_cores)
     engine, engine_note = engine_for(config, facts, measured, threads)
     max_batch = model.max_batch or largest_batch(config, facts)
+    pictures = facts.resize.pictures
     batches = f"batches of up to {max_batch}, whatever waits, without a timer"
     about = f"{facts.name}: " if suffix else ""
     return Chain(
@@ -83,13 +87,24 @@ def _chain(config: Config, suffix: str, of_cores: float) -> Chain:
         workers=workers,
         threads=threads,
         max_batch=max_batch,
-        notes=tuple(f"{about}{text}" for text in (engine_note, note, batches)),
+        notes=tuple(
+            f"{about}{text}"
+            for text in (
+                engine_note,
+                note,
+                batches,
+                *([f"tiles: the model sees {pictures} pictures of each frame"] * (pictures > 1)),
+            )
+        ),
     )
 
 
 def _other(first: ModelConfig, path: Path) -> ModelConfig:
     """A camera's own model: how it is run is as for the first, what is found as its bundle says."""
-    same = {key: getattr(first, key) for key in ("engine", "device", "precision", "cuda_graphs")}
+    same = {
+        key: getattr(first, key)
+        for key in ("engine", "device", "precision", "cuda_graphs", "tiles")
+    }
     return ModelConfig(path=path, **same)
 
 

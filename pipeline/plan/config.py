@@ -21,7 +21,7 @@ from pipeline.plan.alerting import AlertConfig, OutboxConfig, TargetConfig, chec
 from pipeline.plan.fields import check_texts, no_json, too_deep
 from pipeline.plan.mistakes import SHARE, sentence
 from pipeline.plan.scenery import HealthConfig, LineConfig, TrackConfig, ZoneConfig, check_places
-from pipeline.plan.section import BOOL, CLASS, NAME, NAMED, Section, Share, field
+from pipeline.plan.section import BOOL, CLASS, NAME, NAMED, Section, Share, Tiles, field
 from pipeline.plan.sources import check_path, located, name_of
 
 
@@ -51,6 +51,9 @@ class ModelConfig(Section):
     max_batch: int = field(0, "a whole number within 0..256 (0: as the model allows)", ge=0, le=256)
     workers: int = field(0, "a whole number within 0..64 (0: chosen for the host)", ge=0, le=64)
     threads: int = field(0, "a whole number within 0..256 (0: chosen for the host)", ge=0, le=256)
+    tiles: tuple[Tiles, Tiles] | None = field(
+        None, "[columns, rows], whole numbers within 1..8 ([1, 1]: the whole picture alone)"
+    )
     cuda_graphs: bool = field(False, BOOL)  # for small models on CUDA: one launch a batch
     sha256: str | None = field(None, "64 hexadecimal digits", pattern="^[0-9a-fA-F]{64}$")
     score_threshold: Share | None = field(None, SHARE)

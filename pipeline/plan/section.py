@@ -11,6 +11,7 @@ NAMED = "1 to 64 of the characters A-Z a-z 0-9 _ -"
 CLASS = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 BOOL = "true or false"
 
+Tiles = Annotated[int, Field(ge=1, le=8)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 

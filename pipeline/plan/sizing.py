@@ -94,6 +94,6 @@ def cameras_at(timing: Timing, rate_hz: float) -> tuple[int, str]:
 
 
 def largest_batch(config: Config, facts: Any) -> int:
-    """What a batch has room for, where the configuration says nothing."""
-    largest: int = max(facts.batch_sizes)
+    """Frames that a batch has room for, where the configuration says nothing."""
+    largest: int = max(1, max(facts.batch_sizes) // facts.resize.pictures)
     return min(largest, len(config.camera)) if config.run.policy == "newest" else min(largest, 4)

@@ -329,7 +329,7 @@ def _inference(chain: Chain, facts: str) -> dict[str, Any]:
         "device": model.device,
         "precision": model.precision,
         "threads": chain.threads,
-        "max_batch": chain.max_batch,
+        "max_batch": chain.max_batch * chain.facts.resize.pictures,
         "cuda_graphs": model.cuda_graphs,
         "sha256": model.sha256,
     }

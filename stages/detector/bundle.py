@@ -20,6 +20,7 @@ from pipeline.errors import ModelError
 Layout = Literal[
     "candidates", "yolox", "yolox-raw", "ultralytics", "torchvision", "detr", "final", "rows", "gfl"
 ]  # fmt: skip
+MAX_PICTURES = 65  # of one frame: the whole and 8x8 parts
 Activation = Literal["none", "sigmoid", "softmax"]
 Role = Literal["boxes", "scores", "labels", "rows", "count", "none"]  # of an output
 Column = Literal["picture", "box", "score", "label"]
@@ -47,6 +48,14 @@ class ResizeFacts:
     align: Literal["center", "top-left"] = "center"
     pad: int = 114  # grey level of the bars, 0..255
     interpolation: Literal["linear", "area", "nearest", "cubic"] = "linear"
+    # columns and rows of overlapping parts that are looked at, too, each as a picture; (1, 1): none
+    tiles: tuple[int, int] = (1, 1)
+
+    @property
+    def pictures(self) -> int:
+        """That the model sees of one frame: the whole, and its parts."""
+        parts = self.tiles[0] * self.tiles[1]
+        return 1 + parts if parts > 1 else 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +139,12 @@ def read_facts(path: str) -> Facts:
     return Facts.from_json(archive.read_text(path), where=str(path))
 
 
+def with_tiles(facts: Facts, tiles: tuple[int, int]) -> Facts:
+    """The same model, looking at so many columns and rows of parts. Raises ModelError: it can't be."""
+    changed = dataclasses.replace(facts, resize=dataclasses.replace(facts.resize, tiles=tiles))
+    return Facts.from_json(changed.to_json(), where=f"tiles of {facts.name!r}")
+
+
 def model_id(path: str) -> str:
     """The first 16 hex digits of the file's sha256: what travels with every result."""
     from stages.detector import archive
@@ -165,6 +180,11 @@ def _ranges(facts: Facts) -> list[tuple[bool, str]]:
             "such a model normalises inside",
         ),
         (inp.std is None or min(inp.std) > 0, f"input.std must be above 0, got {inp.std}"),
+        (
+            min(resize.tiles) >= 1 and resize.pictures <= MAX_PICTURES,
+            f"resize.tiles must be columns and rows, each 1 or more and {MAX_PICTURES - 1} parts at most, "
+            f"got {list(resize.tiles)}",
+        ),
         (0 <= resize.pad <= 255, f"resize.pad must be within 0..255, got {resize.pad}"),
         (len(facts.classes) > 0, "classes must name at least one class, got none"),
         (unique and all(facts.classes), "classes must be different and not empty"),

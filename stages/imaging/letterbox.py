@@ -14,6 +14,7 @@ from pipeline.errors import FrameError
 from pipeline.messages import Image
 from stages.detector.bundle import InputFacts, ResizeFacts
 from stages.imaging.pixels import bgr_of_yuv
+from stages.imaging.tiles import of_part, parts_of
 
 Box = tuple[int, int, int, int]
 
@@ -89,6 +90,26 @@ def prepare(
         small = cv2.resize(image_bgr, size, interpolation=interpolation)
         cv2.cvtColor(small, cv2.COLOR_BGR2RGB, dst=inner)
     return out, fit
+
+
+def prepare_all(
+    image_bgr: Image, input: InputFacts, resize: ResizeFacts
+) -> tuple[Image, tuple[Fit, ...]]:
+    """All that the model sees of a BGR picture: `prepare` of the whole, then of each of its tiles.
+
+    Returns uint8 (resize.pictures, input.height, input.width, 3), and the way back of each.
+    """
+    out = np.empty((resize.pictures, input.height, input.width, 3), np.uint8)
+    fits = [prepare(image_bgr, input, resize, out[0])[1]]
+    for part, place in zip(tiles_of(image_bgr.shape[1::-1], resize), out[1:], strict=True):
+        x1, y1, x2, y2 = part
+        fits.append(of_part(prepare(image_bgr[y1:y2, x1:x2], input, resize, place)[1], part))
+    return out, tuple(fits)
+
+
+def tiles_of(size_wh_px: tuple[int, int], resize: ResizeFacts) -> tuple[Box, ...]:
+    """The parts of a picture of this size that the model sees beside the whole."""
+    return parts_of(size_wh_px, resize.tiles) if resize.pictures > 1 else ()
 
 
 def prepare_i420(

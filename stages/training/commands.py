@@ -24,6 +24,7 @@ from stages.training.options import (
     Size,
     Split,
     Strict,
+    Tiles,
     command,
     given,
     load_data,
@@ -56,6 +57,7 @@ def train(
         str | None, typer.Option(help="of ssd, ssdlite, fasterrcnn: mobilenet_v2[:14], resnet18, …")
     ] = None,
     size: Size = None,
+    tiles: Tiles = None,
     weights: Annotated[
         str, typer.Option(help="to begin with: none, a checkpoint, COCO_V1, DEFAULT")
     ] = "none",
@@ -85,7 +87,7 @@ def train(
 
     Example, to go on for longer: manyeyes train -o runs/street --resume --epochs 200
     """
-    from stages.training import alike, opening, resuming, runs, settings
+    from stages.training import alike, opening, resuming, runs, settings, tiling
     from stages.training import plan as plans
     from stages.training.journal import figure
 
@@ -103,10 +105,12 @@ def train(
         plan = settings.plan(
             training, architecture=arch, backbone=backbone, weights=weights,
             size_wh_px=None if size is None else settings.size(size),
+            tiles=settings.size(tiles or "1"),
             backbone_weights=None if backbone_weights is None else str(backbone_weights.absolute()),
             train={"epochs": epochs, "batch": batch, "lr": lr, "seed": seed, "workers": workers},
             changes=change or (), data={"training": where, "validation": there},
         )  # fmt: skip
+    training = tiling.tiled(training, plan.resize.tiles)
     validation = load_part(there, plan.model.classes, lenient=True)
     lines = opening.sentences(plan, training, validation)
     twins, example = alike.shared(training, validation)
@@ -151,6 +155,7 @@ def evaluate(
     format: Format = None,
     html: Annotated[Path | None, typer.Option(help="write a report with plots")] = None,
     device: Device = "auto",
+    tiles: Tiles = None,
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
@@ -168,7 +173,7 @@ def evaluate(
     with terminal.bar("pictures", len(dataset.samples)) as progress:
         found = predict.found_by(
             model, dataset, rename=settings.pairs("--rename", rename or ()), device=device,
-            progress=progress,
+            tiles=None if tiles is None else settings.size(tiles), progress=progress,
         )  # fmt: skip
     for note in found.notes:
         terminal.note(note)
@@ -278,6 +283,7 @@ def predict(
         str | None, typer.Option(help="yolo, coco or voc: a data set to correct; none: drawings")
     ] = None,
     device: Device = "auto",
+    tiles: Tiles = None,
     as_json: Json = False,
 ) -> None:
     """Draw what a model finds in pictures and videos, or write it as labels, without the pipeline.
@@ -287,13 +293,16 @@ def predict(
     Example, for labels to correct: manyeyes predict street.bundle new/ -o labelled --to yolo
     """
     from stages.detector.decode import Options
-    from stages.training import annotate, convert, labelling
+    from stages.training import annotate, convert, labelling, settings
     from stages.training.predict import Predictor
 
     if to not in (None, *convert.TARGETS):
         raise ConfigError(f"predict: --to {to}: wanted one of {', '.join(convert.TARGETS)}")
 
-    predictor = Predictor(model, options=Options(score_threshold=score), device=device)
+    predictor = Predictor(
+        model, options=Options(score_threshold=score), device=device,
+        tiles=None if tiles is None else settings.size(tiles),
+    )  # fmt: skip
     with terminal.bar("pictures", None) as progress:
         if to is None:
             counts = annotate.annotate(predictor, sources, output, progress, terminal.note)

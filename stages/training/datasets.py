@@ -70,6 +70,7 @@ class Sample:
     )
     digest: bytes = b""  # SHA-256 of the file
     likeness: int = 0  # equal or nearly so in pictures that look alike (see `pictures.likeness`)
+    part: tuple[int, int, int, int] | None = None  # of the picture in the file, in px; None: all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -129,11 +130,14 @@ def load(
 
 
 def read_image(sample: Sample) -> Image:
-    """The picture of a sample: uint8 (height, width, 3) BGR, EXIF orientation applied.
+    """The picture of a sample, or its part: uint8 (height, width, 3) BGR, EXIF orientation applied.
 
     Raises DataError as `decode` does, or if the picture is no longer of the size it had.
     """
     image = decode(sample.path)
+    if sample.part is not None:
+        x1, y1, x2, y2 = sample.part
+        image = image[y1:y2, x1:x2].copy()
     if image.shape != (sample.height, sample.width, 3):
         raise DataError(
             f"{sample.path}: wanted {sample.width}x{sample.height} px as when the data set was "

@@ -29,12 +29,12 @@ def sentences(plan: Plan, training: DataSet, validation: DataSet) -> list[str]:
     if small and small == len(sides):
         raise ConfigError(
             f"train: all {small} boxes are less than {least:g} px wide or high on the canvas of "
-            f"{model.width}x{model.height} px, and nothing would be learnt; take a larger --size"
+            f"{model.width}x{model.height} px, nothing would be learnt; take a larger --size, or --tiles"
         )
     if small:
         lines.append(
             f"{small} of {len(sides)} boxes are less than {least:g} px wide or high on this canvas and are "
-            "not learnt from; a larger --size would hold them"
+            "not learnt from; a larger --size, or --tiles, would hold them"
         )
     if not any(len(sample.labels) for sample in validation.samples):
         lines.append(

@@ -30,6 +30,10 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
 Size = Annotated[
     str | None, typer.Option(help="of the model's input, 320 or 320x192; none: chosen")
 ]
+Tiles = Annotated[
+    str | None,
+    typer.Option(help="columns and rows of parts that a picture is looked at in, too: 3x2"),
+]
 
 _EXTRAS = {
     **dict.fromkeys(("defusedxml", "faster_coco_eval", "matplotlib", "PIL", "yaml"), "train"),

@@ -45,7 +45,7 @@ class Plan:
             return cls(
                 model=ModelConfig.from_json(facts["model"]),
                 train=TrainConfig(**train, augment=AugmentConfig(**augment)),
-                resize=ResizeFacts(**facts["resize"]),
+                resize=ResizeFacts(**{**facts["resize"], "tiles": tuple(facts["resize"]["tiles"])}),
                 **{k: facts[k] for k in ("weights", "backbone_weights", "data")},
             )
         except (TypeError, KeyError) as error:

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.detections import Detections, Labels
-from pipeline.errors import ModelError
+from pipeline.errors import ConfigError, ModelError
 from pipeline.messages import Image
-from stages.detector.bundle import read_facts
-from stages.detector.decode import Options, detections_from
+from stages.detector.bundle import read_facts, with_tiles
+from stages.detector.decode import Options, by_frame, detections_of_all
 from stages.detector.engines import load
-from stages.imaging.letterbox import prepare
+from stages.imaging.letterbox import prepare_all
 from stages.training.datasets import DataSet, read_image
 from stages.training.detection_files import Found, read_detections
 from stages.training.labels import class_map, relabelled, some
@@ -42,8 +42,11 @@ class Predictor:
         precision: str = "auto",
         threads: int = 0,
         batch: int = 8,
+        tiles: tuple[int, int] | None = None,
     ) -> None:
-        self.facts = read_facts(str(path))
+        """tiles: columns and rows of parts that it looks at, too; None: as the bundle says."""
+        facts = read_facts(str(path))
+        self.facts = facts if tiles is None else with_tiles(facts, tiles)
         self.classes = self.facts.classes
         self.options = options or Options()
         self.batch = batch
@@ -57,13 +60,14 @@ class Predictor:
     def __call__(self, images: Sequence[Image]) -> list[Detections]:
         """One Detections for each picture: uint8 (H, W, 3) BGR of any size. Blocks until done."""
         times = [time.perf_counter()]
-        prepared = [prepare(image, self.facts.input, self.facts.resize) for image in images]
+        prepared = [prepare_all(image, self.facts.input, self.facts.resize) for image in images]
         times.append(time.perf_counter())
-        outputs = self._engine.infer(np.stack([pixels for pixels, _ in prepared])) if images else []
+        rows = self._engine.infer(np.concatenate([seen for seen, _ in prepared])) if images else []
+        outputs = by_frame(rows, self.facts.resize.pictures)
         times.append(time.perf_counter())
         found = [
-            detections_from(arrays, self.facts, fit, (image.shape[1], image.shape[0]), self.options)
-            for arrays, (_, fit), image in zip(outputs, prepared, images, strict=True)
+            detections_of_all(arrays, self.facts, fits, image.shape[1::-1], self.options)
+            for arrays, (_, fits), image in zip(outputs, prepared, images, strict=True)
         ]
         times.append(time.perf_counter())
         for name, start, end in zip(self._ms, times, times[1:], strict=False):
@@ -84,6 +88,7 @@ def found_by(
     rename: Mapping[str, str] | None = None,
     device: str = "auto",
     batch: int = 8,
+    tiles: tuple[int, int] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Found:
     """What `evaluate` is given: the detections of anything that has some.
@@ -91,6 +96,7 @@ def found_by(
     path: a bundle (TorchScript or ONNX), a checkpoint or run folder of `manyeyes train`, a file of
         detections.
     rename: class of the model → class of the data set, where the names differ.
+    tiles: as `Predictor` has them; ConfigError for a file of detections.
     progress: called with the number of pictures done.
     Raises ModelError, DataError, ConfigError.
     """
@@ -98,12 +104,14 @@ def found_by(
     if not file.exists():
         raise ModelError(f"{file}: no such file; wanted a bundle, a checkpoint or detections")
     if file.suffix in (".json", ".jsonl"):
+        if tiles is not None:
+            raise ConfigError(f"--tiles: {file} holds detections; leave it out")
         return read_detections(file, dataset, rename)
     if file.is_dir() or (zipfile.is_zipfile(file) and not _is_torchscript(file)):
-        return _of_checkpoint(file, dataset, rename, device, batch, progress)
+        return _of_checkpoint(file, dataset, rename, device, batch, tiles, progress)
     facts = read_facts(str(file))
     mapping = class_map(facts.classes, dataset.classes, rename)
-    predictor = Predictor(file, options=TAIL, device=device, batch=batch)
+    predictor = Predictor(file, options=TAIL, device=device, batch=batch, tiles=tiles)
     return Found(
         detections=[relabelled(found, mapping) for found in detect(predictor, dataset, progress)],
         speed_ms=predictor.speed_ms,
@@ -123,6 +131,7 @@ def _of_checkpoint(
     rename: Mapping[str, str] | None,
     device: str,
     batch: int,
+    tiles: tuple[int, int] | None,
     progress: Callable[[int], None] | None,
 ) -> Found:
     import torch
@@ -134,6 +143,7 @@ def _of_checkpoint(
     chosen = "cuda" if torch.cuda.is_available() else "cpu"
     place = torch.device(chosen if device == "auto" else device)
     facts = validation.facts_of(known.config, known.resize)
+    facts = facts if tiles is None else with_tiles(facts, tiles)
     found = validation.detect(
         known.model, known.config, facts, dataset, device=place, batch=batch, progress=progress
     )

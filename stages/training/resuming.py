@@ -50,7 +50,7 @@ def places(plan: Plan, asked: Mapping[str, Any]) -> tuple[dict[str, Any], dict[s
 
 def _as_planned(name: str, value: Any) -> Any:
     """The value of an option as a plan has it."""
-    if name == "size":
+    if name in ("size", "tiles"):
         return settings.size(value)
     if name == "classes":
         return tuple(value.split(","))
@@ -62,6 +62,7 @@ def _options_of(plan: Plan) -> dict[str, Any]:
     return {
         "arch": plan.model.architecture,
         "backbone": plan.model.backbone,
+        "tiles": plan.resize.tiles,
         "size": (plan.model.width, plan.model.height),
         "classes": plan.model.classes,
         "weights": plan.weights,

@@ -16,6 +16,7 @@ from stages.training.backbones import did_you_mean
 from stages.training.datasets import DataSet
 from stages.training.models import ModelConfig
 from stages.training.plan import Plan
+from stages.training.tiling import tiled
 from stages.training.train import TrainConfig
 from stages.training.transforms import AugmentConfig
 
@@ -38,6 +39,7 @@ def plan(
     architecture: str,
     backbone: str | None = None,
     size_wh_px: tuple[int, int] | None = None,
+    tiles: tuple[int, int] = (1, 1),
     weights: str = "none",
     backbone_weights: str | None = None,
     train: Mapping[str, Any] | None = None,
@@ -46,7 +48,8 @@ def plan(
 ) -> Plan:
     """All that a run is made of.
 
-    size_wh_px: of the model's input; None: `canvas` of the training pictures.
+    size_wh_px: of the model's input; None: `canvas` of the training pictures, or of their tiles.
+    tiles: columns and rows of parts that the model is shown beside each whole picture.
     train: fields of TrainConfig; those that are None are left as they are.
     changes: "key=value" for any other field: `ema=0.99` (of TrainConfig), `augment.mosaic=0.5`,
         `model.first_stride=8`, `resize.mode=stretch`. The value is JSON or text.
@@ -54,7 +57,7 @@ def plan(
 
     Raises ConfigError for an unknown key or a value that cannot be.
     """
-    width, height = size_wh_px or canvas(training)
+    width, height = size_wh_px or canvas(tiled(training, tiles, whole=False))
     asked: dict[str, dict[str, Any]] = {part: {} for part in _PARTS}
     for change in changes:
         part, key, value = parse(change)
@@ -71,7 +74,9 @@ def plan(
     made = Plan(
         model=_build(ModelConfig, "model.", model | asked["model"]),
         train=_build(TrainConfig, "", given | asked["train"] | {"augment": augment}),
-        resize=_build(ResizeFacts, "resize.", {"interpolation": "area"} | asked["resize"]),
+        resize=_build(
+            ResizeFacts, "resize.", {"interpolation": "area", "tiles": tiles} | asked["resize"]
+        ),
         weights=weights,
         backbone_weights=backbone_weights,
         data=dict(data or {}),
@@ -176,7 +181,7 @@ def parse(change: str) -> tuple[str, str, Any]:
         f.name if p == "train" else f"{p}.{f.name}"
         for p, kind in _PARTS.items()
         for f in fields(kind)
-        if f.name not in ("augment", "classes")
+        if f.name not in ("augment", "classes", "tiles")
     ]
     if key not in known:
         hint = did_you_mean(key, known) or f"; known are {', '.join(known)}"

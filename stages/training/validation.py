@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
-from pipeline.detections import Detections, Fit
+from pipeline.detections import Detections
 from stages.detector.bundle import Facts, InputFacts, ResizeFacts
-from stages.detector.decode import Options, detections_from
-from stages.imaging.letterbox import prepare
+from stages.detector.decode import Options, by_frame, detections_of_all
+from stages.imaging.letterbox import prepare_all
 from stages.training.candidates import candidates
 from stages.training.datasets import DataSet, Sample, read_image
 from stages.training.evaluate import Evaluation, evaluate
@@ -54,22 +55,16 @@ def detect(
     found: list[Detections] = []
     for start in range(0, len(data.samples), batch):
         samples = data.samples[start : start + batch]
-        prepared: list[tuple[npt.NDArray[np.uint8], Fit]] = [
-            prepare(read(sample), facts.input, facts.resize) for sample in samples
-        ]
-        stack = np.stack([canvas for canvas, _ in prepared])  # (B, H, W, 3)
-        outputs = network(torch.from_numpy(stack).to(device).permute(0, 3, 1, 2))
-        arrays = [output.cpu().numpy() for output in outputs]
-        for i, (sample, (_, fit)) in enumerate(zip(samples, prepared, strict=True)):
-            found.append(
-                detections_from(
-                    [array[i] for array in arrays],
-                    facts,
-                    fit,
-                    (sample.width, sample.height),
-                    Options(score_threshold=LEAST_SCORE),
-                )
-            )
+        prepared = [prepare_all(read(sample), facts.input, facts.resize) for sample in samples]
+        seen = np.concatenate([pixels for pixels, _ in prepared])  # (B, H, W, 3)
+        rows: list[Any] = []
+        for pixels in np.split(seen, range(batch, len(seen), batch)):
+            outputs = network(torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2))
+            rows += zip(*(output.cpu().numpy() for output in outputs), strict=True)
+        frames = by_frame(rows, facts.resize.pictures)
+        for sample, arrays, (_, fits) in zip(samples, frames, prepared, strict=True):
+            size, options = (sample.width, sample.height), Options(score_threshold=LEAST_SCORE)
+            found.append(detections_of_all(arrays, facts, fits, size, options))
         if progress is not None:
             progress(len(found))
     return found

@@ -48,11 +48,12 @@ def scenes(tmp_path_factory):
     return datasets.load(folder)
 
 
-def run_over(folder, engine, where):
+def run_over(folder, engine, where, tiles=(1, 1)):
     """The events of a run of the demo model over a folder of pictures, policy every."""
     (where / "run.toml").write_text(
         f'[run]\npolicy = "every"\n[metrics]\nenabled = false\n'
         f'[model]\nengine = "{engine}"\nscore_threshold = {SCORE}\n'
+        f"tiles = {list(tiles)}\n"
         f'[[camera]]\nname = "stills"\nsource = "{folder}"\n'
         '[[sink]]\ntype = "events"\npath = "events.jsonl"\n'
     )
@@ -81,6 +82,18 @@ def test_the_pipeline_finds_what_evaluate_finds(engine, scenes, tmp_path):
     got = evaluate(piped, scenes, score_threshold=at)
     assert got.coco == pytest.approx(wanted.coco, abs=1e-3)
     assert wanted.coco["AP50"] > 0.8  # or equal figures would say little
+
+
+@pytest.mark.timeout(300)
+def test_the_pipeline_finds_in_tiles_what_evaluate_finds_in_them(scenes, tmp_path):
+    events = run_over(scenes.samples[0].path.parent, "torchscript", tmp_path, tiles=(2, 1))
+    judged = predict.found_by(demo_model(), scenes, tiles=(2, 1)).detections
+    for sample, ours, theirs in zip(
+        scenes.samples, predict.found_by(events, scenes).detections, judged, strict=True
+    ):
+        same_boxes(ours, theirs, os.path.basename(sample.path))
+    plain = predict.found_by(demo_model(), scenes).detections
+    assert sum(map(len, judged)) > sum(map(len, plain))
 
 
 def same_boxes(ours, theirs, where):

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import tiny_models
 
-from pipeline.detections import Detections
+from pipeline.detections import Detections, Fit
 from pipeline.errors import ConfigError, DeviceLost, FrameError, ModelError
 from pipeline.messages import Frame, FrameInfo
 from pipeline.stage import LocalRuntime
-from stages.detector.bundle import Facts, InputFacts
+from stages.detector.bundle import Facts, InputFacts, ResizeFacts, with_tiles
+from stages.detector.decode import Options, by_frame, detections_of_all
 from stages.detector.engines import OutOfMemory
 from stages.detector.importing import import_model
 from stages.inference import Inference, InferenceConfig
@@ -303,3 +304,56 @@ def test_boxes_come_in_pixels_of_the_source_however_small_the_frame_is(pixel_for
     wanted = found(small).xyxy * np.float32([3, 2, 3, 2])
     np.testing.assert_allclose(found(large).xyxy, wanted, rtol=1e-6)
     assert wanted[0, 2] > 200
+
+
+TILED = dataclasses.replace(FACTS, resize=ResizeFacts(tiles=(2, 2)), batch_sizes=(1, 2))
+
+
+def tiled_path():
+    """The three stages, with a model that sees five pictures of a frame, two at a time."""
+    facts = TILED.to_json()
+    return (
+        ready(Preprocess(PreprocessConfig(facts))),
+        ready(Inference(dataclasses.replace(STUB, facts=facts))),
+        ready(Postprocess(PostprocessConfig(facts))),
+    )
+
+
+@pytest.mark.parametrize("pixel_format", ["bgr24", "i420"])
+@pytest.mark.parametrize("box", [(40, 20, 60, 40), (330, 170, 380, 200), (100, 60, 600, 330)])
+@pytest.mark.parametrize("shrunk", [1, 2])
+def test_tiles_find_what_is_small_and_what_is_large_once(pixel_format, box, shrunk):
+    preprocess, inference, postprocess = tiled_path()
+    item = frame(pixel_format, box=box, size_wh_px=(640, 360))
+    info = item.info._replace(width=640 * shrunk, height=360 * shrunk)
+    tensors = [preprocess.process(dataclasses.replace(item, info=info)) for _ in range(3)]
+    assert tensors[0].pixels.shape == (5, 160, 160, 3)
+    for output in inference.process_batch(tensors):
+        found = postprocess.process(output).detections
+        assert np.abs(found.xyxy - np.float32(box) * shrunk).max() <= 8 * shrunk
+        assert len(found) == 1
+
+
+def test_tiles_are_halved_when_memory_runs_out():
+    preprocess, inference, postprocess = tiled_path()
+    whole = inference._engine.infer_pictures
+
+    def infer(pictures):
+        if len(pictures) > 1:
+            raise OutOfMemory("no room")
+        return whole(pictures)
+
+    inference._engine.infer_pictures = infer
+    (output,) = inference.process_batch([preprocess.process(frame(size_wh_px=(640, 360)))])
+    assert len(postprocess.process(output).detections) == 1
+
+
+def test_results_that_differ_in_number_are_one_frame_s_all_the_same():
+    boxes = np.float32([[10, 10, 20, 20], [30, 30, 50, 50]])
+    scores, labels = np.float32([0.9, 0.8]), np.int64([0, 1])
+    facts = with_tiles(dataclasses.replace(FACTS, layout="torchvision"), (2, 1))
+    outputs = [(boxes[:n], scores[:n], labels[:n]) for n in (0, 2, 1)]  # whole, left, right
+    fits = [Fit(scale_x=0.5, scale_y=0.5, offset_x_px=-x / 2) for x in (0, 0, 160)]
+    (frame,) = by_frame(outputs, 3)
+    found = detections_of_all(frame, facts, fits, (320, 320), Options(score_threshold=0.0))
+    assert found.xyxy.tolist() == [[20, 20, 40, 40], [180, 20, 200, 40], [60, 60, 100, 100]]
