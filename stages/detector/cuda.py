@@ -1,7 +1,8 @@
 """Between a shared slot and a CUDA device: uploads without a copy, results back, graphs.
 
 NOT RUN ON A GPU so far: written after the documentation of CUDA and torch; `benchmarks/gpu.py` is the
-first thing to be run on one. Only `memory_of` is tested.
+first thing to be run on one. So each of these is a step of `ways`, tried at the start and left out where it
+does not work.
 
 One batch goes: each picture to its place on the device, uint8 and as it lies, all uploads and kernels on
 one stream without a wait; results into page-locked memory; one wait, which lets the core go. While the
@@ -17,15 +18,16 @@ import mmap
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from pipeline.errors import ConfigError
-from stages.detector.engine import Array, Image, first_line
+from stages.detector.engine import Array, Image
 
 log = logging.getLogger(__name__)
+
+Run = Callable[[torch.Tensor], list[torch.Tensor]]
 
 # cudaHostRegisterPortable | cudaHostRegisterReadOnly, which memory needs that is mapped read-only
 _PORTABLE_READ_ONLY = 0x01 | 0x08
@@ -45,6 +47,70 @@ def memory_of(picture: Image) -> tuple[Any, int, int] | None:
         return None
     whole = np.frombuffer(owner, np.uint8)
     return owner, whole.__array_interface__["data"][0], whole.nbytes
+
+
+class Engine(Protocol):
+    """What the parts need of the engine that they serve."""
+
+    precision: str
+
+    def prepared(self, precision: str, *, channels_last: bool, frozen: bool) -> Any:
+        """The model, loaded anew, in this precision."""
+
+    def run(self, model: Any, batch: torch.Tensor) -> list[torch.Tensor]:
+        """Uint8 (B, H, W, 3) on the device → tensors there."""
+
+    def travelling(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The same in dtypes that a message carries."""
+
+
+class Parts:
+    """What `ways` puts together: see `ways.Parts`."""
+
+    def __init__(
+        self, engine: Engine, device: torch.device, shape: tuple[int, ...], precision: str
+    ) -> None:
+        """shape: (max_batch, H, W, 3); precision: of the plain way, which is no step."""
+        self._engine, self._device, self._shape = engine, device, shape
+        self._precision = precision
+        self._kept: dict[str, Any] = {}  # a step that is taken again goes on with what it has
+        self.buffer: Image | None = None  # page-locked: what is written there needs no copy
+
+    def model(self, steps: Sequence[str]) -> Run:
+        """See `ways.Parts`."""
+        precision = "fp16" if "fp16" in steps else self._precision
+        model = self._engine.prepared(
+            precision, channels_last="channels_last" in steps, frozen="frozen" in steps
+        )
+        return lambda batch: self._engine.travelling(self._engine.run(model, batch))
+
+    def upload(self, pictures: Image | Sequence[Image]) -> torch.Tensor:
+        """See `ways.Parts`."""
+        return torch.from_numpy(np.stack(list(pictures))).to(self._device)
+
+    def download(self, tensors: Sequence[torch.Tensor]) -> list[Array]:
+        """See `ways.Parts`."""
+        return [tensor.cpu().contiguous().numpy() for tensor in tensors]
+
+    def uploads(self) -> Uploads:
+        """See `ways.Parts`."""
+        if "uploads" not in self._kept:
+            with torch.cuda.device(self._device):
+                self._kept["uploads"] = Uploads(self._device, self._shape)
+            self.buffer = self._kept["uploads"].buffer
+        kept: Uploads = self._kept["uploads"]
+        return kept
+
+    def downloads(self) -> Downloads:
+        """See `ways.Parts`."""
+        if "downloads" not in self._kept:
+            self._kept["downloads"] = Downloads(self._device)
+        kept: Downloads = self._kept["downloads"]
+        return kept
+
+    def graphs(self, run: Run) -> Graphs:
+        """See `ways.Parts`."""
+        return Graphs(run)
 
 
 class Uploads:
@@ -144,13 +210,13 @@ class Graphs:
     memory, so results have to be fetched before the next batch.
     """
 
-    def __init__(self, run: Callable[[torch.Tensor], list[torch.Tensor]]) -> None:
+    def __init__(self, run: Run) -> None:
         self._run = run
         self._pool = torch.cuda.graph_pool_handle()
         self._recorded: dict[int, tuple[torch.cuda.CUDAGraph, list[torch.Tensor]]] = {}
 
-    def record(self, batch: torch.Tensor) -> None:
-        """Raises ConfigError for a model that waits for its own results, as an NMS inside does."""
+    def _record(self, batch: torch.Tensor) -> None:
+        """Fails for a model that waits for its own results, as an NMS inside does."""
         aside: Any = torch.cuda.Stream(batch.device)  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream(batch.device))
         with torch.cuda.stream(aside):
@@ -158,20 +224,14 @@ class Graphs:
                 self._run(batch)
         torch.cuda.current_stream(batch.device).wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(graph, pool=self._pool):
-                outputs = self._run(batch)
-        except RuntimeError as error:
-            raise ConfigError(
-                f"cuda_graphs: this model cannot be recorded: {first_line(error)}; "
-                "write cuda_graphs = false"
-            ) from error
+        with torch.cuda.graph(graph, pool=self._pool):
+            outputs = self._run(batch)
         self._recorded[len(batch)] = graph, outputs
 
     def __call__(self, batch: torch.Tensor) -> list[torch.Tensor]:
-        """The same as `run`, by its graph where there is one."""
+        """The same as `run`, by a graph that the first batch of a size records: the warm-up's."""
         if len(batch) not in self._recorded:
-            return self._run(batch)
+            self._record(batch)
         graph, outputs = self._recorded[len(batch)]
         graph.replay()
         return outputs

@@ -13,10 +13,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.errors import ConfigError, DeviceLost, ModelError
-from stages.detector import archive, bundle
+from stages.detector import archive, bundle, golden, ways
 from stages.detector.bundle import Facts
 from stages.detector.engine import (
     Array,
@@ -99,6 +99,13 @@ def torch_facts() -> tuple[str, list[str]]:
     return torch.__version__, [torch.cuda.get_device_name(i) for i in range(n)]
 
 
+class Prepared(NamedTuple):
+    """A model in the precision in which it runs."""
+
+    module: Any
+    takes: Any  # torch.dtype of its input, if that is one of floats
+
+
 class TorchScriptEngine(BaseEngine):
     """A scripted or traced model, frozen and channels_last, on the CPU or a CUDA device."""
 
@@ -114,22 +121,46 @@ class TorchScriptEngine(BaseEngine):
         self._cuda = self._device.type == "cuda"
         self.device = str(self._device)
         self.precision = precision_of(settings.precision, cuda=self._cuda)
-        self._module = self._prepared(self._loaded(path))
-        self._wants_graphs = settings.cuda_graphs
-        if self._cuda:
-            from stages.detector import cuda
-
-            torch.cuda.set_device(self._device)
-            self._uploads = cuda.Uploads(self._device, self._shape)
-            self._downloads = cuda.Downloads(self._device)
-            self._graphs = cuda.Graphs(self._run)
-            self._buffer = self._uploads.buffer
         self._affine = [
             None
             if values is None
             else torch.tensor(values, device=self._device).view(per_channel(facts.input))
             for values in (facts.input.mean, facts.input.std)
         ]
+        if self._cuda:
+            self._ways = self._climbed(settings)
+        else:
+            self._model = self.prepared(self.precision)
+
+    def _climbed(self, settings: Settings) -> ways.Ways:
+        """On CUDA: the plain way, and the steps from there that work with this driver and this model."""
+        from stages.detector import cuda
+
+        # one specialisation, for all batch sizes: no compilation in mid-run
+        self._torch.jit.set_fusion_strategy([("DYNAMIC", 1)])
+        # the warm-up pays for the search, which a start with many batch sizes can't wait for
+        self._torch.backends.cudnn.benchmark = self._max_batch <= MAX_SEARCHED
+        self._torch.cuda.set_device(self._device)
+        plain = "fp32" if settings.precision == "auto" else self.precision
+        parts = cuda.Parts(self, self._device, self._shape, plain)
+        found = ways.Ways(parts, self._split, self._max_batch)
+        steps = [
+            step
+            for step in ways.STEPS
+            if not (step == "fp16" and settings.precision != "auto")
+            and not (step == "graphs" and not settings.cuda_graphs)
+            and not (step == "downloads" and self._facts.layout == "torchvision")  # ever new shapes
+        ]
+        try:
+            with self._torch.inference_mode():
+                found.climb(steps, self._facts, self.device)
+        except RuntimeError as error:  # of the plain way, or one that took the device with it
+            raise self._meaning(error, golden.BATCH) from error
+        if settings.precision == "auto":
+            self.precision = "fp16" if "fp16" in found.taken else "fp32"
+        if parts.buffer is not None:
+            self._buffer = parts.buffer
+        return found
 
     def infer_pictures(self, pictures: Sequence[Image]) -> list[Outputs]:
         """See Engine; on CUDA each picture is uploaded from where it lies."""
@@ -137,32 +168,26 @@ class TorchScriptEngine(BaseEngine):
             return self._infer(pictures)
         return super().infer_pictures(pictures)
 
-    def warm_up(self, sizes: Sequence[int]) -> float:
-        """See Engine; records the CUDA graphs."""
-        if self._cuda and self._wants_graphs:
-            with self._torch.inference_mode():
-                for size in sizes:
-                    self._graphs.record(self._uploads(self.buffer(size)))
-        return super().warm_up(sizes)
-
     def _infer(self, batch: Image | Sequence[Image]) -> list[Outputs]:
         torch = self._torch
         try:
             with torch.inference_mode():
                 if self._cuda:
-                    tensors = self._graphs(self._uploads(batch))
-                else:
-                    tensors = self._run(torch.from_numpy(batch))
-                arrays = self._to_host(tensors)
+                    return self._ways.infer(batch)
+                tensors = self.run(self._model, torch.from_numpy(batch))
+                arrays = [tensor.contiguous().numpy() for tensor in self.travelling(tensors)]
+                return self._split(arrays, len(batch))
         except torch.OutOfMemoryError as error:
             raise OutOfMemory(f"batch of {len(batch)}: {first_line(error)}") from None
         except (RuntimeError, torch.jit.Error) as error:  # Error: raised by the model's own code
             raise self._meaning(error, len(batch)) from error
+
+    def _split(self, arrays: list[Array], n: int) -> list[Outputs]:
         if self._facts.layout != "torchvision":
-            return per_picture(arrays, len(batch), self._facts, self._where)
-        if len(arrays) != 3 * len(batch):
-            raise wrong_batch(self._where, len(batch), len(arrays) // 3)
-        return [tuple(arrays[3 * i : 3 * i + 3]) for i in range(len(batch))]
+            return per_picture(arrays, n, self._facts, self._where)
+        if len(arrays) != 3 * n:
+            raise wrong_batch(self._where, n, len(arrays) // 3)
+        return [tuple(arrays[3 * i : 3 * i + 3]) for i in range(n)]
 
     def _choose(self, device: str) -> Any:
         torch = self._torch
@@ -178,8 +203,8 @@ class TorchScriptEngine(BaseEngine):
             )
         return torch.device(name, int(index or 0)) if name == "cuda" else torch.device(name)
 
-    def _loaded(self, path: str) -> Any:
-        torch = self._torch
+    def _loaded(self) -> Any:
+        torch, path = self._torch, self._where
         archive.check_sums(path)
         try:
             with _quiet():
@@ -194,31 +219,31 @@ class TorchScriptEngine(BaseEngine):
         with _quiet():
             return torch.jit.load(path, map_location=self._device).eval()
 
-    def _prepared(self, module: Any) -> Any:
-        """Cast, then channels_last, then frozen: a frozen module cannot be cast any more."""
-        torch = self._torch
-        self._input_dtype = torch.float32
+    def prepared(
+        self, precision: str, *, channels_last: bool = True, frozen: bool = True
+    ) -> Prepared:
+        """Loaded, cast, then channels_last, then frozen: a frozen module cannot be cast any more."""
+        torch, module = self._torch, self._loaded()
+        takes = torch.float32
         with _quiet():
-            if self.precision != "fp32":
-                dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[self.precision]
+            if precision != "fp32":
+                dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
                 parts = [getattr(module, name) for name in _CASTABLE if hasattr(module, name)]
                 for part in parts or [module]:
                     part.to(dtype)
                 if not parts:  # a foreign model, which casts nothing itself
-                    self._input_dtype = dtype
-            module = module.to(memory_format=torch.channels_last)
-            if self._cuda:  # one specialisation, for all batch sizes: no compilation in mid-run
-                torch.jit.set_fusion_strategy([("DYNAMIC", 1)])
-                # the warm-up pays for the search, which a start with many batch sizes can't wait for
-                torch.backends.cudnn.benchmark = self._max_batch <= MAX_SEARCHED
-            module = torch.jit.freeze(module)
-            if not self._cuda:
-                from stages.detector import group_norm
+                    takes = dtype
+            if channels_last:
+                module = module.to(memory_format=torch.channels_last)
+            if frozen:
+                module = torch.jit.freeze(module)
+                if not self._cuda:
+                    from stages.detector import group_norm
 
-                group_norm.rewrite(module)
-            return module
+                    group_norm.rewrite(module)
+        return Prepared(module, takes)
 
-    def _input(self, batch: Any) -> Any:
+    def _input(self, batch: Any, takes: Any) -> Any:
         """As the facts order it; NHWC permuted is channels_last already: nothing is copied."""
         torch, facts = self._torch, self._facts.input
         x = batch if facts.order == "nhwc" else batch.permute(0, 3, 1, 2)
@@ -236,20 +261,20 @@ class TorchScriptEngine(BaseEngine):
             x = x - mean
         if std is not None:
             x = x / std
-        return x.to(torch.float16 if facts.dtype == "float16" else self._input_dtype)
+        return x.to(torch.float16 if facts.dtype == "float16" else takes)
 
-    def _run(self, batch: Any) -> list[Any]:
+    def run(self, model: Prepared, batch: Any) -> list[Any]:
         """Uint8 (B, H, W, 3) on the device to tensors: one (B, …) an output; for torchvision three a
         picture."""
-        x = self._input(batch)
+        x = self._input(batch, model.takes)
         is_tensor = self._torch.is_tensor
         if self._facts.layout != "torchvision":
-            found = self._module(x)
+            found = model.module(x)
             tensors = [found] if is_tensor(found) else found
             if not isinstance(tensors, list | tuple) or not all(map(is_tensor, tensors)):
                 raise self._misfit("tensors", found)
             return list(tensors)
-        found = self._module(list(x.unbind(0)))
+        found = model.module(list(x.unbind(0)))
         dicts = found[1] if isinstance(found, tuple) and len(found) == 2 else found  # (losses, …)
         keys = ("boxes", "scores", "labels")
         if not isinstance(dicts, list) or not all(
@@ -264,14 +289,11 @@ class TorchScriptEngine(BaseEngine):
             f"{type(found).__name__}; declare the layout that it really has"
         )
 
-    def _to_host(self, tensors: list[Any]) -> list[Array]:
-        """Arrays of the dtypes that a message carries."""
+    def travelling(self, tensors: Sequence[Any]) -> list[Any]:
+        """The tensors in dtypes that a message carries."""
         torch = self._torch
         kept = (torch.float32, torch.int64, torch.int32, torch.uint8)
-        tensors = [t if t.dtype in kept else t.float() for t in tensors]
-        if not self._cuda or self._facts.layout == "torchvision":  # few boxes, of ever new shapes
-            return [tensor.cpu().contiguous().numpy() for tensor in tensors]
-        return self._downloads(tensors)
+        return [t if t.dtype in kept else t.float() for t in tensors]
 
     def _meaning(self, error: Exception, n: int) -> Exception:
         text = str(error)

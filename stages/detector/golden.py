@@ -37,7 +37,9 @@ SCORE_TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 1e-1, "int8": 1e-1}
 class Runs(Protocol):
     """The part of an engine that is needed here: `stages.detector.engines.Engine` has it."""
 
-    precision: str
+    @property
+    def precision(self) -> str:
+        """Decides what counts as equal."""
 
     def infer(self, batch: Image) -> list[tuple[Array, ...]]:
         """uint8 (B, H, W, 3) in the colour order of the facts -> the arrays of each picture."""
