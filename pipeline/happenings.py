@@ -85,6 +85,16 @@ def _from_row(row: Any) -> Happening:
     return Happening(name, run, track, label, score, box, place, direction, total, seconds)
 
 
+def missed_from(value: Any) -> tuple[int, float] | None:
+    """`Result.missed` from strangers. Raises ValueError or TypeError for what can't be one."""
+    if value is None:
+        return None
+    label, score = value
+    if type(label) is not int or type(score) is not float or not 0 <= score <= 1:
+        raise ValueError(f"no label and score: {value!r:.100}")
+    return label, score
+
+
 def to_json(
     happening: Happening, number: int, *, camera: str, frame_id: int, time: str
 ) -> dict[str, Any]:

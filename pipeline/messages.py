@@ -172,6 +172,9 @@ class Result:
     detections: Detections
     model_id: str = ""
     happenings: tuple[Happening, ...] = ()  # at most MAX_PER_RESULT
+    missed: tuple[int, float] | None = (
+        None  # label and score of the best below the threshold, if known
+    )
 
 
 Message = Frame | Tensor | Output | Result

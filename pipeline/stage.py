@@ -18,8 +18,9 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -47,6 +48,14 @@ class CameraState(NamedTuple):
     cause: str = ""  # of errors.CAUSES, why it is not
     frames: int = 0  # that came of it so far
     last_frame_ns: int = 0  # monotonic; 0: none came yet
+
+
+class Fates(NamedTuple):
+    """Of the frames from one id to another."""
+
+    below: int  # the first that has not met its fate, or has not come
+    served: int = 0
+    dropped: Mapping[str, int] = MappingProxyType({})  # reason → frames
 
 
 class Runtime(Protocol):
@@ -81,6 +90,9 @@ class Runtime(Protocol):
 
     def measure(self, name: str, seconds: float) -> None:
         """Put a duration into one of the histograms that the class declared in `histograms`."""
+
+    def fates(self, camera: str, since: int) -> Fates:
+        """What became of a camera's frames on their way to detection, from the id `since` on."""
 
     def quit(self) -> None:
         """Ask for an orderly end of the whole run (a viewer pressed `q`)."""
@@ -125,6 +137,11 @@ class LocalRuntime:
     def measure(self, name: str, seconds: float) -> None:
         """Kept in `durations[name]`."""
         self.durations.setdefault(name, []).append(seconds)
+
+    def fates(self, camera: str, since: int) -> Fates:
+        """From `states`: all were served."""
+        frames = self.states.get(camera, CameraState()).frames
+        return Fates(max(since, frames), max(0, frames - since))
 
     def quit(self) -> None:
         """Kept in `wants_quit`."""

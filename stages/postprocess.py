@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from pipeline.detections import Detections
+from pipeline.detections import Detections, Fit
 from pipeline.errors import ConfigError
 from pipeline.messages import Output, Result
 from pipeline.stage import Stage
@@ -17,6 +17,8 @@ from stages.detector.matching import match
 
 TRUTH_COUNTERS = ("true_positive", "false_positive", "false_negative")
 TRUTH_IOU = 0.5
+_UNSURE = 0.05  # the least score that is worth telling of
+_LOOK_NS = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class PostprocessConfig:
     iou_threshold: float | None = None  # 0..1, of NMS within a class
     max_detections: int | None = None  # of one frame, 1..1000
     labels: tuple[int, ...] | None = None  # of the run for each of the model's; None: the same
+    tells_missed: bool = False  # the best below the threshold, once a second and camera
 
 
 class Postprocess(Stage):
@@ -44,6 +47,8 @@ class Postprocess(Stage):
         super().__init__(config)
         self._facts = Facts.from_json(config.facts)
         self._options = _options(config, self._facts)
+        self._low = replace(self._options, score_threshold=_UNSURE, per_class={})
+        self._look_ns: dict[str, int] = {}
         same = config.labels is None or config.labels == tuple(range(len(config.labels)))
         self._labels = None if same else np.array(config.labels, np.int32)
 
@@ -68,9 +73,27 @@ class Postprocess(Stage):
         self._count(found, info.camera)
         if info.truth is not None:
             self._judge(found, info.truth, info.camera)
+        missed = self._missed(output, fits, found)
         if self._labels is not None:
             found = replace(found, labels=self._labels[found.labels])
-        return Result(info=info, detections=found, model_id=output.model_id)
+        return Result(info=info, detections=found, model_id=output.model_id, missed=missed)
+
+    def _missed(
+        self, output: Output, fits: tuple[Fit, ...], found: Detections
+    ) -> tuple[int, float] | None:
+        """The best that was not sure enough, looked for once a second; None: nothing, or not looked for."""
+        info = output.info
+        if not self.config.tells_missed or info.t_capture_ns < self._look_ns.get(info.camera, 0):
+            return None
+        self._look_ns[info.camera] = info.t_capture_ns + _LOOK_NS
+        low = detections_of_all(
+            output.arrays, self._facts, fits, (info.width, info.height), self._low
+        )
+        unsure = low[~np.isin(low.scores, found.scores)]  # the best first
+        if not len(unsure):
+            return None
+        label = int(unsure.labels[0])
+        return label if self._labels is None else int(self._labels[label]), float(unsure.scores[0])
 
     def _count(self, found: Detections, camera: str) -> None:
         for label, n in zip(*np.unique(found.labels, return_counts=True), strict=True):

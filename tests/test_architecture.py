@@ -50,6 +50,7 @@ OWNERS = {
         "pipeline.face.scene_commands",
         "pipeline.face.ctl_commands",
         "pipeline.face.fleet_commands",
+        "pipeline.face.explain_commands",
         "stages.training.commands",
         "stages.training.data_commands",
         "stages.training.model_commands",
@@ -118,6 +119,7 @@ BANNED_CALLS = {"os.fork", "os.forkpty", "pty.fork", "os.system", "os.popen"}
 WALL_CLOCK = re.compile(r"^(time\.time(_ns)?|datetime(\.datetime)?\.(now|utcnow|today))$")
 LABELS = {
     "stages.health.stage",
+    "stages.sinks.store.minutes",
     "stages.sinks.alarms.age",
     "pipeline.process.source",
     "pipeline.face.moments",

@@ -154,6 +154,8 @@ def test_the_places_and_what_happens_there(tmp_path, monkeypatch):
         line["object"] for line in lines if line.get("place") == "kerb"
     }
     assert "kerb" in manyeyes("events", "incidents.db").stdout
+    why = manyeyes("explain", "places.toml", "--camera", "gate", "--at", "1m", "--within", "300")
+    assert "there is no [[alert]]" in why.stdout
 
 
 def test_the_event_shown_has_the_keys_of_a_real_one(mypkg):

@@ -308,6 +308,16 @@ class Ledger:
         self._settled_below[camera, path] = low
         return low
 
+    def fates(self, camera: int, path: int, since: int) -> tuple[int, int, dict[str, int]]:
+        """Of the frames from `since` to the first that is in flight: that one's id, how many were
+        delivered, and how many dropped, by reason. Of older frames than the ring has nothing is known."""
+        below = self.oldest_unsettled(camera, path, int(self._cells["captured"][camera]))
+        places = np.arange(max(since, below - RING // 2), below) % RING
+        delivered = self["delivered"][camera, path, places] > 0
+        codes = np.bincount(self["dropped"][camera, path, places][~delivered], minlength=1)
+        dropped = {REASONS[code]: int(codes[code]) for code in np.flatnonzero(codes).tolist()}
+        return max(since, below), int(delivered.sum()), dropped
+
     def tell_held(self, process: int, oldest: Mapping[int, int]) -> None:
         """This process has no frames of a camera (its row) below this id."""
         for camera, frame_id in oldest.items():

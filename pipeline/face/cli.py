@@ -17,7 +17,7 @@ from rich.console import Console
 
 from pipeline.doctor import checks as health
 from pipeline.errors import ConfigError, ManyeyesError, ModelNotHere, ResourceError
-from pipeline.face import ctl_commands, fleet_commands, scene_commands, terminal
+from pipeline.face import ctl_commands, explain_commands, fleet_commands, scene_commands, terminal
 from pipeline.face.demo import demo_config, follows
 from pipeline.face.live import LiveTable, health_table, speed_table
 from pipeline.face.metrics import MetricsServer
@@ -44,6 +44,7 @@ app.add_typer(
     load("stages.training.model_commands:app"), name="model"
 )  # list, get, inspect, import
 app.add_typer(scene_commands.app)  # zones
+app.add_typer(explain_commands.app)
 app.add_typer(ctl_commands.app, name="ctl")
 app.add_typer(fleet_commands.app, name="fleet")
 app.add_typer(load("stages.training.commands:app"))  # data, train, evaluate, export, predict

@@ -23,7 +23,7 @@ import numpy as np
 
 from pipeline.detections import Detections, Fit
 from pipeline.errors import MessageError
-from pipeline.happenings import from_rows, to_rows
+from pipeline.happenings import from_rows, missed_from, to_rows
 from pipeline.messages import (
     MAX_ARRAYS,
     MAX_MESSAGE_BYTES,
@@ -66,7 +66,8 @@ def message_front(message: Message, specs: Sequence[ArraySpec] = ()) -> bytes:
     elif isinstance(message, Output):
         facts = ((message.fit, *message.tiles), message.model_id)
     else:
-        facts, found = (message.model_id, to_rows(message.happenings)), message.detections
+        facts = (message.model_id, to_rows(message.happenings), message.missed)
+        found = message.detections
     stream = (info.camera, info.width, info.height, info.stream_epoch)
     about: tuple[Any, ...] = (kind, *stream, tuple(specs), facts)
     if info.name is None and info.truth is None and found is None:
@@ -306,7 +307,7 @@ def _read(front: bytes) -> _Front:
         facts = {**_fits(extra[0]), "model_id": _text(extra[1])}
     else:
         facts = {"model_id": _text(extra[0]), "happenings": from_rows(extra[1])}
-        facts["detections"] = _detections(found)
+        facts |= {"missed": missed_from(extra[2]), "detections": _detections(found)}
     return (
         kind, _text(camera), width, height, _number(stream_epoch), specs, facts,
         None if name is None else _text(name), None if truth is None else _detections(truth),

@@ -231,6 +231,7 @@ def _add_chain(
         draft.edge(name, batcher, draft.depths.tensors, (DETECT,))
     in_order = draft.config.run.policy == "every"
     found = _postprocess(chain.model, text, [classes.index(name) for name in chain.facts.classes])
+    found["tells_missed"] = any(sink.type == "store" for sink in draft.config.sink)
     draft.add(last, POSTPROCESS, found, role="stage", delivers=True, in_order=in_order, **own)
     environment = {key: str(chain.threads) for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     for j in range(chain.workers):

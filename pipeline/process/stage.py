@@ -23,7 +23,7 @@ from pipeline.plan.loading import build
 from pipeline.process.base import IDLE_MS, Process
 from pipeline.process.join import Join
 from pipeline.process.memory import Memory
-from pipeline.stage import BatchStage, CameraState, Stage
+from pipeline.stage import BatchStage, CameraState, Fates, Stage
 
 log = logging.getLogger("manyeyes")
 
@@ -49,6 +49,12 @@ class StageRuntime:
     def counted(self, name: str, camera: str) -> int:
         """See stage.Runtime.counted."""
         return self._process.ledger.counted(self._process.spec.name, name, camera)
+
+    def fates(self, camera: str, since: int) -> Fates:
+        """See stage.Runtime.fates."""
+        ledger = self._process.ledger
+        row = ledger.camera_index[camera]
+        return Fates(*ledger.fates(row, DETECT, since))
 
     def camera(self, camera: str) -> CameraState:
         """See stage.Runtime.camera."""

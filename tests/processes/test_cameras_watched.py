@@ -4,6 +4,7 @@ objects the best picture is kept."""
 import json
 import signal
 import socket
+import time
 from dataclasses import replace
 
 import cv2
@@ -81,6 +82,12 @@ def test_a_camera_that_is_not_there_is_told_to_every_sink_and_no_account_knows_o
     assert all(totals.error == 0 for totals in supervisor.totals.values())
     assert max(totals.captured for totals in supervisor.totals.values()) > 0
     assert not list(query.incidents(str(tmp_path / "store.db"), camera="away"))
+    now_ns = time.time_ns()
+    for camera, came in (("gate", True), ("away", False)):
+        rows = query.minutes(str(tmp_path / "store.db"), camera, now_ns - 10**11, now_ns)
+        assert rows
+        assert all(row["dropped"] == {} or camera == "gate" for row in rows)
+        assert (sum(row["served"] for row in rows) > 0) == came
     pictures = [one["picture"] for one in query.incidents(str(tmp_path / "store.db"))]
     shown = [cv2.imread(path) for path in pictures if path is not None]
     assert shown

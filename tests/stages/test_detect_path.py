@@ -9,7 +9,7 @@ import tiny_models
 
 from pipeline.detections import Detections, Fit
 from pipeline.errors import ConfigError, DeviceLost, FrameError, ModelError
-from pipeline.messages import Frame, FrameInfo
+from pipeline.messages import Frame, FrameInfo, Output
 from pipeline.stage import LocalRuntime
 from stages.detector.bundle import Facts, InputFacts, ResizeFacts, with_tiles
 from stages.detector.decode import Options, by_frame, detections_of_all
@@ -357,3 +357,26 @@ def test_results_that_differ_in_number_are_one_frame_s_all_the_same():
     (frame,) = by_frame(outputs, 3)
     found = detections_of_all(frame, facts, fits, (320, 320), Options(score_threshold=0.0))
     assert found.xyxy.tolist() == [[20, 20, 40, 40], [180, 20, 200, 40], [60, 60, 100, 100]]
+
+
+def test_the_best_that_was_not_sure_enough_is_told_once_a_second():
+    output = Output(
+        info=frame().info, fit=Fit(scale_xy=(0.5, 0.5), offset_xy_px=(0, 35)), model_id="m",
+        arrays=(
+            np.float32([[10, 40, 50, 80], [60, 40, 90, 80], [100, 40, 120, 80]]),
+            np.float32([0.9, 0.3, 0.2]), np.int64([0, 1, 0]),
+        ),
+    )  # fmt: skip
+    later = dataclasses.replace(
+        output, info=output.info._replace(t_capture_ns=output.info.t_capture_ns + 2 * 10**9)
+    )
+    telling = postprocess(score_threshold=0.5, tells_missed=True, labels=(4, 7))
+    results = [telling.process(one) for one in (output, output, later)]
+    assert [one.missed for one in results] == [
+        (7, pytest.approx(0.3)),
+        None,
+        (7, pytest.approx(0.3)),
+    ]
+    assert [len(one.detections) for one in results] == [1, 1, 1]
+    assert postprocess(score_threshold=0.5).process(output).missed is None
+    assert postprocess(score_threshold=0.1, tells_missed=True).process(output).missed is None

@@ -185,6 +185,24 @@ class Reader:
         self._db.close()
 
 
+def states(path: str, ids: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Of alarms by id: target → waiting, delivered or given up. Raises ConfigError, ResourceError.
+
+    What is not there was delivered so long ago that it is forgotten, or was never kept.
+    """
+    names = {WAITING: "waiting", DELIVERED: "delivered", GIVEN_UP: "given up"}
+    found: dict[str, dict[str, str]] = {}
+    try:
+        uri = f"{Path(path).absolute().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_S)) as db:
+            for one in ids:
+                rows = db.execute("SELECT target, state FROM message WHERE id = ?", (one,))
+                found[one] = {target: names[state] for target, state in rows}
+    except sqlite3.DatabaseError as error:
+        raise _refused(path, error) from error
+    return found
+
+
 # -- files that are no outbox --------------------------------------------------------------------------
 
 

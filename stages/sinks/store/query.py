@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.happenings import picture_name
 from stages.sinks.lines import utc
+from stages.sinks.store.minutes import MINUTE_NS
 from stages.sinks.store.schema import open_to_read, pictures_of, refused
 
 
@@ -113,3 +114,16 @@ def look_through(path: str) -> str:
         except sqlite3.DatabaseError as error:
             raise refused(path, error) from error
     return f"{incidents} incidents, {happenings} happenings, {Path(path).stat().st_size / 2**20:.1f} MiB"
+
+
+def minutes(path: str, camera: str, since_ns: int, until_ns: int) -> list[dict[str, Any]]:
+    """What became of a camera's frames, a row a minute that lies between, oldest first.
+
+    Raises as `incidents`; a store of an older build has no minutes.
+    """
+    with closing(open_to_read(path)) as store:
+        if not store.execute("SELECT 1 FROM sqlite_master WHERE name = 'minute'").fetchone():
+            return []
+    text = "SELECT * FROM minute WHERE camera = ? AND minute BETWEEN ? AND ? ORDER BY minute"
+    rows = _rows(path, text, (camera, since_ns // MINUTE_NS, until_ns // MINUTE_NS))
+    return [{**row, "dropped": json.loads(row["dropped"])} for row in map(dict, rows)]

@@ -13,10 +13,22 @@ from pathlib import Path
 
 from pipeline.errors import ConfigError, ResourceError
 
-VERSION = 1  # PRAGMA user_version
+VERSION = 2  # PRAGMA user_version
 _APPLICATION = 0x6D796573  # PRAGMA application_id: "myes"
 _BUSY_S = 5.0
 
+_MINUTES = """
+CREATE TABLE minute (           -- what became of a camera's frames, and why nothing was found
+    minute INTEGER NOT NULL,    -- since 1970, wall time
+    camera TEXT NOT NULL,
+    served INTEGER NOT NULL,    -- frames that were looked at
+    dropped TEXT NOT NULL,      -- JSON, reason → frames
+    found INTEGER NOT NULL,     -- boxes
+    missed REAL NOT NULL,       -- the best score below the threshold, 0: none
+    missed_label TEXT NOT NULL,
+    PRIMARY KEY (minute, camera)
+) WITHOUT ROWID;
+"""
 _TABLES = """
 CREATE TABLE happening (
     id TEXT PRIMARY KEY,
@@ -60,9 +72,11 @@ def open_to_write(path: str) -> sqlite3.Connection:
             check(store, path)
         store.execute("PRAGMA journal_mode = WAL")
         store.execute("PRAGMA synchronous = NORMAL")
-        if not _number(store, "user_version"):
+        version = _number(store, "user_version")
+        if version < VERSION:
+            tables = _MINUTES if version else _TABLES + _MINUTES  # version 1 knew no minutes
             store.executescript(
-                f"BEGIN; {_TABLES} PRAGMA application_id = {_APPLICATION}; "
+                f"BEGIN; {tables} PRAGMA application_id = {_APPLICATION}; "
                 f"PRAGMA user_version = {VERSION}; COMMIT;"
             )
     except sqlite3.DatabaseError as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
@@ -10,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError, FrameError, ResourceError
-from pipeline.happenings import Happening, to_json
+from pipeline.happenings import NO_FRAME, Happening, to_json
 from pipeline.messages import Result
 from pipeline.stage import Sink
 from stages.sinks.files import DISK_TURN_S, check_folder
 from stages.sinks.lines import utc
+from stages.sinks.store.minutes import MINUTE_NS, Minutes
 from stages.sinks.store.schema import check, open_to_read, open_to_write, pictures_of, used_bytes
+
+log = logging.getLogger("manyeyes")
 
 _DAY_NS = 86_400_000_000_000
 # of the oldest twentieth the newest
@@ -32,6 +37,7 @@ class StoreConfig:
     keep_days: float = 30.0  # > 0, counted back from the newest picture
     max_mib: float = 1024.0  # of the file, > 0; what is oldest goes first
     pictures_mib: float = 4096.0  # of pictures of objects beside it; 0: none are kept
+    classes: tuple[str, ...] = ()  # name of each label
 
 
 class Store(Sink):
@@ -58,6 +64,7 @@ class Store(Sink):
         self._db: sqlite3.Connection | None = None
         self._sweep_at_ns = 0
         self._run = ""
+        self._minutes = Minutes(config.classes)
 
     @classmethod
     def check(cls, config: StoreConfig) -> None:
@@ -79,24 +86,51 @@ class Store(Sink):
 
     def process(self, result: Result) -> None:
         """Keep what happened. Raises FrameError if the disk does not take it; the next may be taken."""
-        if not result.happenings:
-            return
+        if result.info.frame_id != NO_FRAME:
+            self._minutes.see(result)
+        if result.happenings:
+            self._write(result)
+
+    def idle(self) -> None:
+        """Count the frames of this minute, and now and then write what there is."""
+        self._minutes.look(self.runtime)
+        if self._minutes.is_due:
+            try:
+                self._write(None)
+            except FrameError as error:
+                log.warning("%s", error)
+
+    def _write(self, result: Result | None) -> None:
+        """What happened, and the minutes, if it is time."""
         try:
             db = self._db = self._db or open_to_write(self.config.path)
             db.execute("BEGIN IMMEDIATE")
-            self._begin(db, result.happenings[0].run)
-            for number, happening in enumerate(result.happenings):
-                _keep(db, happening, number, result)
-            self._sweep(db, result.info.t_wall_ns)
+            if result is not None:
+                self._begin(db, result.happenings[0].run)
+                for number, happening in enumerate(result.happenings):
+                    _keep(db, happening, number, result)
+                self._sweep(db, result.info.t_wall_ns)
+            writes = self._minutes.is_due
+            if writes:
+                self._minutes.write(db)
             db.execute("COMMIT")
+            if writes:
+                self._minutes.forget()
         except (sqlite3.Error, OSError) as error:
-            self.close()  # and what was begun is undone
+            self._close()  # and what was begun is undone
             raise FrameError(
                 f"sink store: {self.config.path} can't be written ({error}); make room"
             ) from error
 
     def close(self) -> None:
-        """Close the file."""
+        """Write what is left, and close the file."""
+        self._minutes.end()
+        if self._db is not None and self._minutes.is_due:
+            with contextlib.suppress(FrameError):  # the disk was full until the end
+                self._write(None)
+        self._close()
+
+    def _close(self) -> None:
         if self._db is not None:
             self._db.close()
             self._db = None
@@ -123,6 +157,7 @@ class Store(Sink):
 def _forget(db: sqlite3.Connection, before_ns: int) -> None:
     db.execute("DELETE FROM happening WHERE t_wall_ns < ?", (before_ns,))
     db.execute("DELETE FROM incident WHERE end_ns < ?", (before_ns,))
+    db.execute("DELETE FROM minute WHERE minute < ?", (before_ns // MINUTE_NS,))
 
 
 def _keep(db: sqlite3.Connection, one: Happening, number: int, result: Result) -> None:

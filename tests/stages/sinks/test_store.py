@@ -198,7 +198,7 @@ def test_files_that_are_no_store_are_refused_in_a_sentence(tmp_path):
     with sqlite3.connect(newer) as db:
         db.execute("PRAGMA user_version = 9")
     db.close()
-    refused(newer, "it is of version 9, this build knows 1")
+    refused(newer, "it is of version 9, this build knows 2")
     refused(tmp_path / "s.db", "keep_days must be > 0", keep_days=0)
     refused(tmp_path, "wanted a file at .*, got a folder")
     with pytest.raises(ResourceError, match="there is no such file; a run with a sink"):
