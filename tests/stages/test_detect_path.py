@@ -361,7 +361,7 @@ def test_results_that_differ_in_number_are_one_frame_s_all_the_same():
 
 def test_the_best_that_was_not_sure_enough_is_told_once_a_second():
     output = Output(
-        info=frame().info, fit=Fit(scale_xy=(0.5, 0.5), offset_xy_px=(0, 35)), model_id="m",
+        info=frame().info, fit=Fit(scale_x=0.5, scale_y=0.5, offset_y_px=35), model_id="m",
         arrays=(
             np.float32([[10, 40, 50, 80], [60, 40, 90, 80], [100, 40, 120, 80]]),
             np.float32([0.9, 0.3, 0.2]), np.int64([0, 1, 0]),
