@@ -23,6 +23,7 @@ SUITE = {  # name: arguments of the quick run
     "fairness": ["--seconds", "180"],
     "startup": ["--seconds", "90"],
     "boxes": ["--seconds", "120"],
+    "fleet": ["--seconds", "30"],
 }
 LONG = {  # only when it is named; "…-long" is the longer run of a module
     "latency-long": ["--seconds", "120", "--long"],

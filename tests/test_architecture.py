@@ -42,6 +42,7 @@ OWNERS = {
         "stages.training.settings",
     ],
     "tomli_w": ["pipeline.fleet.config"],
+    "ray": ["pipeline.fleet.ray_actors", "pipeline.fleet.ray_placement"],
     "sqlite3": ["stages.sinks.store", "stages.sinks.alarms"],
     "httpx2": ["stages.sinks.alarms.webhook"],
     "paho": ["stages.sinks.alarms.mqtt"],
@@ -127,7 +128,8 @@ LABELS = {
 }
 # No I/O and no clock: what they decide is tested without waiting.
 PURE = (
-    "accounts.arrivals", "accounts.tally", "fleet.planner", "hop.edge", "hop.slots", "process.motion",
+    "accounts.arrivals", "accounts.tally", "fleet.agent", "fleet.controller", "fleet.leases",
+    "fleet.planner", "hop.edge", "hop.slots", "process.motion",
     "process.schedule", "supervision.settling", "supervision.silence",
 )  # fmt: skip
 IMPURE = {

@@ -466,3 +466,22 @@ def test_systemd_does_not_restart_what_a_restart_can_not_mend():
     unit = (DEPLOY / "manyeyes.service").read_text()
     assert "RestartPreventExitStatus=75 78" in unit
     assert os.linesep + "User=manyeyes" in unit
+
+
+def test_nodes_of_kuberay_are_machines_and_ask_for_a_token():
+    cluster = yaml.safe_load((DEPLOY / "kubernetes/raycluster.yaml").read_text())["spec"]
+    assert cluster["authOptions"] == {"mode": "token"}
+    for group in cluster["workerGroupSpecs"]:
+        assert group["rayStartParams"]["labels"] == f"machine={group['groupName']}"
+        assert group["replicas"] == group["maxReplicas"] == 1, "a machine is one node"
+
+
+def test_the_chart_says_what_it_is_and_runs_what_there_is():
+    chart = DEPLOY / "helm"
+    assert yaml.safe_load((chart / "Chart.yaml").read_text())["name"] == "manyeyes-fleet"
+    values = yaml.safe_load((chart / "values.yaml").read_text())
+    template = (chart / "templates/fleet.yaml").read_text()
+    assert "manyeyes fleet up fleet.toml --machine {{ .name }}" in template
+    assert "kind: Deployment" not in template, "it may have two pods of one machine"
+    named = set(re.findall(r"\$?\.Values\.(\w+)", template))
+    assert named == values.keys()

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.errors import ManyeyesError
-from pipeline.supervision.ctl import NAME
-from pipeline.supervision.rundir import socket_folders
+from pipeline.supervision.asking import ask
 
 app = typer.Typer(help="Look at a run that goes on, and tell it what to do.", no_args_is_help=True)
 
 Pid = Annotated[
     int | None, typer.Option("--pid", help="of the run's supervisor, where several runs go on")
 ]
-_PATIENCE_S = 10.0
 
 
 @app.command()
@@ -78,57 +72,3 @@ def resume(
 def _change(order: str, camera: str, pid: int | None) -> None:
     told = ask(pid, {"do": order, "camera": camera})
     print(f"camera {told['camera']!r}: {told['state']}")
-
-
-def ask(pid: int | None, question: dict[str, Any]) -> dict[str, Any]:
-    """What the run answers; pid: of its supervisor, None: there is one run only.
-
-    Waits for seconds at most. Raises ManyeyesError if there is no such run, if there are several, or with
-    what the run says against it.
-    """
-    found = {run: sock for run, sock in _runs() if pid in (None, run)}
-    try:
-        if not found:
-            which = "no run goes on" if pid is None else f"no run has the process id {pid}"
-            raise ManyeyesError(f"ctl: {which} here, of this user; `manyeyes run` starts one")
-        if len(found) > 1:
-            pids = ", ".join(map(str, sorted(found)))
-            raise ManyeyesError(f"ctl: several runs go on ({pids}); say which with --pid")
-        told = _asked(next(iter(found.values())), question)
-    finally:
-        for sock in found.values():
-            sock.close()
-    if "error" in told:
-        refusal = ManyeyesError(told["error"])
-        refusal.exit_code = told["exit_code"]  # of this one error, as the run said
-        raise refusal
-    return told
-
-
-def _runs() -> Iterator[tuple[int, socket.socket]]:
-    """The process id of each run of this user that takes questions, and a connection to it."""
-    for folder in socket_folders():
-        sock = socket.socket(socket.AF_UNIX)
-        sock.settimeout(_PATIENCE_S)
-        try:
-            sock.connect(str(folder / NAME))
-            credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        except OSError:  # left behind by a run that was killed, or just ending
-            sock.close()
-            continue
-        yield int.from_bytes(credentials[:4], "little"), sock
-
-
-def _asked(sock: socket.socket, question: dict[str, Any]) -> dict[str, Any]:
-    try:
-        sock.sendall(json.dumps(question).encode() + b"\n")
-        data = b""
-        while not data.endswith(b"\n"):
-            if not (more := sock.recv(1 << 16)):
-                raise ManyeyesError("ctl: the run ended before it answered")
-            data += more
-    except OSError as error:
-        why = os.strerror(error.errno) if error.errno else "it does not answer"
-        raise ManyeyesError(f"ctl: the run can't be asked: {why}") from error
-    told: dict[str, Any] = json.loads(data)
-    return told

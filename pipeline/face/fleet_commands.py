@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +27,7 @@ from pipeline.plan.loading import load
 app = typer.Typer(help="Many cameras on several machines.", no_args_is_help=True)
 PLACEMENTS = {
     "static": "pipeline.fleet.static:StaticPlacement",
+    "ray": "pipeline.fleet.ray_placement:RayPlacement",
 }
 
 File = Annotated[Path, typer.Argument(help="a fleet.toml")]
@@ -74,11 +76,18 @@ def up(
         str | None, typer.Option(help="run the part of this machine, here (placement = 'static')")
     ] = None,
 ) -> None:
-    """Run a machine's part of the fleet, as `manyeyes run` does.
+    """Run a machine's part of the fleet, as `manyeyes run` does; with Ray, let all machines run theirs.
 
     Example: manyeyes fleet up fleet.toml --machine hall-a
     """
     fleet = fleet_config.load(file)
+    if fleet.settings.placement == "ray":
+        if machine is not None:
+            raise ConfigError("--machine: placement = 'ray' has an agent on each; leave it out")
+        fleet.check()
+        placement.refuse_unplaced(fleet, placement.planned(fleet, Placed()))
+        print(placement_of(fleet).up(fleet))
+        return
     if machine is None:
         raise ConfigError(
             f"{fleet.file.name}: placement = 'static' starts each machine by itself; say which this is, "
@@ -92,6 +101,21 @@ def up(
     print(f"{machine} runs {', '.join(cameras)}: {path}", flush=True)
     # in the place of this process, so that signals and the exit code are those of the run
     os.execv(sys.executable, [sys.executable, "-P", "-m", "pipeline", "run", str(path)])
+
+
+@app.command()
+def down(file: File) -> None:
+    """End the runs of all machines in order, with placement = 'ray'; others end as runs do.
+
+    Example: manyeyes fleet down fleet.toml
+    """
+    fleet = fleet_config.load(file)
+    if fleet.settings.placement != "ray":
+        raise ConfigError(
+            f"{fleet.file.name}: placement = 'static' has nothing that ends others; end `fleet up` on each"
+        )
+    placement_of(fleet).down()
+    print("nothing runs any more")
 
 
 @app.command()
@@ -143,10 +167,13 @@ def events(
     print_events(rows[:limit], each=each)
 
 
-def placement_of(fleet: Fleet) -> Placement:
-    """What carries the fleet out. Raises ManyeyesError if it can't be reached."""
-    made: Placement = load(PLACEMENTS[fleet.settings.placement])(fleet)
-    return made
+def placement_of(fleet: Fleet) -> Any:
+    """What carries the fleet out, a `Placement`. Raises ManyeyesError if it can't be reached."""
+    if fleet.settings.placement == "ray" and find_spec("ray") is None:
+        raise ConfigError(
+            f"{fleet.file.name}: placement = 'ray' needs Ray: pip install 'manyeyes[fleet]'"
+        )
+    return load(PLACEMENTS[fleet.settings.placement])(fleet)
 
 
 def _change(

@@ -7,6 +7,7 @@ machine runs is a file beside it with its cameras alone, which `manyeyes run` ta
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pydantic import Field, ValidationError
 
 from pipeline.errors import ConfigError, ResourceError
 from pipeline.fleet.planner import Camera, Machine
+from pipeline.fleet.share import share
 from pipeline.plan import config as run_config
 from pipeline.plan.config import MetricsConfig
 from pipeline.plan.fields import no_json
@@ -27,7 +29,6 @@ from pipeline.plan.standard import make
 
 _LABEL = r"^[A-Za-z0-9_.:-]{1,64}$"
 _LABELS = "a label or a list of them, each of 1 to 64 of the characters A-Z a-z 0-9 _ . : -"
-_HERE = "{machine}"  # in the texts of a sink: the name of the machine
 
 Label = Annotated[str, Field(pattern=_LABEL)]
 
@@ -82,6 +83,8 @@ class Fleet:
     cameras: tuple[Camera, ...]
     tables: dict[str, Any]  # the run of all cameras, as one machine had it
     addresses: dict[str, str]  # machine → HOST:PORT of its metrics
+    raw: dict[str, Any]  # the file's own tables
+    revision: str  # another one whenever they are others
 
     def check(self) -> None:
         """Also what only the classes of sources and sinks know. Raises ConfigError."""
@@ -102,16 +105,8 @@ class Fleet:
 
     def run_of(self, machine: str, cameras: Collection[str]) -> dict[str, Any]:
         """The tables of a run with these cameras."""
-        tables = dict(self.tables)
-        tables["camera"] = [table for table in tables["camera"] if table["name"] in cameras]
-        for kind in tables.keys() & {"zone", "line"}:
-            tables[kind] = [table for table in tables[kind] if table["camera"] in cameras]
-        if "sink" in tables:
-            tables["sink"] = [_named_after(machine, table) for table in tables["sink"]]
-        if tables.get("metrics", {}).get("enabled", True):
-            _, _, port = self.addresses[machine].rpartition(":")
-            tables["metrics"] = {**tables.get("metrics", {}), "port": int(port)}
-        return tables
+        _, _, port = self.addresses[machine].rpartition(":")
+        return share(self.tables, machine, cameras, int(port))
 
     def write_run(self, machine: str, cameras: Collection[str]) -> Path:
         """The file of a run, replaced as a whole. Raises ResourceError if it can't be written."""
@@ -155,6 +150,7 @@ def checked(raw: dict[str, Any], path: Path) -> Fleet:
         file=path, settings=file.fleet, machines=machines,
         cameras=tuple(map(_camera, file.camera)), tables=tables,
         addresses={m.name: _address(m, run.metrics) for m in file.machine},
+        raw=raw, revision=hashlib.sha256(json.dumps(raw, sort_keys=True).encode()).hexdigest()[:16],
     )  # fmt: skip
     _check_names(fleet)
     return fleet
@@ -249,10 +245,3 @@ def _check_names(fleet: Fleet) -> None:
             known(f"{where}: overlaps", "camera", other, names)
         if camera.near is not None and camera.near not in places:
             known(f"{where}: near", "machine with near =", camera.near, places)
-
-
-def _named_after(machine: str, table: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: value.replace(_HERE, machine) if isinstance(value, str) else value
-        for key, value in table.items()
-    }

@@ -22,6 +22,7 @@ class Placed:
 
     where: Mapping[str, str] = field(default_factory=dict)  # camera → machine
     drained: tuple[str, ...] = ()  # machines that are to run nothing
+    machines: tuple[str, ...] = ()  # who may run something, where an engine knows that
 
     def drain(self, machine: str, *, drained: bool) -> Placed:
         """With a machine drained, or no more."""
@@ -91,13 +92,15 @@ def recall(fleet: Fleet) -> Placed:
         if document["version"] != _VERSION:
             raise ValueError(f"version {document['version']}")
         where, drained = document["where"], tuple(document["drained"])
-        if not all(isinstance(name, str) for name in (*where.keys(), *where.values(), *drained)):
+        machines = tuple(document["machines"])
+        names = (*where.keys(), *where.values(), *drained, *machines)
+        if not all(isinstance(name, str) for name in names):
             raise ValueError("a name that is no text")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(
             f"{path}: is not what `manyeyes fleet plan --write` writes: {error}; remove it, and plan anew"
         ) from error
-    return Placed(where=where, drained=drained)
+    return Placed(where=where, drained=drained, machines=machines)
 
 
 def remember(fleet: Fleet, placed: Placed) -> None:

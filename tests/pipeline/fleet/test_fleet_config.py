@@ -89,6 +89,53 @@ def test_a_machine_runs_a_file_that_a_run_takes_with_its_cameras_alone(write):
     assert gate.options == {}, "nothing of the fleet is left in it"
 
 
+ALERTS = """
+[[alert]]
+name = "anybody"
+kinds = ["appeared"]
+to = ["file"]
+[[alert]]
+name = "at-places"
+kinds = ["entered", "crossed"]
+to = ["file"]
+cameras = ["gate", "yard"]
+zones = ["door"]
+lines = ["way"]
+[[alert]]
+name = "inside"
+kinds = ["entered"]
+to = ["file"]
+zones = ["door"]
+[[alert]]
+name = "out"
+kinds = ["crossed"]
+to = ["file"]
+directions = ["out"]
+[[target]]
+name = "file"
+type = "file"
+path = "{machine}-alarms.jsonl"
+[outbox]
+path = "{machine}-outbox.db"
+"""
+
+
+def test_a_machine_has_the_alerts_that_speak_of_its_cameras(write):
+    fleet = config.load(write(WHOLE + ALERTS))
+    fleet.check()
+    a = run_config.load(fleet.write_run("a", {"gate"}))
+    assert [alert.name for alert in a.alert] == ["anybody", "at-places", "inside"]
+    places = a.alert[1]
+    assert (places.cameras, places.zones, places.lines) == (("gate",), ("door",), None)
+    assert places.kinds == ("entered",), "no line of it is here"
+    b = run_config.load(fleet.write_run("b", {"yard"}))
+    assert [alert.name for alert in b.alert] == ["anybody", "at-places", "out"]
+    assert (b.alert[1].zones, b.alert[1].lines) == (None, ("way",))
+    assert b.alert[2].directions == ("out",)
+    assert b.target[0].options["path"] == str(fleet.file.parent / "b-alarms.jsonl")
+    assert b.outbox.path == fleet.file.parent / "b-outbox.db"
+
+
 def test_metrics_that_are_not_wanted_stay_off(write):
     fleet = config.load(write(MACHINE + CAMERA + "[metrics]\nenabled = false\n"))
     assert run_config.load(fleet.write_run("a", {"gate"})).metrics.port is None
@@ -179,7 +226,13 @@ def test_who_runs_what_is_read_as_it_was_written(write):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{}", "[]", '{"version": 2}', '{"version": 1, "where": {"gate": 3}, "drained": []}'],
+    [
+        "",
+        "{}",
+        "[]",
+        '{"version": 2}',
+        '{"version": 1, "where": {"gate": 3}, "drained": [], "machines": []}',
+    ],
 )
 def test_a_file_that_says_something_else_is_refused(write, text):
     fleet = config.load(write(WHOLE))

@@ -1,0 +1,15 @@
+"""What benchmarks/fleet.py measures is a fleet, and its figures are of it."""
+
+from benchmarks.fleet import figures_of, fleet
+
+
+def test_a_small_fleet_has_every_figure():
+    found = figures_of(10, 3, end=0.0)
+    assert [figure.id for figure in found] == ["p", "m", "u", "g", "c", "c"]
+    gap = found[3]
+    assert 6 < gap.value < 15, "its lease, and some seconds"
+
+
+def test_a_fleet_is_the_same_for_the_same_seed():
+    assert fleet(20, 4, 7) == fleet(20, 4, 7)
+    assert fleet(20, 4, 7) != fleet(20, 4, 8)
