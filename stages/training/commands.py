@@ -71,6 +71,7 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="of weights, order and augmentation")] = None,
     workers: Annotated[int | None, typer.Option(help="processes that decode")] = None,
+    device: Device = "auto",
     change: Annotated[
         list[str] | None,
         typer.Option("--set", help="any other setting: ema=0.99, augment.mosaic=1"),
@@ -123,8 +124,9 @@ def train(
         terminal.note(line)
     with terminal.on_interrupt(f"stopped; `manyeyes train -o {output} --resume` goes on"):
         outcome = runs.train(
-            plan, training, validation, output, resume=resume, console=Console(stderr=True)
-        )
+            plan, training, validation, output, resume=resume, device=device,
+            console=Console(stderr=True),
+        )  # fmt: skip
     if terminal.silent():
         return
     best = outcome.best
@@ -273,7 +275,7 @@ def _size(bundle: Path, facts: Facts) -> str:
 
 @command(app, "predict")
 def predict(
-    model: Annotated[Path, typer.Argument(help="a bundle")],
+    model: Annotated[Path, typer.Argument(help="a bundle, a checkpoint or a run folder")],
     sources: Annotated[list[Path], typer.Argument(help="pictures, folders of pictures, videos")],
     output: Output,
     score: Annotated[

@@ -11,6 +11,8 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from pipeline.errors import ConfigError
+
 
 def rank() -> int:
     """Which of the processes this one is; 0 writes the files."""
@@ -38,14 +40,15 @@ def barrier() -> None:
 
 
 @contextlib.contextmanager
-def group() -> Iterator[torch.device]:
+def group(wanted: str = "auto") -> Iterator[torch.device]:
     """The device of this process, for as long as training lasts.
+
+    wanted: auto (a GPU if there is one), cpu, cuda, cuda:N; ConfigError if it is not there.
 
     Joins the others when `torchrun` started this process (it sets WORLD_SIZE, RANK, LOCAL_RANK and
     MASTER_ADDR): NCCL between GPUs, gloo between CPUs.
     """
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+    device = _device(wanted, int(os.environ.get("LOCAL_RANK", "0")))
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if not _launched():
@@ -58,6 +61,24 @@ def group() -> Iterator[torch.device]:
         yield device
     finally:
         distributed.destroy_process_group()
+
+
+def _device(wanted: str, local: int) -> torch.device:
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    name, colon, index = wanted.partition(":")
+    if name not in ("auto", "cuda") or (colon and not index.isdecimal()):
+        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, got {wanted!r}")
+    if colon and expected_world() > 1:
+        raise ConfigError(
+            f"device {wanted!r}: with torchrun each process has its own; write 'cuda'"
+        )
+    number, there = int(index or local), torch.cuda.device_count()
+    if number >= there:
+        raise ConfigError(
+            f"device {wanted!r}: this machine offers {there} CUDA devices; write 'cpu', or 'auto'"
+        )
+    return torch.device("cuda", number)
 
 
 def wrap(model: nn.Module) -> nn.Module:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ import numpy as np
 from pipeline.detections import Detections, Labels
 from pipeline.errors import ConfigError, ModelError
 from pipeline.messages import Image
-from stages.detector.bundle import read_facts, with_tiles
+from stages.detector.bundle import Facts, read_facts, with_tiles
 from stages.detector.decode import Options, by_frame, detections_of_all
+from stages.detector.engine import Engine
 from stages.detector.engines import load
 from stages.imaging.letterbox import prepare_all
 from stages.training.datasets import DataSet, read_image
@@ -28,7 +30,7 @@ TAIL = Options(score_threshold=0.001)  # for AP; a threshold is chosen later
 
 
 class Predictor:
-    """A bundle, TorchScript or ONNX, that finds things in BGR pictures.
+    """A bundle, TorchScript or ONNX, or a checkpoint, that finds things in BGR pictures.
 
     Raises what `read_facts` and `engines.load` raise: ModelError, ConfigError.
     """
@@ -44,15 +46,22 @@ class Predictor:
         batch: int = 8,
         tiles: tuple[int, int] | None = None,
     ) -> None:
-        """tiles: columns and rows of parts that it looks at, too; None: as the bundle says."""
-        facts = read_facts(str(path))
+        """path: a bundle, a checkpoint of `manyeyes train`, or its run folder.
+
+        tiles: columns and rows of parts that it looks at, too; None: as the bundle says.
+        """
+        file = Path(path)
+        if _is_checkpoint(file):
+            facts, self._engine = _of_checkpoint(file, device)
+        else:
+            facts = read_facts(str(path))
+            self._engine = load(
+                str(path), facts, device=device, precision=precision, threads=threads
+            )
         self.facts = facts if tiles is None else with_tiles(facts, tiles)
         self.classes = self.facts.classes
         self.options = options or Options()
         self.batch = batch
-        self._engine = load(
-            str(path), self.facts, device=device, precision=precision, threads=threads
-        )
         self._engine.warm_up((min(batch, max(self.facts.batch_sizes)),))
         self._ms = dict.fromkeys(("prepare", "infer", "decode"), 0.0)
         self._pictures = 0
@@ -107,11 +116,9 @@ def found_by(
         if tiles is not None:
             raise ConfigError(f"--tiles: {file} holds detections; leave it out")
         return read_detections(file, dataset, rename)
-    if file.is_dir() or (zipfile.is_zipfile(file) and not _is_torchscript(file)):
-        return _of_checkpoint(file, dataset, rename, device, batch, tiles, progress)
-    facts = read_facts(str(file))
-    mapping = class_map(facts.classes, dataset.classes, rename)
     predictor = Predictor(file, options=TAIL, device=device, batch=batch, tiles=tiles)
+    facts = predictor.facts
+    mapping = class_map(facts.classes, dataset.classes, rename)
     return Found(
         detections=[relabelled(found, mapping) for found in detect(predictor, dataset, progress)],
         speed_ms=predictor.speed_ms,
@@ -120,39 +127,26 @@ def found_by(
     )
 
 
-def _is_torchscript(file: Path) -> bool:
+def _is_checkpoint(file: Path) -> bool:
+    """A run folder, or what torch.save writes: a zip that is no TorchScript."""
+    if file.is_dir() or not zipfile.is_zipfile(file):
+        return file.is_dir()
     with zipfile.ZipFile(file) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+        return not any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
-def _of_checkpoint(
-    file: Path,
-    dataset: DataSet,
-    rename: Mapping[str, str] | None,
-    device: str,
-    batch: int,
-    tiles: tuple[int, int] | None,
-    progress: Callable[[int], None] | None,
-) -> Found:
+def _of_checkpoint(file: Path, device: str) -> tuple[Facts, Engine]:
     import torch
 
     from stages.training import trained, validation
+    from stages.training.eager import Eager
 
     known = trained.load(file)
-    mapping = class_map(known.config.classes, dataset.classes, rename)
+    facts = validation.facts_of(known.config, known.resize, file.stem)
     chosen = "cuda" if torch.cuda.is_available() else "cpu"
     place = torch.device(chosen if device == "auto" else device)
-    facts = validation.facts_of(known.config, known.resize)
-    facts = facts if tiles is None else with_tiles(facts, tiles)
-    found = validation.detect(
-        known.model, known.config, facts, dataset, device=place, batch=batch, progress=progress
-    )
-    return Found(
-        detections=[relabelled(one, mapping) for one in found],
-        speed_ms={},
-        notes=_notes(known.config.classes, dataset, mapping),
-        score_threshold=known.defaults.score_threshold,
-    )
+    facts = replace(facts, defaults=known.defaults)
+    return facts, Eager(known.model, known.config, facts, place)
 
 
 def detect(

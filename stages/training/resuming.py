@@ -12,7 +12,15 @@ from stages.training import settings
 from stages.training.plan import Plan
 
 CHANGES = ("epochs", "workers")  # of TrainConfig: how far, and how fast
-_ELSEWHERE = ("output", "resume", "as_json", "data", "val", "strict")  # do not touch the plan
+_ELSEWHERE = (
+    "device",
+    "output",
+    "resume",
+    "as_json",
+    "data",
+    "val",
+    "strict",
+)  # do not touch the plan
 
 
 def resumed(plan: Plan, asked: Mapping[str, Any]) -> Plan:

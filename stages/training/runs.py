@@ -62,6 +62,7 @@ def train(
     folder: Path,
     *,
     resume: bool = False,
+    device: str = "auto",
     console: Console | None = None,
     read: Callable[[Sample], Image] = read_image,
     on_step: Callable[[int, Losses], None] = lambda step, losses: None,
@@ -73,6 +74,7 @@ def train(
         training, validation: with the classes of the plan's model, in its order.
         folder: a new one; with `resume` that of an earlier run, which then goes on exactly, or for more
             epochs than it began with.
+        device: auto, cpu, cuda or cuda:N; auto: a GPU if there is one, with torchrun one a process.
         console: where progress is shown; None: nowhere.
         read: decodes the picture of a sample, BGR.
         on_step: called after each step with its number, from 1, and its losses.
@@ -84,9 +86,9 @@ def train(
     _check(plan, training, validation)
     settled = plan.train.settled(len(training.samples), plan.model.architecture)
     plan = replace(plan, train=settled)
-    with parallel.group() as device:
+    with parallel.group(device) as place:
         facts = facts_of(plan.model, plan.resize, folder.name)
-        job = _Job(plan, training, validation, folder, device, facts, read)
+        job = _Job(plan, training, validation, folder, place, facts, read)
         if parallel.rank() == 0:
             _check_folder(job, resume)
         parallel.barrier()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from stages.training.batches import Batch, seed_of
 from stages.training.ema import Ema
 from stages.training.transforms import AugmentConfig
 
+log = logging.getLogger("manyeyes")
 Losses = dict[str, float]
 
 # 70 pictures of traffic needed about 1300 steps of 8 from scratch, 5000 scenes 1900 of 16
@@ -33,7 +35,8 @@ class TrainConfig:
     epochs: int = 0  # 0: enough for STEPS steps, within EPOCHS
     # pictures of one step of the optimiser, over all ranks and accumulation together
     batch: int = 8
-    accumulate: int = 1  # parts that a batch is computed in, one after the other, to save memory
+    # parts that a batch is computed in, one after the other; more where memory runs out
+    accumulate: int = 1
     # sgd: with Nesterov momentum; auto: adamw for our own fcos_tiny, sgd for torchvision's detectors
     optimizer: Literal["auto", "sgd", "adamw"] = "auto"
     lr: float = 0.0  # at the peak; 0: that of RECIPES
@@ -113,6 +116,7 @@ class State:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     ema: Ema | None
+    parts: int = 1  # that a batch is computed in; more where memory runs out
     step: int = 0  # steps done in the whole run
     losses: Losses = field(default_factory=dict)  # sums over the steps of this epoch
     best: dict[str, Any] = field(default_factory=dict)  # epoch, map, weights ("ema" or "raw")
@@ -163,7 +167,7 @@ def new_state(model: nn.Module, config: TrainConfig, device: torch.device) -> St
         optimizer = torch.optim.AdamW(groups, config.lr)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype_of(config, device) is torch.float16)
     ema = Ema(model, config.ema) if config.ema else None
-    return State(model, parallel.wrap(model), optimizer, scaler, ema)
+    return State(model, parallel.wrap(model), optimizer, scaler, ema, config.accumulate)
 
 
 def freeze(model: nn.Module, prefixes: Iterable[str]) -> None:
@@ -220,8 +224,8 @@ def train_one_epoch(
         name_of: the file name of a sample, for error messages.
         after_step: called after each step with its losses; may save a checkpoint.
 
-    Raises ConfigError when a loss is not finite (names the pictures) or memory runs out (says what
-    would fit).
+    Raises ConfigError when a loss is not finite (names the pictures) or not even one picture fits into
+    memory.
     """
     _learning(state.model)
     for images, targets, indices in batches:
@@ -263,9 +267,34 @@ def _backward(
     device: torch.device,
     label_offset: int,
 ) -> Losses:
-    """Add the gradients of one batch, in `config.accumulate` parts; returns its losses."""
+    """Add the gradients of one batch, in as many parts as memory asks for; returns its losses."""
+    while True:
+        try:
+            return _in_parts(state, images, targets, config, device, label_offset)
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            if state.parts >= len(images) or parallel.world() > 1:  # others wait for gradients
+                raise ConfigError(
+                    f"train: {math.ceil(len(images) / state.parts)} pictures at a time do not fit into "
+                    "memory; use a smaller model, input size or batch"
+                ) from error
+        # only here is the memory free that the error's traceback held
+        state.optimizer.zero_grad(set_to_none=True)
+        state.parts = min(2 * state.parts, len(images))
+        log.warning("memory is short: batches are computed in %d parts from now on", state.parts)
+
+
+def _in_parts(
+    state: State,
+    images: list[Tensor],
+    targets: list[dict[str, Tensor]],
+    config: TrainConfig,
+    device: torch.device,
+    label_offset: int,
+) -> Losses:
     dtype = dtype_of(config, device)
-    parts = split(images, targets, config.accumulate)
+    parts = split(images, targets, state.parts)
     sums: Losses = {}
     for number, part in enumerate(parts):
         inputs, truth = to_device(*part, device, label_offset)
@@ -273,14 +302,9 @@ def _backward(
         last = number == len(parts) - 1
         # ranks add their gradients up once, at the last part
         with contextlib.nullcontext() if last else parallel.no_sync(state.network):
-            try:
-                with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
-                    losses = state.network(inputs, truth)
-                state.scaler.scale(sum(losses.values()) * share).backward()
-            except RuntimeError as error:
-                if not _out_of_memory(error):
-                    raise
-                raise ConfigError(_what_fits(state.model, inputs, truth)) from error
+            with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
+                losses = state.network(inputs, truth)
+            state.scaler.scale(sum(losses.values()) * share).backward()
         for name, value in losses.items():
             sums[name] = sums.get(name, 0.0) + float(value.detach()) * share
     return sums
@@ -320,23 +344,3 @@ def _not_finite(step: int, sums: Losses, names: list[str]) -> str:
 def _out_of_memory(error: RuntimeError) -> bool:
     # the CPU's allocator raises a plain RuntimeError: "… can't allocate memory: …"
     return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
-
-
-def _what_fits(model: nn.Module, inputs: list[Tensor], truth: list[dict[str, Tensor]]) -> str:
-    """A sentence with the number of pictures that does fit, found by trying."""
-    size = len(inputs) // 2
-    while size:
-        try:
-            model.zero_grad(set_to_none=True)
-            sum(model(inputs[:size], truth[:size]).values()).backward()
-        except RuntimeError:
-            size //= 2
-            continue
-        return (
-            f"train: {len(inputs)} pictures at a time do not fit into memory, {size} do; set batch to "
-            f"{size}, or keep the batch and set accumulate to {math.ceil(len(inputs) / size)} times "
-            "what it is"
-        )
-    return (
-        "train: not even one picture at a time fits into memory; use a smaller model or input size"
-    )

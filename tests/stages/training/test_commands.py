@@ -81,9 +81,14 @@ def test_from_pictures_to_a_report(manyeyes, data, run_folder, tmp_path, monkeyp
     assert of_bundle["coco"] == pytest.approx(of_checkpoint["coco"], abs=1e-3)
     assert of_bundle["score_threshold"] == of_checkpoint["score_threshold"]
     code, out, _ = manyeyes(
-        "predict", "tiny.bundle", data / "val", "-o", "found", "--score", "0.01"
+        "predict", run_folder, data / "val", "-o", "found", "--score", "0.01", "--json"
     )
     assert code == 0
+    from_folder = json.loads(out)
+    code, out, _ = manyeyes(
+        "predict", "tiny.bundle", data / "val", "-o", "again", "--score", "0.01", "--json"
+    )
+    assert (code, json.loads(out)) == (0, from_folder)
     assert len(list(Path("found").glob("*.jpg"))) == 3
 
 
@@ -175,6 +180,8 @@ BAD = {
         ("export", "{demo}", "-o", NEW, "--precision", "int8", "--calibrate", "{val}"), "pass --data",
     ),
     "idle split": (("export", "{run}", "-o", NEW, "--split", "val"), "--split is of --data"),
+    "no such device": (("train", "{data}", "-o", NEW, "--device", "cuda:9"), "CUDA devices"),
+    "no device": (("train", "{data}", "-o", NEW, "--device", "gpu"), "auto, cpu, cuda"),
     "run exists": (("train", "{data}", "-o", "{run}", *FAST), "exists already", "--resume"),
     "no split": (("train", "{data}", "-o", NEW, "--val-split", "dusk"), "'dusk'", "val.json"),
     "empty split": (("train", "{empty}", "-o", NEW), "no usable picture of split 'train'"),

@@ -136,12 +136,15 @@ def test_a_loss_that_is_not_finite_names_the_pictures() -> None:
         run(model, [batch_of([1, 2])])
 
 
-def test_out_of_memory_says_what_would_fit() -> None:
-    with pytest.raises(
-        ConfigError, match="8 pictures at a time do not fit into memory, 2 do; set batch to 2"
-    ):
-        run(Line(limit=3), [batch_of([1] * 8)])
-    with pytest.raises(ConfigError, match="not even one picture"):
+def test_a_batch_that_does_not_fit_into_memory_is_computed_in_parts(caplog: Any) -> None:
+    batches = [batch_of([10 * i for i in range(8)]), batch_of([5] * 8)]
+    small, large = Line(limit=3), Line()
+    state = run(small, batches)
+    run(large, batches)
+    assert state.parts == 4
+    torch.testing.assert_close(small.w, large.w)
+    assert "in 4 parts from now on" in caplog.text
+    with pytest.raises(ConfigError, match="1 pictures at a time do not fit into memory"):
         run(Line(limit=0), [batch_of([1] * 2)])
 
 
