@@ -18,7 +18,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from pipeline.errors import ModelError
 
 Layout = Literal[
-    "candidates", "yolox", "yolox-raw", "ultralytics", "torchvision", "detr", "final", "rows", "gfl"
+    "candidates", "yolox", "yolox-raw", "ultralytics", "torchvision", "detr", "final", "rows", "gfl",
+    "yunet",
 ]  # fmt: skip
 MAX_PICTURES = 65  # of one frame: the whole and 8x8 parts
 Activation = Literal["none", "sigmoid", "softmax"]

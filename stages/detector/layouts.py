@@ -10,6 +10,8 @@
                  either order: cx, cy, w, h as shares of the input
     gfl          (N, C+4R), or (n, C) and (n, 4R) of each stride: class scores, and   yes
                  the distances to left, top, right, bottom as R logits each
+    yunet        of each stride (n, 1) twice and (n, 4), before the grid as yolox-raw: the yes
+                 score is the root of the product of the two; (n, 10) are left alone
     torchvision  boxes (N,4) xyxy, scores (N,), labels (N,), of a list of dicts no
     final, rows  the same, as `outputs` takes them from where the facts say      no
 
@@ -64,8 +66,9 @@ def check(arrays: Sequence[Array], facts: Facts, where: str) -> None:
             wanted = f"one array (N, {5 + n_classes}) for {n_classes} classes"
         elif facts.layout == "yolox-raw" and shapes[0][0] != len(_grid(facts.input)):
             wanted = f"{len(_grid(facts.input))} rows for {facts.input.width}x{facts.input.height}"
-    elif facts.layout == "gfl":
-        wanted = _no_gfl(arrays, n_classes, facts)
+    elif facts.layout in ("gfl", "yunet"):
+        is_gfl = facts.layout == "gfl"
+        wanted = _no_gfl(arrays, n_classes, facts) if is_gfl else _no_yunet(arrays, facts)
     elif facts.layout == "detr":
         columns = n_classes + (facts.activation == "softmax")
         n = shapes[0][0] if shapes and shapes[0] else 0
@@ -95,7 +98,9 @@ def check(arrays: Sequence[Array], facts: Facts, where: str) -> None:
 
 
 def used(arrays: Sequence[Array], facts: Facts) -> Sequence[Array]:
-    """The arrays of one picture that the layout looks at: masks behind the boxes are left out."""
+    """The arrays of one picture that the layout looks at: masks and key points are left out."""
+    if facts.layout == "yunet":
+        return [array for array in arrays if array.shape[1] in (1, 4)]
     return arrays[:1] if facts.layout == "ultralytics" else arrays
 
 
@@ -111,6 +116,12 @@ def _no_gfl(arrays: Sequence[Array], n_classes: int, facts: Facts) -> str:
     size = facts.input
     if gfl.grid(size.width, size.height, len(found.scores)) is None:
         return f"a prediction for each cell of 8, 16, 32 (, 64) px of {size.width}x{size.height}"
+    return ""
+
+
+def _no_yunet(arrays: Sequence[Array], facts: Facts) -> str:
+    if _yunet_tables(arrays, facts) is None:
+        return "for 8, 16 and 32 px (n, 1) twice and (n, 4), n cells of that size"
     return ""
 
 
@@ -174,6 +185,35 @@ def _yolox_raw(arrays: Sequence[Array], facts: Facts, above: float) -> Candidate
     return _dense(cxcywh, rows[:, 5:] * rows[:, 4:5], facts, above)
 
 
+def _yunet(arrays: Sequence[Array], facts: Facts, above: float) -> Candidates:
+    tables = _yunet_tables(arrays, facts)
+    if tables is None:
+        raise ModelError("layout 'yunet': other arrays were checked")
+    first, second, boxes = tables
+    scores = np.sqrt(np.clip(first, 0, 1) * np.clip(second, 0, 1))  # (N, 1)
+    keep = scores[:, 0] > above
+    boxes, grid = boxes[keep].astype(np.float32, copy=False), _grid(facts.input)[keep]
+    with np.errstate(over="ignore"):
+        sizes = np.exp(boxes[:, 2:]) * grid[:, 2:]
+    cxcywh = np.concatenate(((boxes[:, :2] + grid[:, :2]) * grid[:, 2:], sizes), axis=1)
+    return _dense(cxcywh, scores[keep], facts, above)
+
+
+def _yunet_tables(arrays: Sequence[Array], facts: Facts) -> tuple[Array, Array, Array] | None:
+    """Both scores (N, 1) and boxes (N, 4) of all strides, in the order of the grid."""
+    size, found = facts.input, []
+    for stride in STRIDES_PX:
+        n = (size.height // stride) * (size.width // stride)
+        of_stride = [array for array in arrays if array.ndim == 2 and len(array) == n]
+        scores = [array for array in of_stride if array.shape[1] == 1]
+        boxes = [array for array in of_stride if array.shape[1] == 4]
+        if len(scores) != 2 or len(boxes) != 1:
+            return None
+        found.append((*scores, *boxes))
+    first, second, boxes_ = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return first, second, boxes_
+
+
 def _ultralytics(arrays: Sequence[Array], facts: Facts, above: float) -> Candidates:
     table: Array = arrays[0]
     n_rows = 4 + len(facts.classes) + facts.label_offset
@@ -232,6 +272,7 @@ _LAYOUTS: dict[str, Callable[[Sequence[Array], Facts, float], Candidates]] = {
     "torchvision": _torchvision,
     "detr": _detr,
     "gfl": _gfl,
+    "yunet": _yunet,
     "final": _final,
     "rows": _final,
 }

@@ -26,6 +26,7 @@ FAMILIES: dict[str, dict[str, Any]] = {  # how each family shows pictures to its
         "color": "bgr", "scale": 1.0, "mode": "stretch", "centre": 0.0,
         "mean": [103.53, 116.28, 123.675], "std": [57.375, 57.12, 58.395],
     },
+    "yunet": {"color": "bgr", "scale": 1.0, "align": "top-left", "pad": 0, "classes": ["face"]},
     "RT-DETR": {"color": "rgb", "scale": 1 / 255, "mode": "stretch"},
     "RF-DETR": {"color": "rgb", **_IMAGENET, "mode": "stretch"},
     "TensorFlow": {"color": "rgb", "scale": 1.0, "mode": "stretch", "label_offset": 1},
@@ -68,7 +69,7 @@ class Told:
 
 def recognise(inputs: Sequence[Tensor], outputs: Sequence[Tensor], told: Told) -> None:
     """Add to `told` the layout, if it is unmistakable; `of_input` came before."""
-    sees = (_final, _detr, _gfl, _dense, _rows)
+    sees = (_final, _detr, _gfl, _yunet, _dense, _rows)
     if any(see(outputs, inputs, told) for see in sees):
         what = ", ".join(f"{output.name} {output}" for output in outputs[:4])
         maker = f", as {told.family} has it" if told.family else ""
@@ -201,6 +202,17 @@ def _gfl(outputs: Sequence[Tensor], inputs: Sequence[Tensor], told: Told) -> boo
         told.options |= {"layout": "gfl", "n_classes": classes.pop()}
         return True
     return False
+
+
+def _yunet(outputs: Sequence[Tensor], inputs: Sequence[Tensor], told: Told) -> bool:
+    """Faces, by the names of its twelve outputs."""
+    wanted = {
+        f"{part}_{stride}" for part in ("cls", "obj", "bbox", "kps") for stride in (8, 16, 32)
+    }
+    if {output.name for output in outputs} != wanted:
+        return False
+    told.options["layout"] = "yunet"
+    return True
 
 
 def _dense(outputs: Sequence[Tensor], inputs: Sequence[Tensor], told: Told) -> bool:

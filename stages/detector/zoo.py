@@ -38,7 +38,7 @@ class Entry:
     ]  # {"torchvision": architecture, "size", "resize"}, or options of an import
     sha256: str = ""  # or its first digits; empty: not published
     megabytes: float | None = None
-    ap: float | None = None  # COCO val2017
+    ap: float | None = None  # COCO val2017; None: it was made for another data set
 
     @property
     def download(self) -> Path:

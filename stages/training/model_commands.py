@@ -55,7 +55,7 @@ def model_list(as_json: Json = False) -> None:
         megabytes = "" if row["download_mb"] is None else f"{row['download_mb']:.0f}"
         default = " (the default)" if row["name"] == zoo.DEFAULT else ""
         table.add_row(
-            f"{row['name']}{default}", row["input"], str(row["ap"]), row["licence"], megabytes,
+            f"{row['name']}{default}", row["input"], str(row["ap"] or ""), row["licence"], megabytes,
             "yes" if row["here"] else "",
         )  # fmt: skip
     Console().print(table)
@@ -144,7 +144,7 @@ def model_import(
     layout: Annotated[
         str | None,
         typer.Option(
-            help="candidates, yolox, yolox-raw, ultralytics, torchvision, detr, gfl, final, rows"
+            help="candidates, yolox, yolox-raw, ultralytics, torchvision, detr, gfl, yunet, final, rows"
         ),
     ] = None,
     classes: Annotated[

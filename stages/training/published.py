@@ -38,7 +38,9 @@ def get(
     is_published = bool(entry.sha256) and digest.startswith(entry.sha256)
     about: dict[str, Any] = {"zoo": entry.name, "source": file.name, "source_sha256": digest}
     if is_published or not entry.sha256:
-        about |= {"licence": entry.licence, "coco_ap": entry.ap, "url": entry.url}
+        about |= {"licence": entry.licence, "url": entry.url}
+        if entry.ap is not None:
+            about["coco_ap"] = entry.ap
     else:
         tell(
             f"{file}: its sha256 does not begin with {entry.sha256}, as that of the published file does: "

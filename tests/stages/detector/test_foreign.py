@@ -402,3 +402,31 @@ def test_lists_of_classes():
 
 def test_every_family_says_how_it_sees_colours():
     assert all(family["color"] in ("rgb", "bgr") for family in FAMILIES.values())
+
+
+# -- faces -----------------------------------------------------------------------------------------
+
+
+def yunet_outputs(width, height):
+    """One face in stride 16, column 1, row 1: two scores whose product's root is 0.6."""
+    outputs = {}
+    for part, columns in (("cls", 1), ("obj", 1), ("bbox", 4), ("kps", 10)):
+        for stride in (8, 16, 32):
+            cells = (width // stride) * (height // stride)
+            outputs[f"{part}_{stride}"] = np.zeros((1, cells, columns), np.float32)
+    cell = width // 16 + 1
+    outputs["cls_16"][0, cell] = 0.9
+    outputs["obj_16"][0, cell] = 0.4
+    outputs["bbox_16"][0, cell] = 0.5, 0.25, np.log(2), np.log(3)
+    return outputs
+
+
+def test_yunet_finds_faces(tmp_path):
+    path = onnx_models.save(tmp_path / "m.onnx", yunet_outputs(64, 32), shape=WIDE)
+    seen, facts = found(path, tmp_path)
+    assert (facts.classes, facts.input.color, facts.resize.pad) == (("face",), "bgr", 0)
+    np.testing.assert_allclose(seen.xyxy, [[24 - 16, 20 - 24, 24 + 16, 20 + 24]], atol=1e-3)
+    np.testing.assert_allclose(seen.scores, [0.6], atol=1e-6)
+    assert facts.output_bytes_per_image == 4 * 6 * (32 + 8 + 2)
+    with pytest.raises(ModelError, match=r"for 8, 16 and 32 px \(n, 1\) twice and \(n, 4\)"):
+        layouts.check([np.zeros((32, 1))], facts, "m")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,3 +122,63 @@ def test_files_that_are_none(entry, tmp_path):
     with pytest.raises(ConfigError, match="wanted a state dict"):
         published.get(entry, tmp_path / "text.pth")
     assert not entry.bundle.exists()
+
+
+def gfl(apart):
+    """80 classes at 416 px in strides 8, 16, 32, 64; one object. apart: an output for each table."""
+    cells = [52 * 52, 26 * 26, 13 * 13, 7 * 7]
+    scores, sides = (
+        np.full((sum(cells), 80), 0.01, np.float32),
+        np.zeros((sum(cells), 32), np.float32),
+    )
+    scores[52 * 20 + 20, 2] = 0.9
+    if not apart:
+        return {"output": np.hstack([scores, sides])[None]}
+    parts = [*np.split(scores, np.cumsum(cells)[:-1]), *np.split(sides, np.cumsum(cells)[:-1])]
+    return {f"t{i}": part[None] for i, part in enumerate(parts)}
+
+
+def yolox(cells):
+    """Raw predictions of 80 classes; one object in the first cell."""
+    rows = np.zeros((1, cells, 85), np.float32)
+    rows[0, 0, 4:8] = 0.9
+    return {"output": rows}
+
+
+def faces():
+    outputs = {
+        f"{part}_{stride}": np.zeros((1, (640 // stride) ** 2, columns), np.float32)
+        for part, columns in (("cls", 1), ("obj", 1), ("bbox", 4), ("kps", 10))
+        for stride in (8, 16, 32)
+    }
+    outputs["cls_8"][0, 900] = outputs["obj_8"][0, 900] = 0.9
+    return outputs
+
+
+STAND_INS = {
+    "yolox-nano": (416, lambda: yolox(3549)),
+    "yolox-s": (640, lambda: yolox(8400)),
+    "nanodet-plus-m-416": (416, lambda: gfl(apart=False)),
+    "picodet-s-416": (416, lambda: gfl(apart=True)),
+    "picodet-m-416": (416, lambda: gfl(apart=True)),
+    "yunet": (640, faces),
+}
+
+
+@pytest.mark.parametrize("name", STAND_INS)
+def test_a_file_of_the_published_form_becomes_a_bundle(name, tmp_path, monkeypatch):
+    onnx_models = pytest.importorskip("onnx_models")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    size, outputs = STAND_INS[name]
+    file = onnx_models.save(tmp_path / "m.onnx", outputs(), shape=(1, 3, size, size))
+    entry = zoo.entry(name)
+    told = []
+    facts = published.get(entry, Path(file), tell=told.append)
+    assert facts == read_facts(str(entry.bundle))
+    assert facts.golden["picture"]
+    assert ("licence" in facts.provenance) == (
+        not entry.sha256
+    )  # where a hash is known, it is not that
+    assert not any(
+        line.startswith("as models of") for line in told
+    )  # its recipe leaves nothing open
