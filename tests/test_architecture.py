@@ -45,9 +45,11 @@ OWNERS = {
     "ray": ["pipeline.fleet.ray_actors", "pipeline.fleet.ray_placement"],
     "sqlite3": ["stages.sinks.store", "stages.sinks.alarms"],
     "httpx2": ["stages.sinks.alarms.webhook"],
+    "apprise": ["stages.sinks.alarms.notify"],
     "paho": ["stages.sinks.alarms.mqtt"],
     "typer": [
         "pipeline.face.cli",
+        "pipeline.face.alert_commands",
         "pipeline.face.scene_commands",
         "pipeline.face.ctl_commands",
         "pipeline.face.fleet_commands",
@@ -58,6 +60,7 @@ OWNERS = {
         "stages.training.options",
     ],
     "rich": [
+        "pipeline.face.alert_commands",
         "pipeline.face.cli",
         "pipeline.face.ctl_commands",
         "pipeline.face.fleet_commands",

@@ -17,7 +17,14 @@ from rich.console import Console
 
 from pipeline.doctor import checks as health
 from pipeline.errors import ConfigError, ManyeyesError, ModelNotHere, ResourceError
-from pipeline.face import ctl_commands, explain_commands, fleet_commands, scene_commands, terminal
+from pipeline.face import (
+    alert_commands,
+    ctl_commands,
+    explain_commands,
+    fleet_commands,
+    scene_commands,
+    terminal,
+)
 from pipeline.face.demo import demo_config, follows
 from pipeline.face.live import LiveTable, health_table, speed_table
 from pipeline.face.metrics import MetricsServer
@@ -45,6 +52,7 @@ app.add_typer(
 )  # list, get, inspect, import
 app.add_typer(scene_commands.app)  # zones
 app.add_typer(explain_commands.app)
+app.add_typer(alert_commands.app)  # alerts
 app.add_typer(ctl_commands.app, name="ctl")
 app.add_typer(fleet_commands.app, name="fleet")
 app.add_typer(load("stages.training.commands:app"))  # data, train, evaluate, export, predict
@@ -84,7 +92,7 @@ def demo(
     if not follows():
         _progress("objects are not followed: pip install 'manyeyes[track]'")
     _run(config)
-    Console().print(f"annotated videos, events.jsonl and happenings.jsonl are in {output}/")
+    Console().print(f"annotated videos, events, happenings and alarms (*.jsonl) are in {output}/")
 
 
 @app.command()

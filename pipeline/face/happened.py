@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.accounts.ledger import quantile_s
 from pipeline.supervision.supervisor import Supervisor
 
 _TRUE = "true_"
@@ -18,13 +19,15 @@ NewTable = Callable[..., Table]
 
 
 def happened_tables(supervisor: Supervisor, new_table: NewTable) -> Iterator[Table]:
-    """Nothing where no objects were followed; new_table: as `live._table`."""
+    """Nothing where nothing of the kind was looked for; new_table: as `live._table`."""
     counts = _counts(supervisor, "track")
     if counts:
         yield _objects(supervisor, counts, new_table)
     crossed = _crossed(_counts(supervisor, "scene"))
     if crossed:
         yield _lines(crossed, new_table)
+    if delivered := _counts(supervisor, "sink.alarms"):
+        yield _alarms(supervisor, delivered, new_table)
 
 
 def _counts(supervisor: Supervisor, process: str) -> Counter[tuple[str, str]]:
@@ -78,6 +81,24 @@ def _lines(crossed: dict[tuple[str, str, str], list[int]], new_table: NewTable) 
         table.add_section()
         totals = (sum(column) for column in zip(*crossed.values(), strict=True))
         table.add_row("all", "", "", *map(str, totals))
+    return table
+
+
+def _alarms(supervisor: Supervisor, counts: Counter[tuple[str, str]], new_table: NewTable) -> Table:
+    columns = ("queued", "delivered", "given up", "failed")
+    title = "alarms (failed: attempts; p50 and p99: ms from the picture on)"
+    table = new_table(title, (), (*columns, "p50", "p99"), first="target")
+    sums: Counter[tuple[str, str]] = Counter()
+    for (name, _), n in counts.items():
+        kind, _, rest = name.partition(":")
+        if kind == "delivery":
+            target, _, outcome = rest.partition(":")
+            sums[target, outcome] += n
+    for target in dict.fromkeys(target for target, _ in sums):
+        cells, _ = supervisor.ledger.histogram("sink.alarms", f"lateness:{target}")
+        late_s = [quantile_s(cells, q) for q in (0.5, 0.99)]
+        numbers = [str(sums[target, column]) for column in columns]
+        table.add_row(target, *numbers, *("–" if s is None else f"{s * 1000:.0f}" for s in late_s))
     return table
 
 

@@ -32,5 +32,17 @@ def wall_ns(option: str, text: str, now: datetime | None = None) -> int:
         ) from error
 
 
+def seconds_of(option: str, text: str) -> int:
+    """Of a length of time like 7d, 12h or 2w. Raises ConfigError.
+
+    >>> seconds_of("--next", "2m")
+    120
+    """
+    length = re.fullmatch(r"(\d{1,6})([smhdw])", text)
+    if length is None or not int(length[1]):
+        raise ConfigError(f"{option}: wanted a length of time like 7d, 12h or 2w, got {text!r}")
+    return int(timedelta(**{_UNITS[length[2]]: int(length[1])}).total_seconds())
+
+
 def _ns(moment: datetime) -> int:
     return int(moment.timestamp() * 1_000_000) * 1000

@@ -12,6 +12,7 @@ ALARMS = "stages.sinks.alarms.stage:Alarms"
 TARGETS = {
     "webhook": "stages.sinks.alarms.webhook:Webhook",
     "mqtt": "stages.sinks.alarms.mqtt:Mqtt",
+    "apprise": "stages.sinks.alarms.notify:Notify",
     "file": "stages.sinks.alarms.lines:Lines",
 }
 

@@ -13,7 +13,7 @@ from pipeline.plan.mistakes import SHARE
 from pipeline.plan.scenery import LineConfig, ZoneConfig
 from pipeline.plan.section import BOOL, NAME, NAMED, Section, Share, field
 
-TargetType = Literal["webhook", "mqtt", "file"]
+TargetType = Literal["webhook", "mqtt", "apprise", "file"]
 _TARGETS = " or ".join(map(repr, get_args(TargetType)))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.accounts.ledger import DETECT, PATHS, VIEW
 from pipeline.errors import ConfigError
+from pipeline.happenings import HEALTH
 from pipeline.messages import Frame, Result
 from pipeline.plan.alarms import alarms_sink
 from pipeline.plan.chains import Chain, chains_of, classes_of
@@ -76,7 +77,7 @@ def make(config: Config, run_id: str | None = None) -> Plan:
     happens = (
         config.zone
         or config.line
-        or config.alert
+        or any(kind not in HEALTH for alert in config.alert for kind in alert.kinds)
         or any(s.type in ("happenings", "store") for s in config.sink)
     )
     if config.track is not None or happens:

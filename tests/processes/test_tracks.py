@@ -2,7 +2,9 @@
 
 import json
 import signal
+import sqlite3
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 
 import patterns
@@ -85,7 +87,27 @@ path = "happenings.jsonl"
 [[sink]]
 type = "store"
 path = "store.db"
+[[alert]]
+name = "all"
+kinds = ["appeared", "gone", "entered", "left", "loitering", "crowded", "uncrowded", "crossed"]
+cooldown_s = 0
+to = ["log"]
+[[target]]
+name = "log"
+type = "file"
+path = "alarms.jsonl"
 """
+
+
+def alarms(folder):
+    """The happenings of all alarms that were kept; what was delivered is the beginning of it, in order."""
+    with closing(sqlite3.connect(folder / "outbox.db")) as outbox:
+        rows = outbox.execute("SELECT document FROM message ORDER BY seq").fetchall()
+    kept = [json.loads(row[0]) for row in rows]
+    delivered = list(dict.fromkeys(alarm["id"] for alarm in lines(folder / "alarms.jsonl")))
+    assert delivered == [alarm["id"] for alarm in kept[: len(delivered)]]
+    assert len(delivered) > len(kept) / 2
+    return [alarm["happening"] for alarm in kept]
 
 
 def happened(folder, victims=()):
@@ -112,6 +134,7 @@ def happened(folder, victims=()):
     told = {
         "happenings": lines(folder / "happenings.jsonl"),
         "store": list(query.happenings(str(folder / "store.db"), limit=10_000)),
+        "alarms": alarms(folder),
     }
     counts = {}
     for sink, rows in told.items():
@@ -126,13 +149,13 @@ def happened(folder, victims=()):
 
 
 def test_whoever_is_killed_what_happened_is_told_once_and_nothing_else(tmp_path):
-    """Tracker, scene and store under kill -9: the same objects, the same numbers. What is missing was in
-    frames that a sink is said to have lost."""
+    """Tracker, scene, store and outbox under kill -9: the same objects, the same numbers. What is missing
+    was in frames that a sink is said to have lost."""
     counts, crossed, lost = happened(tmp_path / "quiet")
     assert lost == 0
     assert len({kind for kind, *_ in counts["store"]}) >= 6
-    assert counts["store"] == counts["happenings"]
-    victims = ["track", "scene", "sink.store", "track", "scene"]
+    assert counts["store"] == counts["happenings"] == counts["alarms"]
+    victims = ["track", "scene", "sink.store", "sink.alarms", "track", "scene"]
     after, crossed_after, lost = happened(tmp_path / "killed", victims)
     assert crossed_after == crossed
     for sink in counts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,11 @@ def check_targets(targets: Sequence[dict[str, Any]]) -> None:
     """Raises ConfigError."""
     for fields in targets:
         target = target_of(fields)
+        library, extra = target.needs
+        if library and importlib.util.find_spec(library) is None:
+            raise ConfigError(
+                f"target {target.name!r}: it needs {library}; pip install 'manyeyes[{extra}]'"
+            )
         try:
             target.check(target.config)
         except ConfigError as error:

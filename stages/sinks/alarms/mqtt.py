@@ -49,6 +49,7 @@ class Mqtt(Target):
 
     Config = MqttConfig
     config: MqttConfig
+    needs = "paho", "alarms"
 
     @classmethod
     def check(cls, config: MqttConfig) -> None:

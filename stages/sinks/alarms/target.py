@@ -18,6 +18,9 @@ class Target:
     Config: ClassVar[type]
     """A frozen dataclass; its fields are the keys of the `[[target]]` beside `name` and `type`."""
 
+    needs: ClassVar[tuple[str, str]] = ("", "")
+    """The library that it imports in `open`, and the extra of manyeyes that brings it."""
+
     def __init__(self, name: str, config: Any) -> None:
         self.name, self.config = name, config
 

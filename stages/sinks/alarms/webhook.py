@@ -47,6 +47,7 @@ class Webhook(Target):
 
     Config = WebhookConfig
     config: WebhookConfig
+    needs = "httpx2", "alarms"
 
     @classmethod
     def check(cls, config: WebhookConfig) -> None:

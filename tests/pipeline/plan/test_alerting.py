@@ -60,6 +60,13 @@ def test_an_alert_follows_objects_and_has_a_process_of_its_own(plan, tmp_path):
     assert "sink.alarms" not in plan(BASE).by_name
 
 
+def test_who_wants_to_know_of_cameras_alone_needs_nobody_who_follows_objects(plan):
+    text = BASE[: BASE.index("[[zone]]")] + BASE[BASE.index("[[target]]") :]
+    names = [p.name for p in plan(text + ALERT.replace("entered", "down")).processes]
+    assert names[-2:] == ["sink.alarms", "health"]
+    assert not {"track", "scene"} & set(names)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [

@@ -30,6 +30,7 @@ from pipeline.accounts.ledger import EDGES_S, Layout, Ledger
 from pipeline.errors import ConfigError, FrameError, ResourceError
 from pipeline.stage import LocalRuntime
 from stages.sinks.alarms.stage import Alarms
+from stages.sinks.alarms.webhook import Webhook
 
 DEAD = "http://127.0.0.1:9/nobody"
 KEY = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYqr"
@@ -242,6 +243,11 @@ def test_mistakes_are_one_sentence(tmp_path, monkeypatch):
         other.execute("CREATE TABLE t (x)")
     other.close()
     refused("no outbox .it belongs to another program.", path)
+
+
+def test_a_library_that_is_not_installed_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(Webhook, "needs", ("httpx17", "alarms"))
+    refused(r"target 'ops': it needs httpx17; pip install 'manyeyes\[alarms\]'", tmp_path / "o.db")
 
 
 def test_a_schedule_and_a_class_are_kept_to(tmp_path):
