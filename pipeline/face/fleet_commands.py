@@ -125,11 +125,14 @@ def status(file: File, as_json: Json = False) -> None:
     Example: manyeyes fleet status fleet.toml --json
     """
     fleet = fleet_config.load(file)
-    rows = placement_of(fleet).status(fleet)
+    carrier = placement_of(fleet)
+    rows, notes = carrier.status(fleet), carrier.notes(fleet)
     if as_json:
-        print(json.dumps({"machines": [asdict(row) for row in rows]}, indent=2))
+        print(json.dumps({"machines": [asdict(row) for row in rows], "notes": notes}, indent=2))
     else:
         print_status(rows)
+        for note in notes:
+            print(note)
     served = {name for row in rows for name, told in row.cameras.items() if told["state"] == "up"}
     if missed := [camera.name for camera in fleet.cameras if camera.name not in served]:
         raise ManyeyesError(f"not served: {', '.join(missed)}")
@@ -181,7 +184,7 @@ def _change(
 ) -> None:
     """Show what would be, and let it be so if that is wanted and every camera has a machine."""
     fleet.check()
-    assignment = placement.planned(fleet, placed)
+    assignment = placement.planned(fleet, placed, carrier.absent(fleet))
     if as_json:
         print(json.dumps(_document(assignment), indent=2))
     else:

@@ -51,6 +51,7 @@ class Controller:
         self.fleet, self.term = fleet, term
         self.drained = set(placed.drained)
         self.unplaced: dict[str, str] = {}
+        self._refused: dict[str, tuple[str, float]] = {}  # session of an agent → why, until when
         self.moves: deque[Move] = deque(maxlen=1000)  # the last ones
         self._where = dict(placed.where)  # where each camera is to be
         self._owner: dict[str, str] = {}  # who runs it, or has not said that it has stopped
@@ -90,6 +91,7 @@ class Controller:
             self._begin(now_s)
         self.turn(now_s)
         if why := self._refusal(report):
+            self._refused[report.session] = why, now_s + self.fleet.settings.lease_s
             return Orders(term=self.term, number=0, cameras={}, lease_s=0.0, refused=why)
         member = self._members.get(report.machine)
         if member is None:
@@ -97,6 +99,7 @@ class Controller:
             self._renumber(member)
             self._known.add(report.machine)
             self._change(now_s)
+        self._refused.pop(report.session, None)
         self._hear(member, report, now_s)
         self.turn(now_s)
         return self._orders(member, report.revision)
@@ -108,6 +111,7 @@ class Controller:
                 del self._members[name]
                 self._owner = {c: m for c, m in self._owner.items() if m != name}
                 self._change(now_s)
+        self._refused = {who: it for who, it in self._refused.items() if it[1] > now_s}
         if self._is_gathering(now_s):
             return
         if self._must_plan:  # who must move does at once, who could stay when it has been calm
@@ -240,6 +244,11 @@ class Controller:
     def reports(self) -> dict[str, Report]:
         """The last one of each machine that is there."""
         return {name: m.report for name, m in self._members.items() if m.report is not None}
+
+    @property
+    def refused(self) -> list[str]:
+        """Why agents that have asked lately get nothing."""
+        return sorted({why for why, _ in self._refused.values()})
 
     @property
     def owners(self) -> dict[str, str]:

@@ -136,6 +136,8 @@ class ControllerActor:
                 "reports": {name: asdict(report) for name, report in controller.reports.items()},
                 "owners": controller.owners,
                 "unplaced": controller.unplaced,
+                "refused": controller.refused,
+                "moves": [asdict(move) for move in controller.moves],
                 "strangers": sorted(self._strangers),
             }
 

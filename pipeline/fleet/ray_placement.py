@@ -67,6 +67,24 @@ class RayPlacement:
         _answer(controller.apply.remote(fleet.raw, list(placed.drained)))
         return ""
 
+    def absent(self, fleet: Fleet) -> set[str]:
+        """Those whose agents do not report; before `up`, nobody."""
+        if (controller := self._controller()) is None:
+            return set()
+        there = set(_answer(controller.status.remote())["reports"])
+        return set(fleet.names) - there
+
+    def notes(self, fleet: Fleet) -> list[str]:
+        """Cameras without a machine, and nodes and agents that are no machine."""
+        told = _answer(self._there().status.remote())
+        without = [f"camera {camera!r}: {why}" for camera, why in told["unplaced"].items()]
+        strangers = [
+            f"node {node} is no machine of {fleet.file.name}, so its capacity is unknown; add a "
+            "[[machine]], or give it the label machine=NAME"
+            for node in told["strangers"]
+        ]
+        return [*without, *strangers, *told["refused"]]
+
     def status(self, fleet: Fleet) -> list[MachineStatus]:
         """What the agents have reported in the last second."""
         told = _answer(self._there().status.remote())

@@ -46,6 +46,14 @@ class StaticPlacement:
         file = placement.file_of(fleet).name
         return f"copy {file} to the machines, and start `fleet up` again on: {where}"
 
+    def absent(self, fleet: Fleet) -> set[str]:
+        """Nobody: the file holds also for a machine that is not there."""
+        return set()
+
+    def notes(self, fleet: Fleet) -> list[str]:
+        """Nothing."""
+        return []
+
     def status(self, fleet: Fleet) -> list[MachineStatus]:
         """As their metrics say, asked at the same time."""
         placed = self.placed()

@@ -44,6 +44,9 @@ enabled = false
 [[sink]]
 type = "events"
 path = "{machine}.jsonl"
+[[sink]]
+type = "store"
+path = "{machine}.db"
 """
 _CLUSTER = """
 import json, sys
@@ -159,21 +162,30 @@ class Fleet:
         return stays
 
 
-def killed(name):
-    """kill -9 of the process that has this title."""
+def pids(name):
+    """Of the processes that have this title."""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             if path.read_bytes().startswith(f"ray::{name}".encode()):
-                os.kill(int(path.parent.name), signal.SIGKILL)
-                return True
-    return False
+                yield int(path.parent.name)
+
+
+def agent_of(machine):
+    """The process of the agent whose guard has the run of this machine."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes().split(b"\0")
+            if b"pipeline.fleet.guard" in words and words[-2].endswith(f".{machine}.toml".encode()):
+                return int((path.parent / "stat").read_text().rpartition(")")[2].split()[1])
+    raise AssertionError(f"there is no run of {machine}")
 
 
 def test_three_nodes_one_is_killed_and_comes_back(fleet):
     fleet("up")
     fleet.wait_for(lambda machines: machines == {"a", "b", "c"})
     before = len(fleet.events())
-    assert killed("ControllerActor")
+    for pid in pids("ControllerActor"):
+        os.kill(pid, signal.SIGKILL)
     fleet.wait_for(lambda machines: machines == {"a", "b", "c"})
     assert len(fleet.events()) > before
     assert all(len(stays) == 1 for stays in fleet.stays().values()), "nobody has noticed"
@@ -181,8 +193,15 @@ def test_three_nodes_one_is_killed_and_comes_back(fleet):
     fleet.wait_for(lambda machines: machines == {"a", "c"})
     fleet.cluster.tell("add", "b")
     fleet.wait_for(lambda machines: machines == {"a", "b", "c"})
+    stopped = agent_of("c")
+    os.kill(stopped, signal.SIGSTOP)  # it hears nothing, says nothing, and stops nothing
+    fleet.wait_for(lambda machines: machines == {"a", "b"})
+    os.kill(stopped, signal.SIGCONT)
+    fleet.wait_for(lambda machines: machines == {"a", "b", "c"})
     fleet("drain", "a")
     fleet.wait_for(lambda machines: machines == {"b", "c"})
+    told = [json.loads(line) for line in fleet("events", "--json", "--each").splitlines()]
+    assert {row["machine"] for row in told} & {"b", "c"}
     fleet("down")
     for camera, stays in fleet.stays().items():
         print(camera, *stays, sep="\n  ")

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.fleet.config import Fleet, FleetConfig
-from pipeline.fleet.controller import CALM_S
-from pipeline.fleet.leases import GRACE_S, Orders, Tenant
+from pipeline.fleet.controller import CALM_S, Controller
+from pipeline.fleet.leases import GRACE_S, Orders, Report, Tenant
+from pipeline.fleet.placement import Placed
 from pipeline.fleet.planner import Camera, Machine
 from pipeline.fleet.simulation import World
 
@@ -221,3 +222,43 @@ def test_what_was_begun_anew_is_still_held_when_the_old_one_has_stopped():
     tenant.begins({"gate": 5})
     tenant.has_stopped({"gate": 1, "yard": 2})
     assert tenant.held == {"gate": 5}
+
+
+# -- who gets nothing ------------------------------------------------------------------------------
+
+
+def report_of(machine, session="1", **fields):
+    return Report(
+        machine=machine, session=session, version="0.1", term=0, number=0, held={}, **fields
+    )  # fmt: skip
+
+
+def test_two_agents_with_one_name_are_not_both_heard_until_the_lease_of_one_is_over():
+    controller = Controller(fleet_of(), Placed(), term=1, now_s=0.0)
+    assert controller.report(report_of("m0"), 0.0).refused == ""
+    words = "machine 'm0' is still held by another agent; it is tried again"
+    assert controller.report(report_of("m0", "2"), 1.0).refused == words
+    assert controller.refused == [words]
+    assert controller.report(report_of("m0", "2"), LEASE_S + GRACE_S).refused == ""
+    assert controller.refused == []
+
+
+@pytest.mark.parametrize(
+    ("report", "words"),
+    [
+        (
+            report_of("m7"),
+            "fleet.toml: a machine 'm7' has come that is not in it, so its capacity is unknown; add",
+        ),
+        (
+            report_of("m0", protocol=0),
+            "machine 'm0' has manyeyes 0.1, which this controller does not understand; install",
+        ),
+    ],
+)  # fmt: skip
+def test_who_is_not_known_is_told_why_it_gets_nothing(report, words):
+    controller = Controller(fleet_of(), Placed(), term=1, now_s=0.0)
+    orders = controller.report(report, 0.0)
+    assert orders.refused.startswith(words)
+    assert orders.cameras == {}
+    assert controller.reports == {}
