@@ -24,9 +24,11 @@ import numpy as np
 
 from benchmarks.measure import Figure, Machine, Target, median, ratio, report
 from pipeline.detections import Detections, TrackIds
+from pipeline.happenings import Happening
 from pipeline.messages import FrameInfo, Result
 from pipeline.stage import LocalRuntime
 from stages.imaging.scenes import Scene
+from stages.sinks.store.stage import Store, StoreConfig
 from stages.track.follower import FollowerConfig, LibraryFollower
 from stages.track.stage import SWITCHES, TRACKS, Track, TrackConfig
 
@@ -41,6 +43,7 @@ SAME = Target(sign="≤", limit=0.1)
 CLIPS = ("TUD-Campus", "TUD-Stadtmitte")
 _CALLS = 200  # frames of one measurement of cost
 _SHORT_LIVED = 1_000_000  # tracks of the memory test
+_TOLD = 64  # objects of one result, each of which comes and goes
 
 Truth = list[Detections]
 
@@ -59,7 +62,7 @@ def main() -> None:
     if options.tud:
         figures += [f for kind in TYPES for f in public(kind, options.tud)]
     if options.memory:
-        figures.append(memory())
+        figures += [memory(), memory_of_store()]
     report("tracking", figures, machine, options.json)
 
 
@@ -248,8 +251,8 @@ def _scores(
 
 
 def memory() -> Figure:
-    """t4: peak memory after a million objects that live for three frames, against after a tenth."""
-    stage, marks = _stage("bytetrack"), {}
+    """t4: memory after a million objects that live for three frames, against after a tenth."""
+    stage, first = _stage("bytetrack"), 0
     corners = np.stack(np.meshgrid(np.arange(20) * 90.0, np.arange(10) * 90.0), axis=-1).reshape(
         -1, 2
     )
@@ -259,12 +262,46 @@ def memory() -> Figure:
         stage.process(_result(n, found, n * 2.0 if n % 3 == 0 else n * 2.0 - 1.9))
         n += 1
         given = stage.runtime.counts[TRACKS, "scene"]  # type: ignore[attr-defined]
-        if given >= _SHORT_LIVED // 10 and not marks:
-            marks[given] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    first, last = next(iter(marks.values())), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        if given >= _SHORT_LIVED // 10 and not first:
+            first = _rss_bytes()
+    return _flat("t4", f"tracker: memory after {given:,} tracks / after a tenth", first)
+
+
+def memory_of_store() -> Figure:
+    """t4: the same of a store that is told of each of a million objects when it comes and when it goes."""
+    first = 0
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(StoreConfig(path=f"{folder}/store.db", max_mib=64))
+        store.runtime = LocalRuntime(("scene",))
+        store.setup()
+        for n in range(0, _SHORT_LIVED, _TOLD):
+            objects = range(n, n + _TOLD)
+            happened = [_happening(k, one) for k in ("appeared", "gone") for one in objects]
+            told = _result(n, _moved(np.zeros((1, 2))), n / RATE_HZ)
+            info = told.info._replace(t_wall_ns=round(1e9 * n))
+            store.process(Result(info=info, detections=told.detections, happenings=tuple(happened)))
+            store.idle()
+            if n >= _SHORT_LIVED // 10 and not first:
+                first = _rss_bytes()
+        figure = _flat("t4", f"store: memory after {n + _TOLD:,} objects / after a tenth", first)
+        store.close()
+    return figure
+
+
+def _happening(kind: Any, track: int) -> Happening:
+    return Happening(kind, "5f3a", track, "person", 0.9, (1.0, 2.0, 3.0, 4.0))
+
+
+def _rss_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def _flat(figure: str, what: str, first: int) -> Figure:
+    last = _rss_bytes()
     return median(
-        "t4", f"peak memory after {given:,} tracks / after a tenth", [last / first],
-        Target(sign="≤", limit=1.02), detail=f"{last >> 10} : {first >> 10} MiB",
+        figure, what, [last / first], Target(sign="≤", limit=1.02),
+        detail=f"{last / 2**20:.1f} : {first / 2**20:.1f} MiB",
     )  # fmt: skip
 
 
