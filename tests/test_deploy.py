@@ -63,7 +63,7 @@ METRICS = {
     "manyeyes_build_info": ("gauge", {"version", "python"}),
 }
 # What Prometheus itself adds.
-OWN = {"up": {"job", "instance"}}
+OWN = {"up": {"job", "instance", "machine"}}  # machine: of a target of a fleet
 
 
 def get(port, path):
