@@ -336,7 +336,6 @@ def _pack_fits(fits: tuple[Fit, ...]) -> bytes:
 
 
 def _fits(data: bytes) -> dict[str, Any]:
-    """Of the whole picture, and of its tiles."""
     rows = list(_FIT.iter_unpack(data))
     if not all(min(row[:2]) > 0 and all(map(math.isfinite, row)) for row in rows):
         raise ValueError(f"fits of {rows!r:.100}")

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from pipeline.errors import ConfigError
 from stages.training import terminal
 from stages.training.options import (
     Classes,
@@ -116,3 +117,40 @@ def data_convert(
         terminal.note(f"{to} has no word for {flag}: {count} box(es) lost that flag")
     boxes = sum(len(sample.labels) for sample in dataset.samples)
     print(f"{output}: {len(dataset.samples)} pictures, {boxes} boxes")
+
+
+@command(app, "pick", "data pick")
+def data_pick(
+    events: Annotated[list[Path], typer.Argument(help="events of runs, JSON Lines")],
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="pictures, at most")] = 100,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="a new folder; none: the list alone")
+    ] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(help="where the pictures of a camera are: gate=street.mp4, or its folder"),
+    ] = None,
+    gap_s: Annotated[float, typer.Option(min=0.01, help="between two of a camera, s")] = 10.0,
+) -> None:
+    """Choose the frames of a run that are worth labelling next, spread over cameras and days.
+
+    Those in which the model is unsure, disagrees with its own tracks, or sees what is rare.
+
+    Example: manyeyes data pick street.jsonl -n 100 --source street=street.mp4 -o picked
+    """
+    from stages.training import picking, settings
+
+    sources = settings.pairs("--source", source or ())
+    if (output is None) != (not sources):
+        raise ConfigError("data pick: -o FOLDER and --source CAMERA=PATH go together; give both")
+    picks = picking.pick(events, count, gap_s=gap_s)
+    if output is None:
+        for one in picks:
+            print(json.dumps(one.to_json()))
+        return
+    if unknown := sources.keys() - {one.camera for one in picks}:
+        raise ConfigError(
+            f"data pick: --source {min(unknown)}: nothing was picked of such a camera"
+        )
+    written = picking.write(picks, sources, output)
+    print(f"{output}: {written} of {len(picks)} picked frames are there as pictures")

@@ -92,7 +92,7 @@ def _read_events(file: Path, dataset: DataSet, rename: Mapping[str, str]) -> Fou
     found = [Detections.empty() for _ in dataset.samples]
     seen: set[int] = set()
     unknown: set[str] = set()
-    for line, event in _events(file):
+    for line, event in events_of(file):
         where = f"{file}:{line}"
         try:
             name, frame_id = event.get("name"), int(event["frame_id"])
@@ -129,7 +129,8 @@ def _read_events(file: Path, dataset: DataSet, rename: Mapping[str, str]) -> Fou
     return Found(detections=found, speed_ms={}, notes=(left_out,) if unknown else ())
 
 
-def _events(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def events_of(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number and object of each line of a run's events. Raises DataError for a line that is none."""
     with file.open(encoding="utf-8") as opened:
         for line, text in enumerate(opened, 1):
             try:

@@ -280,7 +280,16 @@ def test_help_loads_nothing_heavy():
 
 @pytest.mark.parametrize(
     "command",
-    ["data inspect", "data split", "data convert", "train", "evaluate", "export", "predict"],
+    [
+        "data inspect",
+        "data split",
+        "data convert",
+        "data pick",
+        "train",
+        "evaluate",
+        "export",
+        "predict",
+    ],
 )
 def test_each_command_shows_an_example(command, manyeyes):
     code, out, _ = manyeyes(*command.split(), "--help")
