@@ -1,7 +1,8 @@
-"""Ours against what people use instead: the same cameras, the same TorchScript file. Figure f.
+"""Ours against what people use instead: the same cameras, the same model. Figure f.
 
     python -m benchmarks.rivals [--seconds 780] [--rounds 5] [--only blog,threads] [--setting "8 cameras"]
-                                [--video FILE] [--python out/peers/bin/python] [--json FILE]
+                                [--video FILE] [--engine users] [--python out/peers/bin/python]
+                                [--json FILE]
 
 The cameras are live streams on this machine (streams.py) which everybody opens by URL as their users do;
 nobody is handed a frame. A result counts when its detections are there, ours when they have reached a
@@ -107,11 +108,11 @@ class Contender(Protocol):
 class Peer:
     """A process of peers/cameras.py, which has loaded its model and waits for orders."""
 
-    def __init__(self, name: str, bundle: Path, python: Path) -> None:
+    def __init__(self, name: str, bundle: Path, python: Path, engine: str) -> None:
         # as its users start it: with as many threads as its libraries choose
         env = {key: value for key, value in os.environ.items() if key not in CHILD_ENVIRONMENT}
         self._process = subprocess.Popen(
-            [str(python), "-m", "benchmarks.peers.cameras", name, str(bundle)],
+            [str(python), "-m", "benchmarks.peers.cameras", name, str(bundle), engine],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
             env={**env, **OPENCV, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
@@ -365,6 +366,10 @@ def main() -> None:
     parser.add_argument("--setting", choices=[s.name for s in SETTINGS], help="none: all")
     parser.add_argument("--video", type=Path, help="instead of a rendered scene")
     parser.add_argument("--model", type=Path, default=demo_model(), help="a bundle")
+    parser.add_argument(
+        "--engine", choices=("users", "torchscript", "onnx"), default="users",
+        help="of the peers; users: what the users of each have",
+    )  # fmt: skip
     parser.add_argument("--python", type=Path, help="the interpreter of the peers")
     parser.add_argument("--json", type=Path, help="write the figures into this file, too")
     options = parser.parse_args()
@@ -372,7 +377,10 @@ def main() -> None:
     names = options.only.split(",") if options.only else list(PEERS)
     settings = [s for s in SETTINGS if not options.setting or s.name == options.setting]
     machine = Machine()
-    peers = {name: Peer(name, options.model, python) for name in names}
+    of_all = None if options.engine == "users" else options.engine
+    peers = {
+        name: Peer(name, options.model, python, of_all or USERS_ENGINE[name]) for name in names
+    }
     contenders: dict[str, Contender] = {OURS: Ours(options.model)}
     try:
         for name, peer in peers.items():
@@ -392,7 +400,11 @@ def main() -> None:
     report("rivals", figures(samples, settings, list(contenders)), machine, options.json)
 
 
-PEERS = ("blog", "threads", "loader", "supervision", "roboflow", "roboflow-auto")
+USERS_ENGINE = {  # what their own documentation runs models in on a CPU
+    "blog": "torchscript", "threads": "torchscript", "loader": "onnx", "supervision": "onnx",
+    "roboflow": "onnx", "roboflow-auto": "onnx",
+}  # fmt: skip
+PEERS = tuple(USERS_ENGINE)
 
 
 if __name__ == "__main__":

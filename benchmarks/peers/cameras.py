@@ -1,11 +1,12 @@
-"""What people write instead, for the same cameras and the same TorchScript file.
+"""What people write instead, for the same cameras and the same model.
 
-    python -m benchmarks.peers.cameras NAME BUNDLE       one of PEERS, in a process of its own
+    python -m benchmarks.peers.cameras NAME BUNDLE ENGINE      one of PEERS, in a process of its own
 
 Orders come on stdin, a line of JSON each: {"urls": […], "log": FILE} to begin, {} to stop; the process
 answers with a line when it is ready and after each stop. Everything that is not the peer's own is shared
 with ours: the letterbox, the decoding with its threshold and NMS, the log. The model is loaded as people
-do it, and then frozen and channels_last, which few do; torch has as many threads as it chooses.
+do it: in ONNX Runtime with its own options, or in torch, and then frozen and channels_last, which few do;
+each has as many threads as it chooses.
 """
 
 from __future__ import annotations
@@ -21,27 +22,63 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 
 from benchmarks.sightings import Sightings
 from benchmarks.streams import number_of
 from pipeline.detections import Detections
 from pipeline.messages import Image
-from stages.detector.bundle import read_facts
+from stages.detector import archive
+from stages.detector.bundle import Facts, read_facts
 from stages.detector.decode import detections_from
+from stages.detector.onnx_engine import Input
 from stages.imaging.letterbox import prepare
 
 WARM_UP_CALLS = 3
 NAP_S = 0.001
 
 
-class Model:
-    """The TorchScript file, for pictures of any size."""
+Net = Callable[[Any], list[Any]]  # uint8 (B, H, W, 3) → the arrays of the batch
 
-    def __init__(self, path: str) -> None:
+
+def in_torch(path: str, facts: Facts) -> Net:
+    """The TorchScript file."""
+    import torch
+
+    warnings.filterwarnings("ignore", r"`torch\.jit\.")
+    loaded = torch.jit.load(path).eval().to(memory_format=torch.channels_last)  # type: ignore[no-untyped-call]
+    net = torch.jit.freeze(loaded)
+
+    def run(batch: Any) -> list[Any]:
+        x = torch.from_numpy(batch).permute(0, 3, 1, 2)
+        if facts.input.dtype == "float32":
+            x = x.float() * facts.input.scale
+        with torch.inference_mode():
+            found = net(x)
+        return [t.numpy() for t in ([found] if torch.is_tensor(found) else found)]
+
+    return run
+
+
+def in_onnx(path: str, facts: Facts) -> Net:
+    """The ONNX form inside, or the ONNX file."""
+    import onnxruntime
+
+    source = archive.read_twin(path, facts.twin) if facts.twin else path
+    session = onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"])
+    inputs = [(i.name, i.type, tuple(i.shape)) for i in session.get_inputs()]
+    fed = Input(inputs, facts, max(facts.batch_sizes), path)
+    return lambda batch: list(session.run(None, fed.feed(batch)))
+
+
+NETS = {"torchscript": in_torch, "onnx": in_onnx}
+
+
+class Model:
+    """The model in one of NETS, for pictures of any size."""
+
+    def __init__(self, path: str, engine: str = "torchscript") -> None:
         self.facts = read_facts(path)
-        net = torch.jit.load(path).eval().to(memory_format=torch.channels_last)
-        self.net = torch.jit.freeze(net)
+        self.net = NETS[engine](path, self.facts)
         size = self.facts.input
         for batch in self.facts.batch_sizes:
             for _ in range(WARM_UP_CALLS):
@@ -51,9 +88,7 @@ class Model:
         """What is in each picture, uint8 (H, W, 3) BGR; at most as many as the largest batch."""
         facts = self.facts
         inputs, fits = zip(*(prepare(i, facts.input, facts.resize) for i in images), strict=True)
-        batch = torch.from_numpy(np.stack(inputs)).permute(0, 3, 1, 2)
-        with torch.inference_mode():
-            outputs = [tensor.numpy() for tensor in self.net(batch)]
+        outputs = self.net(np.stack(inputs))
         return [
             detections_from(
                 [array[i] for array in outputs], facts, fit, (image.shape[1], image.shape[0])
@@ -257,24 +292,26 @@ PEERS: dict[str, tuple[Callable[[Task], None], str]] = {  # and the package that
 # -- the process -----------------------------------------------------------------------------------
 
 
-def versions(package: str) -> str:
+LIBRARIES = {"torchscript": "torch", "onnx": "onnxruntime"}
+
+
+def versions(package: str, engine: str) -> str:
     """What is installed of what matters here."""
-    names = (package, "opencv-python", "torch", "numpy")
+    names = (package, "opencv-python", LIBRARIES[engine], "numpy")
     return ", ".join(f"{name} {metadata.version(name)}" for name in names if name)
 
 
 def main() -> None:
     """Load the model, carry out the orders."""
-    name, bundle = sys.argv[1:]
+    name, bundle, engine = sys.argv[1:]
     run, package = PEERS[name]
     try:
-        words = versions(package)
-    except metadata.PackageNotFoundError:
-        answer(missing=package)
+        words = versions(package, engine)
+    except metadata.PackageNotFoundError as error:
+        answer(missing=error.name)
         return
-    warnings.filterwarnings("ignore", r"`torch\.jit\.")
-    model = Model(bundle)
-    answer(versions=f"{words}, {torch.get_num_threads()} threads")
+    model = Model(bundle, engine)
+    answer(versions=words)
     for line in sys.stdin:
         order = json.loads(line)
         task = Task(model, order["urls"], order["log"])
