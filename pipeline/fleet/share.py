@@ -67,4 +67,6 @@ def _alert(alert: Table, cameras: Collection[str], mine: Table) -> Table | None:
         return None
     if "crossed" not in kinds:
         gone |= {"lines", "directions"}
+    if "crowded" not in kinds:
+        gone.add("above")
     return {k: v for k, v in {**alert, **kept, "kinds": kinds}.items() if k not in gone}

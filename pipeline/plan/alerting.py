@@ -29,6 +29,7 @@ class AlertConfig(Section):
     directions: tuple[str, ...] | None = field(None, "a list of directions", min_length=1)
     classes: tuple[str, ...] | None = field(None, "a list of class names", min_length=1)
     min_score: Share = field(0.0, SHARE)
+    above: int | None = field(None, "a whole number >= 0", ge=0)  # of objects in a zone; crowded
     when: tuple[str, ...] | None = field(
         None, "a list like ['mon-fri 18:00-06:00', 'sat,sun 00:00-24:00']", min_length=1
     )  # None: always
@@ -84,6 +85,31 @@ def check_alerts(
             for name in getattr(alert, key) or ():
                 if name not in there:
                     raise ConfigError(f"{where}: {_unknown(key, name, there)}")
+
+
+def with_limits(
+    zones: Sequence[ZoneConfig], alerts: Sequence[AlertConfig], file: str
+) -> tuple[ZoneConfig, ...]:
+    """The zones with the limits that alerts are above. Raises ConfigError where one can't be kept."""
+    limited = {(zone.camera, zone.name): zone for zone in zones}
+    for alert in alerts:
+        if alert.above is None:
+            continue
+        where = f"{file}: alert {alert.name!r}: above"
+        if "crowded" not in alert.kinds:
+            raise ConfigError(f"{where}: it says when a zone is crowded; add 'crowded' to kinds")
+        for key, zone in limited.items():
+            if zone.camera not in (alert.cameras or (zone.camera,)):
+                continue
+            if zone.name not in (alert.zones or (zone.name,)):
+                continue
+            if zone.max_objects not in (None, alert.above):
+                raise ConfigError(
+                    f"{where}: zone {zone.name!r} has the limit {zone.max_objects} already; "
+                    "name its polygon a second time, as another zone"
+                )
+            limited[key] = zone.model_copy(update={"max_objects": alert.above})
+    return tuple(limited.values())
 
 
 _WORDS = {"to": "target", "kinds": "kind of happening"}

@@ -17,7 +17,13 @@ from pydantic import ValidationError
 from pipeline import redaction
 from pipeline.errors import ConfigError
 from pipeline.plan import model_path
-from pipeline.plan.alerting import AlertConfig, OutboxConfig, TargetConfig, check_alerts
+from pipeline.plan.alerting import (
+    AlertConfig,
+    OutboxConfig,
+    TargetConfig,
+    check_alerts,
+    with_limits,
+)
 from pipeline.plan.fields import check_texts, no_json, too_deep
 from pipeline.plan.mistakes import SHARE, sentence
 from pipeline.plan.scenery import HealthConfig, LineConfig, TrackConfig, ZoneConfig, check_places
@@ -278,6 +284,7 @@ def validate(raw: dict[str, Any], file: str, folder: Path) -> Config:
             "camera": cameras,
             "sink": tuple(_sink(sink, folder) for sink in config.sink),
             "target": tuple(_target(target, folder) for target in config.target),
+            "zone": with_limits(config.zone, config.alert, file),
             "outbox": outbox,
             "model": model,
             "run": run,

@@ -38,6 +38,7 @@ class Rule:
     directions: tuple[str, ...] | None = None  # of crossings
     classes: tuple[str, ...] | None = None
     min_score: float = 0.0
+    above: int | None = None  # of objects, where a zone is crowded
     schedule: Schedule | None = None
     armed: bool = True
     cooldown_s: float = 60.0
@@ -53,6 +54,8 @@ class Rule:
             _among(self.lines, place) and _among(self.directions, happening["direction"])
         ):
             return False
+        if kind == "crowded" and self.above is not None:
+            return bool(happening["count"] > self.above)
         if kind not in OF_OBJECTS:
             return True
         return _among(self.classes, happening["label"]) and happening["score"] >= self.min_score

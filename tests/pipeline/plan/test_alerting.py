@@ -98,6 +98,22 @@ def test_what_is_wrong_is_one_sentence(plan, old, new, words):
     assert "\n" not in str(error.value)
 
 
+def test_an_alert_above_a_number_is_the_limit_of_its_zones(plan):
+    crowded = ALERT.replace('"entered"]', '"crowded"]\nabove = 3')
+    [zone] = plan(BASE + crowded).by_name["scene"].config["zones"]
+    assert zone["max_objects"] == 3
+    [alert] = plan(BASE + crowded).by_name["sink.alarms"].config["alerts"]
+    assert alert["above"] == 3
+    for text, words in (
+        (BASE + crowded + crowded.replace("visitor", "b").replace("= 3", "= 5"), "has the limit 3"),
+        (BASE + crowded.replace("crowded", "entered"), "add 'crowded' to kinds"),
+        (BASE + crowded.replace("= 3", "= -1"), "above must be a whole number >= 0, got -1"),
+    ):
+        with pytest.raises(ConfigError, match=words) as error:
+            plan(text)
+        assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("section", ["[[alert]]", "[[target]]"])
 def test_a_name_is_used_once(plan, section):
     text = ALERT if section == "[[alert]]" else BASE[BASE.index("[[target]]") :]

@@ -1,5 +1,6 @@
 """Alarms and their outbox: what is told, in which order, over kills, full disks and dead targets."""
 
+import contextlib
 import json
 import os
 import random
@@ -198,6 +199,27 @@ def test_a_full_disk_costs_the_alarms_that_it_does_not_take(tmp_path):
         until(stage, lambda: account(stage) == (taken + 1, taken + 1, 0))
         stage.close()
     assert len(receiver.distinct()) == taken + 1
+
+
+def test_a_file_that_is_broken_meanwhile_stops_nothing(tmp_path):
+    """What can still be delivered is; whoever starts with what is left of it is told so in a sentence."""
+    path = tmp_path / "o.db"
+    with Receiver() as receiver:
+        stage = alarms(path, [webhook(receiver.url)])
+        for n in range(30):
+            stage.process(seen(n, happening(track=n)))
+        until(stage, lambda: account(stage) == (30, 30, 0))
+        for part in (path, path.with_name("o.db-wal")):
+            with part.open("r+b") as file:
+                file.write(b"garbage!" * (part.stat().st_size // 8))
+        for n in range(30, 60):
+            with contextlib.suppress(FrameError):  # as the runner does, which counts it
+                stage.process(seen(n, happening(track=n)))
+            stage.idle()
+        stage._sweep_at_s = 0.0
+        stage.idle()
+        stage.close()
+    refused("outbox .*o.db: the file is broken or no outbox", path)
 
 
 def test_an_outbox_that_is_moved_away_wants_a_new_process(tmp_path):

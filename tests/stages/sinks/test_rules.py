@@ -63,6 +63,8 @@ def test_nobody_alone_has_no_class():
         "count": 4,
     }
     assert rule(kinds=("crowded",)).wants(crowded)
+    assert rule(kinds=("crowded",), above=3).wants(crowded)
+    assert not rule(kinds=("crowded",), above=4).wants(crowded)
 
 
 def verdicts(rules, happenings):
