@@ -28,7 +28,7 @@ import numpy as np
 
 from benchmarks.measure import Figure, Target, command, median
 from benchmarks.rig import changed
-from pipeline.accounts.ledger import DETECT
+from pipeline.accounts.layout import DETECT
 from pipeline.detections import Detections, iou_matrix
 from pipeline.messages import Frame, Output, Tensor
 from pipeline.plan import config as configuration

@@ -22,7 +22,8 @@ from benchmarks.measure import Figure, Machine, resampled_medians
 from benchmarks.pulse import Pulse
 from benchmarks.rig import Rig, Window
 from benchmarks.stage_times import Look, Spent, stage_of, windows
-from pipeline.accounts.ledger import DETECT, Ledger, quantile_s
+from pipeline.accounts.layout import DETECT
+from pipeline.accounts.ledger import Ledger, quantile_s
 from pipeline.errors import ConfigError
 from pipeline.plan.config import Config
 from pipeline.plan.graph import Plan, ProcessSpec

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measure import ROOT
-from pipeline.accounts.ledger import DETECT
+from pipeline.accounts.layout import DETECT
 from pipeline.messages import Frame
 from pipeline.plan.graph import EdgeSpec, Plan, Policy, ProcessSpec
 from pipeline.stage import Picture, Sink, Source

@@ -35,7 +35,8 @@ import numpy as np
 from benchmarks.measure import ROOT
 from benchmarks.probes import Rows, with_probes
 from benchmarks.replay import Pace, Replay, ReplayConfig, render_stills
-from pipeline.accounts.ledger import DETECT, RING, Ledger
+from pipeline.accounts.layout import DETECT, RING
+from pipeline.accounts.ledger import Ledger
 from pipeline.accounts.tally import Tally
 from pipeline.errors import ConfigError, ModelError, ResourceError
 from pipeline.plan import config as configuration

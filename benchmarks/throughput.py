@@ -51,7 +51,7 @@ from benchmarks.measure import (
 )
 from benchmarks.replay import Pace
 from benchmarks.rig import Rig, Window
-from pipeline.accounts.ledger import MAX_BATCH
+from pipeline.accounts.layout import MAX_BATCH
 from pipeline.messages import Result
 from pipeline.plan import config as configuration
 from pipeline.plan.config import Config, SinkConfig

@@ -4,8 +4,10 @@ A stage is a class with a frozen dataclass as its `config`. The runner of the pr
 
     stage = Blur(config)        nothing heavy: no I/O, no big imports
     stage.setup()               once, in the stage's own process: load, open, allocate
+    stage.add(camera) …         for each camera, at the start and whenever one joins
     stage.process(item) …       one item at a time, from one thread, until the run drains
     stage.idle() …              between items, at least ten times a second
+    stage.remove(camera) …      when one leaves
     stage.close()               once, also after an error
 
 What a stage takes and gives is read from the annotations of `process`: Frame → Frame, Frame → Tensor,
@@ -61,7 +63,9 @@ class Fates(NamedTuple):
 class Runtime(Protocol):
     """What the process around a stage offers to it."""
 
-    cameras: tuple[str, ...]
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Whose frames come here now."""
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         """Memory for one array of a result: a view of a shared slot, so that nothing is copied later.
@@ -93,6 +97,9 @@ class Runtime(Protocol):
 
     def fates(self, camera: str, since: int) -> Fates:
         """What became of a camera's frames on their way to detection, from the id `since` on."""
+
+    def counted_in_all(self, name: str) -> int:
+        """The same for all cameras of the run together, those among them that have left."""
 
     def quit(self) -> None:
         """Ask for an orderly end of the whole run (a viewer pressed `q`)."""
@@ -142,6 +149,10 @@ class LocalRuntime:
         """From `states`: all were served."""
         frames = self.states.get(camera, CameraState()).frames
         return Fates(max(since, frames), max(0, frames - since))
+
+    def counted_in_all(self, name: str) -> int:
+        """From `counts`."""
+        return sum(n for (one, _), n in self.counts.items() if one == name)
 
     def quit(self) -> None:
         """Kept in `wants_quit`."""
@@ -303,7 +314,21 @@ class Source(_Part):
         raise NotImplementedError
 
 
-class Stage(_Part):
+class _Shared(_Part):
+    """What stages of many cameras have in common. Cameras join and leave while a run goes on."""
+
+    def add(self, camera: str) -> None:
+        """A camera joins: items of it may come. Called after `setup`, between items; must not block."""
+
+    def remove(self, camera: str) -> None:
+        """A camera leaves: nothing of it is here, and nothing will come, unless it is added again.
+
+        The place to forget it, and to close what is open for it alone. Called between items; must
+        return within a second.
+        """
+
+
+class Stage(_Shared):
     """One item in, at most one out. None drops the item on purpose (reason `filtered`)."""
 
     def process(self, item: Any) -> Any:
@@ -331,7 +356,7 @@ class Stage(_Part):
         raise NotImplementedError
 
     def restore(self, camera: str, state: bytes) -> None:
-        """What `save` of a process before this one returned last. Called after `setup`, once a camera.
+        """What `save` of a process before this one returned last. Called after `add`, once a camera.
 
         Raises ValueError for what can't be used, by another version, perhaps: then the camera begins anew.
         """
@@ -350,7 +375,7 @@ class JoinStage(Stage):
         raise NotImplementedError
 
 
-class BatchStage(_Part):
+class BatchStage(_Shared):
     """Many items at once, of many cameras."""
 
     def process_batch(self, items: Sequence[Tensor]) -> Sequence[Any]:

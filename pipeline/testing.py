@@ -35,7 +35,7 @@ def frame(
 
 
 def run_inline(stage: Stage | BatchStage, items: Iterable[Any]) -> list[Any]:
-    """What the runner does, without a process: setup, every item, close. Returns what came out.
+    """What the runner does, without a process: setup, cameras, every item, close. Returns what came out.
 
     items: what `process` takes; for a JoinStage pairs (frame, detections); for a BatchStage lists.
     The stage's `runtime` is a LocalRuntime unless it was given another one. Raises what the stage raises,
@@ -46,6 +46,8 @@ def run_inline(stage: Stage | BatchStage, items: Iterable[Any]) -> list[Any]:
         cameras = {part.info.camera: None for item in items for part in _parts(item)}
         stage.runtime.cameras = tuple(cameras) or stage.runtime.cameras
     stage.setup()
+    for camera in stage.runtime.cameras:
+        stage.add(camera)
     results: list[Any] = []
     try:
         for item in items:

@@ -48,6 +48,10 @@ class Render(JoinStage):
         self._draw, self._to_bgr = draw, to_bgr
         draw(np.zeros((64, 64, 3), np.uint8), None, (), title="0")
 
+    def remove(self, camera: str) -> None:
+        """Forget how fast it was."""
+        self._times_ns.pop(camera, None)
+
     def process(  # type: ignore[override]  # as JoinStage
         self, frame: Frame, detections: Detections | None
     ) -> Frame:

@@ -28,6 +28,11 @@ os.environ["XDG_CACHE_HOME"] = str(CACHE)
 shutil.copy(demo_model(), CACHE / "manyeyes" / "models" / f"{zoo.DEFAULT}.bundle")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--edits", type=int, default=8, help="of a run, in test_edits")
+    parser.addoption("--seeds", type=int, default=5, help="runs, in test_edits")
+
+
 @pytest.fixture
 def manyeyes(tmp_path):
     command = Command(tmp_path)

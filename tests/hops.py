@@ -7,10 +7,12 @@ import select
 
 import numpy as np
 
-from pipeline.accounts.ledger import DETECT, Layout, Ledger, holder_code
+from pipeline.accounts.layout import DETECT, Layout
+from pipeline.accounts.ledger import Ledger, holder_code
 from pipeline.hop import transport
 from pipeline.hop.pool import PoolWriter, pool_bytes
 from pipeline.hop.reader import Reader
+from pipeline.hop.storage import Storage
 from pipeline.hop.transport import Outbox
 from pipeline.hop.writer import Writer
 from pipeline.host import memory
@@ -57,14 +59,15 @@ class Hop:
         )
         self.ledger = Ledger.local(Layout.of(cameras, ("giver", "taker")))
         fd = memory.create("giver", pool_bytes(slots, SLOT_BYTES))
+        self.storage = Storage("giver")
+        self.storage.add(POOL, PoolWriter(fd, slots, SLOT_BYTES))
         self.writer = Writer(
             self.giver,
             self.ledger,
             self.context,
             code=holder_code(0, 0),
             identity=b"giver",
-            pool=PoolWriter(fd, slots, SLOT_BYTES),
-            pool_epoch=POOL,
+            storage=self.storage,
             resend=resend,
         )
         memory.seal(fd)
@@ -87,7 +90,7 @@ class Hop:
         camera = camera or self.cameras[0]
         frame_id = self.ledger.capture(self.ledger.camera_index[camera], self.writer.code)
         info = FrameInfo(camera, frame_id, 1, 2, SIDE, SIDE, **facts)
-        pixels = self.writer.empty((SIDE, SIDE, 3), np.uint8)
+        pixels = self.storage.empty((SIDE, SIDE, 3), np.uint8)
         pixels[:] = value
         return Frame(info=info, format="bgr24", pixels=pixels)
 

@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from pipeline.accounts.ledger import DETECT, VIEW
+from pipeline.accounts.layout import DETECT, VIEW
 from pipeline.plan.graph import EdgeSpec, Plan, ProcessSpec
 from pipeline.supervision.supervisor import Options, Supervisor
 
@@ -32,8 +32,11 @@ def plan(
     alpha_ms=1.0,
     workers=1,
     view_hz=None,
+    rates_hz=(),
+    spare=0,
 ):
-    names = tuple(f"c{i}" for i in range(cameras))
+    """cameras: how many, or their names; rates_hz: of those that have one of their own."""
+    names = tuple(f"c{i}" for i in range(cameras)) if isinstance(cameras, int) else tuple(cameras)
     every = policy == "every"
     overflow = "wait" if every else "drop"
 
@@ -76,7 +79,7 @@ def plan(
                 edge("render", (VIEW,), 24 if every else 3, 1, cameras=(name,), max_hz=view_hz),
             ],
             role="source",
-            config=config,
+            config={**config, "rate_hz": dict(rates_hz).get(name, rate_hz)},
             cameras=(name,),
             paths=(DETECT, VIEW),
             works_ahead=True,
@@ -153,7 +156,7 @@ def plan(
             config=_file(folder, "frames"),
         ),
     ]
-    return Plan(cameras=names, policy=policy, processes=tuple(processes))
+    return Plan(cameras=names, policy=policy, processes=tuple(processes), spare=spare)
 
 
 def _file(folder: Path, name: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ lost without a reason is an error, and not for ever in flight.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -22,12 +22,16 @@ _TOLD = 2  # one look at all that it has may be under way, so the second from no
 class Audit:
     """Gives a fate to the frames that will get none from anybody else. The caller has the clock."""
 
-    def __init__(self, ledger: Ledger, tallies: Sequence[Tally]) -> None:
-        self._ledger, self._tallies = ledger, tallies
+    def __init__(self, ledger: Ledger, tallies: Iterable[Tally] = ()) -> None:
+        self._ledger, self._tallies = ledger, tuple(tallies)
         self._dead: dict[int, float] = {}  # holder code: when what it held is lost
         self._gone: list[int] = []  # codes of those that ended well, with nothing in hand
         # (tally, frame): (holder code, how often it had spoken when it was suspected)
         self._suspects: dict[tuple[Tally, int], tuple[int, int]] = {}
+
+    def watch(self, tallies: Iterable[Tally]) -> None:
+        """These are the accounts now."""
+        self._tallies = tuple(tallies)
 
     def died(self, code: int, now_s: float) -> None:
         """This incarnation of a process was killed or failed: what it has is lost with it."""

@@ -4,38 +4,85 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pipeline.accounts.arrivals import Arrivals
 from pipeline.accounts.audit import Audit
-from pipeline.accounts.ledger import DETECT, PATHS, VIEW, Layout, Ledger
+from pipeline.accounts.layout import DETECT, PATHS, VIEW, Layout
+from pipeline.accounts.ledger import Ledger
+from pipeline.accounts.rows import Rows
 from pipeline.accounts.tally import Tally, Totals
 from pipeline.host import memory
 
 _COUNT_S = 0.25  # between two counts of all frames; nobody looks more often
 _COUNT_SHARE = 0.02  # of the time, at most, goes into counting
 
+Key = tuple[str, str]  # camera, and path or sink
+
 
 class Accounts:
-    """Of one run. Only the supervisor has them: it owns the memory and adds up."""
+    """Of one run. Only the supervisor has them: it owns the memory and adds up.
+
+    A camera that has left keeps its sums; they go on if it comes back, and so do the ids of its frames.
+    """
 
     def __init__(self, layout: Layout) -> None:
         """Makes the memory of the ledger (`fd`). Raises ResourceError if it is not to be had."""
         self.fd = memory.create("ledger", layout.nbytes)
         self.ledger = Ledger(self.fd, layout)
+        self._rows = Rows(layout)
         names = [*PATHS, *(sink for sink, _ in layout.sinks)]
-        self._tallies = {
-            (camera, names[way]): Tally(self.ledger, row, way)
-            for camera, row in layout.cameras.items()
-            for way in range(layout.ways)
-            if way != VIEW or layout.has_view
-        }
-        self.audit = Audit(self.ledger, tuple(self._tallies.values()))
+        self._ways = {way: name for way, name in enumerate(names) if way != VIEW or layout.has_view}
+        self._tallies: dict[Key, Tally] = {}
+        self._closed: dict[Key, Totals] = {}  # of accounts that are closed
+        self._leaving: set[str] = set()  # cameras that no process has any more, not settled yet
+        self._arrivals: dict[str, Arrivals] = {}
+        self.audit = Audit(self.ledger)
         # as of the last count, by camera and path, by camera and sink
-        self.totals: dict[tuple[str, str], Totals] = {}
-        self.sink_totals: dict[tuple[str, str], Totals] = {}
-        self._arrivals = {camera: Arrivals() for camera in layout.cameras}
+        self.totals: dict[Key, Totals] = {}
+        self.sink_totals: dict[Key, Totals] = {}
         self._due = 0.0
+        for camera, row in layout.cameras.items():
+            self._open(camera, row, 0)
+
+    @property
+    def layout(self) -> Layout:
+        """Who has which row of the ledger now."""
+        return self._rows.layout
+
+    @property
+    def rows_left(self) -> int:
+        """How many more cameras there is room for now."""
+        return self._rows.cameras_left
+
+    def has_account(self, camera: str) -> bool:
+        """Whether the account of a camera is open; it is for a moment after the camera has left."""
+        return camera in self.layout.cameras
+
+    def join(self, camera: str) -> int:
+        """Open the account of a camera that has none; returns its row. Raises ResourceError."""
+        row = self._rows.add_camera(camera)
+        before = self._closed.get((camera, PATHS[DETECT]))
+        frames = 0 if before is None else before.captured
+        self.ledger.begin(row, frames)
+        self.ledger.know(self.layout)
+        self._open(camera, row, frames)
+        return row
+
+    def leave(self, camera: str) -> None:
+        """No process has frames of this camera; its account is closed when the last is settled."""
+        self._leaving.add(camera)
+
+    def admit(self, process: str, counters: Sequence[str]) -> None:
+        """Rows for a process that is new. Raises ResourceError."""
+        row = self._rows.add_process(process, counters)
+        self.ledger.begin_process(row, self.layout.counters[process].values())
+        self.ledger.know(self.layout)
+
+    def dismiss(self, process: str) -> None:
+        """A process is gone for good."""
+        self._rows.remove_process(process)
+        self.ledger.know(self.layout)
 
     def of_sinks(self) -> dict[str, list[Totals]]:
         """Name of each sink, as in the configuration → its accounts of all cameras."""
@@ -55,6 +102,8 @@ class Accounts:
             self._count()
             for camera, arrivals in self._arrivals.items():
                 arrivals.update(now_s, self.totals[camera, PATHS[DETECT]])
+            for camera in [*self._leaving]:
+                self._close_if_settled(camera)
             self._due = now_s + max(_COUNT_S, (time.monotonic() - now_s) / _COUNT_SHARE)
 
     def close(self) -> None:
@@ -63,12 +112,35 @@ class Accounts:
         self._count()
         os.close(self.fd)
 
+    def _open(self, camera: str, row: int, frames: int) -> None:
+        for way, name in self._ways.items():
+            self._tallies[camera, name] = Tally(self.ledger, row, way, final_below=frames)
+        self._arrivals = {**self._arrivals, camera: Arrivals()}  # others read it meanwhile
+        self.audit.watch(self._tallies.values())
+
+    def _close_if_settled(self, camera: str) -> None:
+        mine = {(camera, name): self._tallies[camera, name] for name in self._ways.values()}
+        if any(len(tally.unsettled()) for tally in mine.values()):
+            return
+        for key, tally in mine.items():
+            totals = tally.totals()
+            self._closed[key] = totals + self._closed[key] if key in self._closed else totals
+            del self._tallies[key]
+        self._arrivals = {name: a for name, a in self._arrivals.items() if name != camera}
+        self.audit.watch(self._tallies.values())
+        self._leaving.remove(camera)
+        self._rows.remove_camera(camera)
+        self.ledger.know(self.layout)
+
     def _count(self) -> None:
-        counted = {key: tally.totals() for key, tally in self._tallies.items()}
+        counted: dict[Key, Totals] = {}
+        below: dict[int, int] = {}
+        for key, tally in self._tallies.items():
+            totals = tally.totals()
+            counted[key] = totals + self._closed[key] if key in self._closed else totals
+            below[tally.camera] = min(tally.final_below, below.get(tally.camera, tally.final_below))
+        counted = counted | {k: t for k, t in self._closed.items() if k not in counted}
         self.totals = {key: totals for key, totals in counted.items() if key[1] in PATHS}
         self.sink_totals = {key: totals for key, totals in counted.items() if key[1] not in PATHS}
-        below: dict[int, int] = {}
-        for tally in self._tallies.values():
-            below[tally.camera] = min(tally.final_below, below.get(tally.camera, tally.final_below))
         for camera, frame_id in below.items():
             self.ledger.put("counted_below", camera, frame_id)

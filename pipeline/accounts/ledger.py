@@ -21,21 +21,16 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import count
-from types import MappingProxyType
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.accounts.states import PAGE_BYTES, States
+from pipeline.accounts.layout import DETECT, EDGES_S, FATE, PATHS, RING, VIEW, Layout, padded
+from pipeline.accounts.states import States
 from pipeline.host.memory import shared
-
-RING = 4096  # frames of a camera; far more than can be in flight
-PATHS = ("detect", "view")
-DETECT, VIEW = 0, 1  # as places in the ledger; each sink that keeps an account has one behind them
 
 REASONS = (
     "none",
@@ -52,154 +47,26 @@ REASONS = (
     "forgotten",  # nobody has it and nobody said why: an error of the program
 )
 REASON = {name: code for code, name in enumerate(REASONS)}
+_EDGES_S = EDGES_S.tolist()
 _STAGE_DIED = REASON["stage_died"]
 _OPEN = (0, _STAGE_DIED)  # what a frame may be before it is delivered, or ended by who has it
 
-# Upper limits of histogram cells, in seconds: 0.1 ms to 100 s, 12 a decade (ratio 1.21)
-EDGES_S = np.logspace(-4, 2, 73)
-_EDGES_S = EDGES_S.tolist()
-MAX_BATCH = 256
-
-# Of a frame on a path: one word, so that a frame begins with one store, and a reader finds all in one line.
-_FATE = np.dtype(
-    {
-        "names": [
-            "delivered",
-            "dropped",
-            "offered",
-            "holder",
-        ],  # by who delivers, ends, offers, has it
-        "formats": ["u1", "u1", "u1", "u4"],
-        "offsets": [0, 1, 2, 4],
-        "itemsize": 8,
-    }
-)
+# What is begun anew when a row gets another owner; `torn` and `garbage` are sums of the run
+_OF_CAMERAS = (
+    "camera_up", "down_cause", "stream_epoch", "last_frame_ns", "contradicted", "latency_seconds",
+    "latency_seconds_sum", *(FATE.names or ()),
+)  # fmt: skip
+_OF_PROCESSES = (
+    "holds_from", "holds_told", "beat_ns", "processed", "stage_seconds", "stage_seconds_sum",
+    "wait_seconds", "wait_seconds_sum", "batch_size", "slots",
+)  # fmt: skip
 _HOLDER_BIT = 32  # of the word, on the little-endian machines that there are
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """What the ledger of a run has room for, and the rows that one knows by name.
-
-    The supervisor knows them all (`of`). A process is told its own (`part`), so that its first message
-    does not grow with the cameras, classes and processes that it has nothing to do with.
-    """
-
-    room: tuple[int, int, int, int]  # rows for cameras, processes, counters and histograms
-    cameras: dict[str, int]  # name → row
-    processes: dict[str, int]
-    counters: dict[str, dict[str, int]]  # process → name → row, which has a cell for every camera
-    has_view: bool = True
-    sinks: tuple[tuple[str, int], ...] = ()  # those with an account: process, the path that it ends
-    states: tuple[str, ...] = ()  # the processes that remember something
-    histograms: dict[str, dict[str, int]] = field(default_factory=dict)  # process → name → row
-
-    @classmethod
-    def of(
-        cls,
-        cameras: Sequence[str],
-        processes: Sequence[str],
-        counters: Mapping[str, Sequence[str]] = MappingProxyType({}),
-        *,
-        has_view: bool = True,
-        sinks: tuple[tuple[str, int], ...] = (),
-        states: tuple[str, ...] = (),
-        histograms: Mapping[str, Sequence[str]] = MappingProxyType({}),
-    ) -> Layout:
-        """Rows in this order; counters, histograms: names of those of each process that has any."""
-        rows, durations = _rows(counters), _rows(histograms)
-        return cls(
-            room=(
-                len(cameras),
-                len(processes),
-                sum(map(len, rows.values())),
-                sum(map(len, durations.values())),
-            ),
-            cameras={name: row for row, name in enumerate(cameras)},
-            processes={name: row for row, name in enumerate(processes)},
-            counters=rows,
-            has_view=has_view,
-            sinks=sinks,
-            states=states,
-            histograms=durations,
-        )
-
-    def part(self, process: str, cameras: Sequence[str]) -> Layout:
-        """As one process of these cameras has to know it: the same memory, its own names."""
-        return replace(
-            self,
-            cameras={camera: self.cameras[camera] for camera in cameras},
-            processes={process: self.processes[process]},
-            counters={process: self.counters.get(process, {})},
-            histograms={process: self.histograms.get(process, {})},
-        )
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> Layout:
-        """Back from `dataclasses.asdict` and JSON, which knows no tuples."""
-        cameras, processes, counters, histograms = fields["room"]
-        sinks = tuple((process, path) for process, path in fields["sinks"])
-        tuples = {"room": (cameras, processes, counters, histograms), "sinks": sinks}
-        return cls(**{**fields, **tuples, "states": tuple(fields["states"])})
-
-    @property
-    def ways(self) -> int:
-        """Fates of a frame that are kept apart: of two paths, and of each sink."""
-        return len(PATHS) + len(self.sinks)
-
-    def fields(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
-        """Name → dtype and shape of every array."""
-        (c, p, n, h), cells = self.room, len(EDGES_S) + 1
-        u1, u8, f8 = (np.dtype(kind) for kind in ("u1", "u8", "f8"))
-        return {
-            "captured": (u8, (c,)),  # by the camera's process
-            "camera_up": (u1, (c,)),
-            "down_cause": (u1, (c,)),  # of errors.CAUSES, where it is not up
-            "stream_epoch": (u8, (c,)),
-            "last_frame_ns": (u8, (c,)),
-            "fate": (_FATE, (c, RING, self.ways)),
-            "contradicted": (u8, (c, self.ways)),  # by who sees it: a lost increment leaves it > 0
-            "counted_below": (u8, (c,)),  # by the supervisor: frames that are added up for good
-            "holds_from": (u8, (p, c)),  # the process has no frame of the camera with a smaller id
-            "holds_told": (u8, (p,)),  # how often it has said so
-            "beat_ns": (u8, (p, 2)),  # last turn of the main loop, of the camera's reader thread
-            "processed": (u8, (p, c)),
-            "torn": (u8, (p,)),
-            "garbage": (u8, (p,)),
-            "stage_seconds": (u8, (p, cells)),
-            "stage_seconds_sum": (f8, (p,)),
-            "wait_seconds": (u8, (p, cells)),
-            "wait_seconds_sum": (f8, (p,)),
-            "batch_size": (u8, (p, MAX_BATCH + 1)),
-            "latency_seconds": (u8, (c, cells)),  # by postprocess
-            "latency_seconds_sum": (f8, (c,)),
-            "slots": (u8, (p, 2)),  # free, leased
-            "counters": (u8, (max(1, n), c)),  # by their process
-            "durations": (u8, (max(1, h), cells)),  # by their process
-            "durations_sum": (f8, (max(1, h),)),
-            "states": (u1, (max(1, len(self.states)), c, 2, PAGE_BYTES if self.states else 1)),
-        }
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory that a ledger of this layout takes."""
-        return sum(_padded(dtype, shape) for dtype, shape in self.fields().values())
-
-
-def _rows(names: Mapping[str, Sequence[str]]) -> dict[str, dict[str, int]]:
-    free = count()
-    return {process: {name: next(free) for name in own} for process, own in names.items()}
-
-
-def _padded(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
-    return -(-int(np.prod(shape)) * dtype.itemsize // 64) * 64
 
 
 class Ledger:
     """The arrays of a layout over shared memory, and the few ways to write them."""
 
     def __init__(self, fd: int, layout: Layout) -> None:
-        self.layout = layout
         memory = shared(fd, layout.nbytes)
         self._arrays: dict[str, npt.NDArray[Any]] = {}
         offset = 0
@@ -207,16 +74,34 @@ class Ledger:
             count = int(np.prod(shape))
             raw = memory[offset : offset + count * dtype.itemsize]
             self._arrays[name] = raw.view(dtype).reshape(shape)
-            offset += _padded(dtype, shape)
+            offset += padded(dtype, shape)
         fate = self._arrays.pop("fate")
-        for name in _FATE.names or ():
+        for name in FATE.names or ():
             self._arrays[name] = fate[name].swapaxes(1, 2)  # (cameras, ways, RING)
         # single cells through memoryviews: one aligned store, and a tenth of numpy's way to a scalar
         self._cells: dict[str, Any] = {name: memoryview(a.data) for name, a in self._arrays.items()}
         self._fates: Any = memoryview(fate.view(np.uint64).data)
-        self.camera_index, self.process_index = layout.cameras, layout.processes
         self._sink_ways = range(len(PATHS), layout.ways)
         self._settled_below: dict[tuple[int, int], int] = {}
+        self.know(layout)
+
+    def know(self, layout: Layout) -> None:
+        """Go by these names from now on, for rows of the same memory. Other threads may read meanwhile."""
+        self.layout = layout
+        self.camera_index, self.process_index = layout.cameras, layout.processes
+
+    def admit(self, camera: str, row: int) -> None:
+        """Know one camera more."""
+        self.know(replace(self.layout, cameras={**self.layout.cameras, camera: row}))
+
+    def dismiss(self, camera: str, process: int) -> None:
+        """Know one camera less: this process has none of its frames, and will have none."""
+        row = self.camera_index[camera]
+        self._cells["holds_from"][process, row] = self._cells["captured"][row]
+        for path in range(self.layout.ways):
+            self._settled_below.pop((row, path), None)
+        left = {name: r for name, r in self.layout.cameras.items() if name != camera}
+        self.know(replace(self.layout, cameras=left))
 
     @classmethod
     def local(cls, layout: Layout) -> Ledger:
@@ -302,7 +187,8 @@ class Ledger:
 
     def oldest_unsettled(self, camera: int, path: int, below: int) -> int:
         """The smallest id of a frame that is in flight, or `below` if that is smaller."""
-        low = self._settled_below.get((camera, path), max(0, below - RING // 2))
+        first: int = max(self._cells["began_at"][camera], below - RING // 2)
+        low = self._settled_below.get((camera, path), first)
         while low < below and self.settled(camera, path, low):
             low += 1
         self._settled_below[camera, path] = low
@@ -312,7 +198,8 @@ class Ledger:
         """Of the frames from `since` to the first that is in flight: that one's id, how many were
         delivered, and how many dropped, by reason. Of older frames than the ring has nothing is known."""
         below = self.oldest_unsettled(camera, path, int(self._cells["captured"][camera]))
-        places = np.arange(max(since, below - RING // 2), below) % RING
+        first = max(since, below - RING // 2, int(self._cells["began_at"][camera]))
+        places = np.arange(first, below) % RING
         delivered = self["delivered"][camera, path, places] > 0
         codes = np.bincount(self["dropped"][camera, path, places][~delivered], minlength=1)
         dropped = {REASONS[code]: int(codes[code]) for code in np.flatnonzero(codes).tolist()}
@@ -344,6 +231,28 @@ class Ledger:
         rows = list(self.layout.counters[process].values())
         column = self._arrays["counters"][:, self.camera_index[camera]]
         column[rows] = np.frombuffer(counters, np.uint64)
+
+    def counted_in_all(self, process: str, name: str) -> int:
+        """What `count` has added up for all cameras of the run, those among them that have left."""
+        return int(self._arrays["counters"][self.layout.counters[process][name]].sum())
+
+    def begin(self, row: int, frames: int) -> None:
+        """The row is that of a camera that joins, after `frames` of it in this run. The supervisor only,
+        when no process knows the row."""
+        counters = self._arrays["counters"]
+        counters[:, -1] += counters[:, row]
+        for name in _OF_CAMERAS:
+            self._arrays[name][row] = 0
+        for name in ("holds_from", "processed", "counters", "states"):
+            self._arrays[name][:, row] = 0
+        for name in ("captured", "began_at", "counted_below"):
+            self._arrays[name][row] = frames
+
+    def begin_process(self, row: int, counters: Iterable[int]) -> None:
+        """The row and those of its counters are those of a process that is new. The supervisor only."""
+        for name in _OF_PROCESSES:
+            self._arrays[name][row] = 0
+        self._arrays["counters"][list(counters)] = 0
 
     def states(self, process: str) -> States:
         """What a process that the layout has among its `states` remembers."""

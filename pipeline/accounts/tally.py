@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.accounts.ledger import PATHS, REASON, REASONS, RING, Ledger
+from pipeline.accounts.layout import PATHS, RING
+from pipeline.accounts.ledger import REASON, REASONS, Ledger
 
 # A fate as one byte: a reason of the ledger, 0 while there is none, or one of these
 _IN_FLIGHT, _DELIVERED, _NOT_OFFERED = 0, 255, 254
@@ -55,6 +56,16 @@ class Totals:
         """Of a sink: what it should have and has not, through nobody's wish."""
         return self.error + sum(n for why, n in self.dropped.items() if why not in _NOT_LOST)
 
+    def __add__(self, other: Totals) -> Totals:
+        """Of two accounts together."""
+        return Totals(
+            captured=self.captured + other.captured,
+            delivered=self.delivered + other.delivered,
+            dropped={why: n + other.dropped[why] for why, n in self.dropped.items()},
+            in_flight=self.in_flight + other.in_flight,
+            error=self.error + other.error,
+        )
+
 
 class Tally:
     """The account of one camera on one of the ledger's ways: a path, or what is behind it to a sink."""
@@ -63,6 +74,7 @@ class Tally:
         """final_below: frames before it are none of this account's business."""
         self.camera, self.way = camera, way
         self.final_below = final_below  # frames with smaller ids have met their last fate
+        self._began_at = final_below
         self._ledger = ledger
         self._counts = np.zeros(256, np.int64)  # of those, by fate
         ends = [path for _, path in ledger.layout.sinks]
@@ -81,8 +93,9 @@ class Tally:
         self.final_below += final
         counts = self._counts + np.bincount(fates[final:], minlength=256)
         contradicted = int(self._ledger["contradicted"][self.camera, self.way])
+        offered = int(counts.sum() - counts[_NOT_OFFERED])
         return Totals(
-            captured=int(counts.sum() - counts[_NOT_OFFERED]) if self._is_sink else captured,
+            captured=offered if self._is_sink else captured - self._began_at,
             delivered=int(counts[_DELIVERED]),
             dropped={
                 name: int(counts[code]) for name, code in REASON.items() if 0 < code < _FORGOTTEN

@@ -34,6 +34,7 @@ from pipeline.host.speed import recall
 from pipeline.plan import config as configuration
 from pipeline.plan.loading import load, search_current_folder
 from pipeline.plan.model_path import model_path
+from pipeline.plan.planner import Planner
 from pipeline.plan.standard import make
 from pipeline.redaction import shown
 from pipeline.supervision.chatter import listening
@@ -91,7 +92,7 @@ def demo(
     config = demo_config(cameras, seconds, output, window=window)
     if not follows():
         _progress("objects are not followed: pip install 'manyeyes[track]'")
-    _run(config)
+    _run(Planner(config, configuration.load, None), config)
     Console().print(f"annotated videos, events, happenings and alarms (*.jsonl) are in {output}/")
 
 
@@ -114,6 +115,7 @@ def run(
     ] = None,
     seconds: Annotated[float | None, typer.Option(help="end after so many seconds")] = None,
     strict: Annotated[bool, typer.Option(help="a source that does not open ends the run")] = False,
+    watch: Annotated[bool, typer.Option(help="apply the TOML file whenever it was edited")] = False,
 ) -> None:
     """Detect objects in cameras, videos or pictures until they end, or Ctrl-C.
 
@@ -125,7 +127,12 @@ def run(
         "seconds": seconds, "strict": strict or None,
     }  # fmt: skip
     given = {key: value for key, value in given.items() if value is not None}
-    _run(fetched_config(sources, given))
+    config = fetched_config(sources, given)
+    file = Path(sources[0]).absolute() if sources[0].endswith(".toml") else None
+    if watch and file is None:
+        raise ConfigError("command line: --watch wants a TOML file, and these are sources")
+    read = partial(configuration.load, **given)
+    _run(Planner(config, read, file), config, watch=watch)
 
 
 @app.command()
@@ -241,8 +248,8 @@ def config_of(sources: list[str], given: dict[str, Any]) -> configuration.Config
     return configuration.from_sources(sources, **given)
 
 
-def _run(config: configuration.Config) -> None:
-    plan = make(config)
+def _run(planner: Planner, config: configuration.Config, *, watch: bool = False) -> None:
+    plan = planner.plan
     out, err = terminal.never_wait()
     open_as_many_files_as_allowed()
     console = Console(file=cast(IO[str], out))
@@ -256,9 +263,9 @@ def _run(config: configuration.Config) -> None:
         chatter = stack.enter_context(listening(say))
         options = Options(
             directory=config.run.directory, seconds=config.run.seconds, strict=config.run.strict,
-            stderr=chatter.descriptor,
+            stderr=chatter.descriptor, watch=watch,
         )  # fmt: skip
-        supervisor = Supervisor(plan, options, table.tick)
+        supervisor = Supervisor(plan, options, table.tick, planner)
 
         def serve_metrics() -> None:
             host, port = config.metrics.host, config.metrics.port

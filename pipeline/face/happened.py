@@ -15,6 +15,7 @@ from pipeline.accounts.ledger import quantile_s
 from pipeline.supervision.supervisor import Supervisor
 
 _TRUE = "true_"
+_LEFT = "(left)"  # cameras that are not here any more, together
 NewTable = Callable[..., Table]
 
 
@@ -32,14 +33,15 @@ def happened_tables(supervisor: Supervisor, new_table: NewTable) -> Iterator[Tab
 
 def _counts(supervisor: Supervisor, process: str) -> Counter[tuple[str, str]]:
     """(name, camera) of every counter of a process; empty where there is no such process."""
-    spec = supervisor.plan.by_name.get(process)
-    return Counter(
-        {
-            (name, camera): supervisor.ledger.counted(process, name, camera)
-            for name in (spec.counters if spec else ())
-            for camera in (spec.cameras if spec else ())
-        }
-    )
+    spec, ledger = supervisor.plan.by_name.get(process), supervisor.ledger
+    counts: Counter[tuple[str, str]] = Counter()
+    for name in spec.counters if spec else ():
+        for camera in spec.cameras if spec else ():
+            counts[name, camera] = ledger.counted(process, name, camera)
+        here = sum(n for (one, _), n in counts.items() if one == name)
+        if left := ledger.counted_in_all(process, name) - here:
+            counts[name, _LEFT] = left
+    return counts
 
 
 def _objects(
@@ -53,7 +55,8 @@ def _objects(
     )
     columns = ("objects", "switched ids") if judged else ("objects",)
     table = new_table("objects that were followed", (), columns)
-    for camera in supervisor.plan.cameras:
+    left = {camera for _, camera in counts if camera == _LEFT}
+    for camera in (*supervisor.plan.cameras, *left):
         names = ("tracks", "identity_switches")[: len(columns)]
         table.add_row(camera, *(str(counts[name, camera]) for name in names))
     return table

@@ -67,14 +67,14 @@ class LiveTable:
         self._rates.update()
         if self._console.is_terminal and self._may_draw():
             ends = supervisor.plan.detectors
-            fps = {c: self._rates.fps(ends[c], c) for c in supervisor.plan.cameras}
+            fps = {camera: self._rates.fps(end, camera) for camera, end in ends.items()}
             status = self._status(supervisor)
             self._live.update(Group(status, cameras_table(supervisor, fps)), refresh=True)
 
     def print_end(self, supervisor: Supervisor) -> None:
         """What is left to say after the run: the same table with mean rates, and the ledger."""
         fps = {}
-        for camera in supervisor.plan.cameras if self._lived_s else ():
+        for camera, _ in supervisor.totals if self._lived_s else ():
             fps[camera] = supervisor.totals[camera, "detect"].delivered / self._lived_s
         self._console.print(cameras_table(supervisor, fps))
         for table in happened_tables(supervisor, _table):
@@ -118,7 +118,7 @@ def _table(
 def cameras_table(supervisor: Supervisor, fps: dict[str, float]) -> Table:
     """Per camera, and for several of them together: what came, what was served and how fast, what was
     dropped and why, and, where the truth is known, how right it was."""
-    known = [c for c in supervisor.plan.cameras if (c, "detect") in supervisor.totals]
+    known = [camera for camera, path in supervisor.totals if path == "detect"]
     truth = _truth(supervisor, known)
     right = ("frames", "served", "fps", "p50", "p99")
     table = _table(
@@ -138,7 +138,8 @@ def _cells(
 ) -> list[str]:
     """One row of some cameras."""
     totals = [supervisor.totals[camera, "detect"] for camera in cameras]
-    rows = [supervisor.plan.cameras.index(camera) for camera in cameras]
+    places = supervisor.ledger.camera_index
+    rows = [places[camera] for camera in cameras if camera in places]  # of those that are here
     latencies = supervisor.ledger["latency_seconds"][rows].sum(axis=0)
     quantiles = [quantile_s(latencies, q) for q in (0.5, 0.99)]
     rates = [fps[camera] for camera in cameras if camera in fps]
@@ -163,7 +164,10 @@ def _truth(supervisor: Supervisor, cameras: list[str]) -> dict[str, _Hits]:
     """What was found, found for nothing, and missed, per camera; {} where no truth travelled along."""
     ledger, truth = supervisor.ledger, {}
     for camera in cameras:
-        process = supervisor.plan.detectors[camera]
+        process = supervisor.plan.detectors.get(camera)
+        if process is None or camera not in ledger.camera_index:
+            truth[camera] = (0, 0, 0)  # it has left
+            continue
         if not set(_TRUTH) <= ledger.layout.counters.get(process, {}).keys():
             return {}
         hits, extra, missed = (ledger.counted(process, name, camera) for name in _TRUTH)

@@ -27,13 +27,14 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
-from pipeline.accounts.ledger import MAX_BATCH, Ledger
+from pipeline.accounts.layout import MAX_BATCH
+from pipeline.accounts.ledger import Ledger
 from pipeline.accounts.tally import Totals
 from pipeline.errors import ResourceError
 from pipeline.face import stage_metrics
 from pipeline.face.bounded import BoundedServer
 from pipeline.face.stage_metrics import add_histogram
-from pipeline.plan.graph import Plan
+from pipeline.plan.graph import Plan, ProcessSpec
 
 _RATE_WINDOW_S = 5.0
 _STUCK_S = 10.0  # a supervisor whose loop has not turned for so long is not alive
@@ -42,9 +43,12 @@ _STUCK_S = 10.0  # a supervisor whose loop has not turned for so long is not ali
 class Run(Protocol):
     """What the exporter looks at; the supervisor."""
 
-    plan: Plan
     ledger: Ledger
     live: bool
+
+    @property
+    def plan(self) -> Plan:
+        """What runs."""
 
     @property
     def totals(self) -> dict[tuple[str, str], Totals]:
@@ -96,19 +100,22 @@ class Rates:
             if len(self._seen) < 2:
                 return 0.0
             (t0, before), (t1, after) = self._seen[0], self._seen[-1]
-        cell = self._ledger.process_index[process], self._ledger.camera_index[camera]
-        return float(after[cell] - before[cell]) / (t1 - t0)
+        row, column = self._ledger.process_index.get(process), self._ledger.camera_index.get(camera)
+        if row is None or column is None or after[row, column] < before[row, column]:
+            return 0.0  # it is gone, or has just come into the place of another
+        return float(after[row, column] - before[row, column]) / (t1 - t0)
 
 
 def cameras_up(run: Run) -> dict[str, bool]:
     """Whether frames of a camera arrive: its source delivers, and the process that reads it lives."""
     down = {name for name, is_up, _, _ in run.stage_states() if not is_up}
-    flags = run.ledger["camera_up"]
+    flags, rows = run.ledger["camera_up"], run.ledger.camera_index
     return {
-        camera: bool(flags[run.ledger.camera_index[camera]]) and spec.name not in down
+        camera: bool(flags[rows[camera]]) and spec.name not in down
         for spec in run.plan.processes
         if spec.role == "source"
         for camera in spec.cameras
+        if camera in rows
     }
 
 
@@ -223,7 +230,7 @@ class LedgerCollector(Collector):
         slots = GaugeMetricFamily("manyeyes_slots", "Slots of a pool", labels=["pool", "state"])
         torn = CounterMetricFamily("manyeyes_torn_frames", "Slots overwritten while read; 0")
         garbage = CounterMetricFamily("manyeyes_garbage_messages", "Bytes that were no message")
-        for row, spec in enumerate(self._run.plan.processes):
+        for row, spec in self._rows():
             if spec.slots:
                 slots.add_metric([spec.name, "free"], int(ledger["slots"][row, 0]))
                 slots.add_metric([spec.name, "leased"], int(ledger["slots"][row, 1]))
@@ -231,12 +238,17 @@ class LedgerCollector(Collector):
         garbage.add_metric([], int(ledger["garbage"].sum()))
         yield from (slots, torn, garbage)
 
+    def _rows(self) -> Iterator[tuple[int, ProcessSpec]]:
+        """The processes that run, with their rows in the ledger."""
+        rows = self._run.ledger.process_index
+        return ((rows[s.name], s) for s in self._run.plan.processes if s.name in rows)
+
     def _batches(self) -> Iterator[Metric]:
         family = HistogramMetricFamily(
             "manyeyes_batch_size", "Pictures per batch", labels=["stage"]
         )
         sizes = [1, 2, 4, 8, 16, 32, 64]
-        for row, spec in enumerate(self._run.plan.processes):
+        for row, spec in self._rows():
             if spec.role == "batch":
                 counts = self._run.ledger["batch_size"][row]
                 cumulative = np.cumsum(counts)
@@ -258,7 +270,9 @@ class LedgerCollector(Collector):
         fps = GaugeMetricFamily("manyeyes_fps", "Frames a second", labels=["camera", "stage"])
         self._rates.update()
         arriving = cameras_up(self._run)
-        for row, camera in enumerate(self._run.plan.cameras):
+        for camera, row in ledger.camera_index.items():
+            if camera not in arriving:
+                continue
             up.add_metric([camera], int(arriving[camera]))
             paused.add_metric([camera], int(camera in self._run.paused))
             cells = ledger["latency_seconds"][row]

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
-from pipeline.accounts.ledger import EDGES_S, Ledger
+from pipeline.accounts.layout import EDGES_S
+from pipeline.accounts.ledger import Ledger
 from pipeline.plan.graph import Plan
 
 _EDGES_SHOWN = slice(0, None, 3)  # a third of the ledger's cells: 4 a decade are enough for a graph
@@ -51,7 +52,8 @@ def counted(plan: Plan, ledger: Ledger, risen: Callable[..., int]) -> Iterator[M
         "manyeyes_stage_events", "What stages count", labels=["stage", "camera", "event"]
     )
     for spec in plan.processes:
-        for name, camera in product(spec.counters, spec.cameras):
+        cameras = [camera for camera in spec.cameras if camera in ledger.camera_index]
+        for name, camera in product(ledger.layout.counters.get(spec.name, ()), cameras):
             # a stage that is killed between counting and remembering counts anew
             n = risen(ledger.counted(spec.name, name, camera), spec.name, camera, name)
             kind, *labels = name.split(":")

@@ -6,8 +6,7 @@ What differs from frame to frame is the last field, one piece of a fixed size. W
 stays the same as long as a stream does, so it is packed and read once and then known by its bytes:
 a process that slept for a frame's time has cold caches, and pays for all the code that it touches.
 
-`decode` turns any bytes into Envelopes or raises MessageError, in bounded memory: it reads what strangers
-send, too.
+`decode` turns any bytes into Envelopes or raises MessageError, in bounded memory: strangers send, too.
 """
 
 from __future__ import annotations

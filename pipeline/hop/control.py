@@ -4,8 +4,9 @@ It carries JSON messages with file descriptors (memory). Its EOF is the news tha
 dead: no timer, no heartbeat. Messages arrive whole and in order: one that finds no room in the socket,
 since the other side is busy, waits here for `flush`; one that is long travels as sealed memory.
 
-    supervisor → child   start, pools, forget, accept, connect, gone, settle, settled, go, drain
-    child → supervisor   ready, settled, failed, quit
+    supervisor → child   start, grow, pools, forget, accept, connect, gone, settle, settled, go, drain,
+                         join, leave, pause, resume, abandon
+    child → supervisor   ready, grown, settled, forgot, left, failed, quit
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from pipeline.messages import MAX_MESSAGE_BYTES
-from pipeline.plan.graph import Overflow
+from pipeline.messages import MAX_MESSAGE_BYTES, SlotRef
+from pipeline.plan.graph import EdgeSpec, Overflow
 
 _TOGETHER_BYTES = MAX_MESSAGE_BYTES // 2  # of several messages that travel as one
 
@@ -23,8 +23,7 @@ class Parcel(NamedTuple):
     camera: str
     frame_id: int
     data: bytes
-    slot: int | None = None  # None: the message carries no pixels
-    generation: int = 0
+    ref: SlotRef | None = None  # None: the message carries no pixels
     retries: int = 0
 
 
@@ -52,6 +51,13 @@ class Edge:
         self._full: set[str] = set()  # cameras whose queue was full, and not empty since
         self._waiting: defaultdict[str, deque[Parcel]] = defaultdict(deque)
         self._sent: defaultdict[str, list[Parcel]] = defaultdict(list)
+
+    @classmethod
+    def of(cls, spec: EdgeSpec) -> Edge:
+        """As the plan has it."""
+        return cls(
+            credits=spec.credits, depth=spec.depth, overflow=spec.overflow, max_hz=spec.max_hz
+        )
 
     def wants(self, camera: str, now_ns: int) -> bool:
         """Whether the consumer asked for a frame at this time at all (`max_hz`)."""
@@ -100,10 +106,10 @@ class Edge:
         self._sent[parcel.camera].remove(parcel)
         self._waiting[parcel.camera].appendleft(parcel)
 
-    def done(self, camera: str, slot: int | None, generation: int) -> Parcel | None:
+    def done(self, camera: str, ref: SlotRef | None) -> Parcel | None:
         """The consumer is through with a parcel: its credit is back. None: it was not under way."""
         for parcel in self._sent.get(camera, ()):
-            if (parcel.slot, parcel.generation) == (slot, generation):
+            if parcel.ref == ref:
                 self._sent[camera].remove(parcel)
                 return parcel
         return None
@@ -132,6 +138,13 @@ class Edge:
             self._waiting[camera].extendleft(reversed(retried))
             sent.clear()
         return lost, again
+
+    def leave(self, camera: str) -> None:
+        """Nothing more of this camera comes, and nothing of it is here."""
+        self._waiting.pop(camera, None)
+        self._sent.pop(camera, None)
+        self._due_ns.pop(camera, None)
+        self._full.discard(camera)
 
     def clear(self) -> list[Parcel]:
         """Take out everything that waits."""

@@ -63,10 +63,9 @@ class Reader:
         code: int,
         to_bgr: Callable[[Frame], Image] | None,
     ) -> None:
-        self._spec, self._ledger, self._code, self._to_bgr = spec, ledger, code, to_bgr
+        self._ledger, self._code, self._to_bgr = ledger, code, to_bgr
         self._index = ledger.process_index[spec.name]
         self._takes_batches = spec.role in ("batch", "batcher")
-        self._maps_pools = bool(spec.reads)
         self._joins = spec.role == "join"
         self._takes_once = spec.in_order or spec.role == "sink"
         self._inbox = Inbox(context, endpoint)
@@ -76,13 +75,21 @@ class Reader:
         self._pools: dict[int, PoolReader] = {}
         self._held_of: Counter[int] = Counter()  # messages that are not DONE, by pool
         self._forgotten: set[int] = set()  # pools that go when that is 0
-        self._queues: dict[str, deque[Delivery]] = {camera: deque() for camera in spec.cameras}
+        self._held_by: Counter[str] = Counter()  # messages that are not DONE, by camera
+        self._queues: dict[str, deque[Delivery]] = {}
         self.batches: deque[list[Delivery]] = deque()
         self.results: deque[Delivery] = deque()  # of a join: not frames, but what was found in them
-        self._turns = dict.fromkeys(spec.cameras, 0)  # when a camera was last served
+        self._turns: dict[str, int] = {}  # when a camera was last served
         self._turn = 0
         self._done: dict[bytes, list[Delivery]] = {}
         self._refused: dict[bytes, list[bytes]] = {}
+        self.adopt(spec)
+
+    def adopt(self, spec: ProcessSpec) -> None:
+        """These are our cameras and writers from now on. Of one that is left nothing may be here."""
+        self._spec, self._maps_pools = spec, bool(spec.reads)
+        self._queues = {camera: self._queues.get(camera, deque()) for camera in spec.cameras}
+        self._turns = {camera: self._turns.get(camera, 0) for camera in spec.cameras}
 
     def attach(self, pool_epoch: int, fd: int, slots: int, slot_bytes: int) -> None:
         """A producer's pool; the descriptor may be closed afterwards."""
@@ -109,6 +116,10 @@ class Reader:
         """Whether a message of this producer is not DONE."""
         return self._held[sender.encode()] > 0
 
+    def holds_frames_of(self, camera: str) -> bool:
+        """Whether a message of this camera is not DONE."""
+        return self._held_by[camera] > 0
+
     def holds_of(self, pool_epoch: int) -> bool:
         """Whether a message with a slot of this pool is not DONE."""
         return self._held_of[pool_epoch] > 0
@@ -116,8 +127,8 @@ class Reader:
     def receive(self, expect: Callable[[], None]) -> None:
         """Take in all messages that are here; never waits.
 
-        expect: called for an unknown sender or pool, whose announcement is then waiting in the control
-        channel, since it was sent before the producer could send anything.
+        expect: called for an unknown sender, pool or camera, whose announcement is then waiting in the
+        control channel, since it was sent before the producer could send anything.
         """
         for sender, data in self._inbox.receive():
             if sender not in self._accepted:
@@ -127,31 +138,35 @@ class Reader:
                     continue
             batch = []
             for envelope, raw in self._decoded(sender, data):
-                info, ref = envelope.info, envelope.ref
-                if self._maps_pools and ref is not None and ref.pool_epoch not in self._pools:
+                ref, camera = envelope.ref, envelope.info.camera
+                is_new = self._maps_pools and ref is not None and ref.pool_epoch not in self._pools
+                if is_new or camera not in self._queues:
                     expect()
-                queue = self._queues.get(info.camera)
-                if queue is None:
-                    self._refuse(sender, raw, f"of camera {info.camera!r}, which is not ours")
+                if camera not in self._queues:
+                    self._refuse(sender, raw, f"of camera {camera!r}, which is not ours")
                     continue
                 delivery = Delivery(sender, envelope, raw)
-                self._held[sender] += 1
-                if ref is not None:
-                    self._held_of[ref.pool_epoch] += 1
+                self._count(delivery)
                 if self._joins and envelope.kind is Result:
                     self.results.append(delivery)
                     continue
-                camera = self._ledger.camera_index[info.camera]
+                row = self._ledger.camera_index[camera]
                 for path in self.paths(delivery):
-                    self._ledger.hold(camera, path, info.frame_id, self._code)
+                    self._ledger.hold(row, path, delivery.frame_id, self._code)
                 if self._takes_batches:
                     batch.append(delivery)
                     continue
-                queue.append(delivery)
-                if self._spec.in_order and len(queue) > 1:
-                    self._sort(info.camera)
+                self._queues[camera].append(delivery)
+                if self._spec.in_order and len(self._queues[camera]) > 1:
+                    self._sort(camera)
             if batch:
                 self.batches.append(batch)
+
+    def _count(self, delivery: Delivery) -> None:
+        self._held[delivery.sender] += 1
+        self._held_by[delivery.camera] += 1
+        if (ref := delivery.envelope.ref) is not None:
+            self._held_of[ref.pool_epoch] += 1
 
     def _decoded(self, sender: bytes, data: bytes) -> list[tuple[Envelope, bytes]]:
         """What `data` holds; what is no message in it is refused, so that no credit is lost by it."""
@@ -221,6 +236,7 @@ class Reader:
     def done(self, delivery: Delivery) -> None:
         """Its slot and credit go back with the next `flush`. Once for each."""
         self._held[delivery.sender] -= 1
+        self._held_by[delivery.camera] -= 1
         if (ref := delivery.envelope.ref) is not None:
             self._held_of[ref.pool_epoch] -= 1
             self._let_go(ref.pool_epoch)

@@ -1,44 +1,25 @@
-"""The output side of a process: its pool, its leases, and an edge with a channel for each consumer."""
+"""The output side of a process: its leases, and an edge with a channel for each consumer."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import is_
-from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
-from pipeline.accounts.ledger import VIEW, Ledger
-from pipeline.errors import FrameError, Full, MessageError
+from pipeline.accounts.layout import VIEW
+from pipeline.accounts.ledger import Ledger
+from pipeline.errors import Full, MessageError
 from pipeline.hop import codec
 from pipeline.hop.codec import decode_done, encode_batch, message_front, pack_numbers
 from pipeline.hop.edge import Edge, Parcel, fitting
-from pipeline.hop.pool import PoolWriter
-from pipeline.hop.slots import Slots
+from pipeline.hop.storage import Slot, Storage
 from pipeline.hop.transport import Context, Outbox
 from pipeline.messages import (
-    ArraySpec,
     FrameInfo,
     Message,
     SlotRef,
     arrays_of,
-    copies,
-    lay_out,
 )
 from pipeline.plan.graph import EdgeSpec, ProcessSpec
-
-
-class _Place(NamedTuple):
-    """The arrays that were made in a slot."""
-
-    arrays: tuple[npt.NDArray[Any], ...]
-    specs: tuple[ArraySpec, ...]
-
-
-_NOTHING = _Place((), ())
 
 
 @dataclass
@@ -65,7 +46,7 @@ class _Link:
 
 
 class Writer:
-    """Publishes messages to every consumer of a process. One thread, but `empty` and `has_room`."""
+    """Publishes messages to every consumer of a process. One thread, but `has_room`."""
 
     def __init__(
         self,
@@ -75,79 +56,40 @@ class Writer:
         *,
         code: int,
         identity: bytes,
-        pool: PoolWriter | None,
-        pool_epoch: int,
+        storage: Storage,
         resend: bool,
     ) -> None:
         """code, identity: of this process in this incarnation, in the ledger and to its consumers.
+        storage: where what is published lies.
         resend: give a consumer's successor again what was under way to it (policy `every`)."""
-        self._spec, self._ledger, self._context = spec, ledger, context
+        self._name, self._ledger, self._context = spec.name, ledger, context
         self._index = ledger.process_index[spec.name]
         self.code, self._identity = code, identity
-        self._pool, self._pool_epoch = pool, pool_epoch
-        self._slots = None if pool is None else Slots(pool.generations)
-        self._open: dict[int, _Place] = {}  # slots that were given out and not yet published
+        self._storage = storage
         self._orphans: dict[int, list[Parcel]] = {}  # by consumer's code; see consumer_died
         self._resend = resend
-        self._links = {
-            edge.consumer: _Link(
-                edge,
-                Edge(
-                    credits=edge.credits,
-                    depth=edge.depth,
-                    overflow=edge.overflow,
-                    max_hz=edge.max_hz,
-                ),
-            )
-            for edge in spec.outputs
-        }
+        self._links: dict[str, _Link] = {}  # by consumer
+        self._serves: dict[str, list[_Link]] = {}  # by camera
+        self.adopt(spec)
+
+    def adopt(self, spec: ProcessSpec) -> None:
+        """These are our cameras and edges from now on. Of those that are left nothing may be here."""
+        for edge in spec.outputs:
+            if edge.consumer in self._links:
+                self._links[edge.consumer].spec = edge
+            else:
+                self._links[edge.consumer] = _Link(edge, Edge.of(edge))
+        for camera in self._serves.keys() - set(spec.cameras):
+            for link in self._serves[camera]:
+                link.edge.leave(camera)
+        consumers = {edge.consumer for edge in spec.outputs}
+        for name in self._links.keys() - consumers:
+            self.consumer_died(name)
+            del self._links[name]
         self._serves = {
             camera: [link for link in self._links.values() if camera in link.spec.cameras]
             for camera in spec.cameras
         }
-
-    # -- memory ------------------------------------------------------------------------------------
-
-    @property
-    def free_slots(self) -> int:
-        """How many results can be written now."""
-        return 1 << 30 if self._slots is None else self._slots.free
-
-    def take(self) -> tuple[int, npt.NDArray[np.uint8]] | None:
-        """A free slot and all its bytes, to be published or given back by `cancel`; None: none is free."""
-        if self._slots is None or self._pool is None:
-            raise FrameError(f"{self._spec.name}: this process has no pool; set slot_bytes()")
-        slot = self._slots.take()
-        if slot is None:
-            return None
-        self._open[slot] = _NOTHING
-        return slot, self._pool.slot(slot)
-
-    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """See stage.Runtime.empty."""
-        kind = np.dtype(dtype)
-        slot, buffer = self._take(int(np.prod(shape)) * kind.itemsize)
-        array = buffer.view(kind).reshape(shape)
-        self._open[slot] = _Place((array,), (ArraySpec(kind.str, array.shape, 0),))
-        return array
-
-    def pack(self, arrays: Sequence[npt.NDArray[Any]]) -> tuple[npt.NDArray[Any], ...]:
-        """See stage.Runtime.pack."""
-        specs = lay_out(arrays)
-        slot, buffer = self._take(specs[-1].end)
-        place = self._open[slot] = _Place(copies(arrays, specs, buffer), specs)
-        return place.arrays
-
-    def cancel(self) -> None:
-        """Give back every slot that was taken and not published."""
-        while self._open and self._slots is not None:
-            self._slots.cancel(self._open.popitem()[0])
-
-    def give_back(self, slot: int) -> None:
-        """A slot that was taken and not published."""
-        if self._slots is not None:
-            del self._open[slot]
-            self._slots.cancel(slot)
 
     # -- messages ----------------------------------------------------------------------------------
 
@@ -162,22 +104,20 @@ class Writer:
 
     def publish(self, message: Message) -> None:
         """Offer a message to every consumer that wants it. Its arrays are copied unless `empty` or
-        `pack` made them. Never waits; call `flush` afterwards.
+        `pack` of the storage made them. Never waits; call `flush` afterwards.
 
         Raises FrameError or MessageError if it can't be sent; then `cancel` gives its slot back.
         """
-        slot, specs = self._place(arrays_of(message))
+        slot, specs = self._storage.place(arrays_of(message))
         self.offer(message.info, slot, message_front(message, specs))
 
-    def offer(self, info: FrameInfo, slot: int | None, front: bytes) -> None:
+    def offer(self, info: FrameInfo, slot: Slot | None, front: bytes) -> None:
         """The same for a message that is encoded up to its numbers, and whose arrays lie in `slot`,
-        from `take`."""
+        from `Storage.take`."""
         now_ns = time.monotonic_ns()
         served = self._serves[info.camera]
         links = [link for link in served if link.wants(info.camera, now_ns)]
-        ref = None
-        if links and slot is not None and self._slots is not None:
-            ref = SlotRef(self._pool_epoch, slot, self._slots.generation(slot) + 1)
+        ref = self._storage.ref(slot) if links and slot is not None else None
         # first: what can't be sent must neither be leased nor accounted for
         data = front + pack_numbers(info, ref, now_ns)
         for link in served:
@@ -185,17 +125,16 @@ class Writer:
             if link not in links:
                 reason = "stage_died" if link.is_abandoned else "unwanted"
                 self._end(link, info.camera, info.frame_id, reason)
-        if ref is not None and self._slots is not None:
-            del self._open[ref.slot]
-            self._slots.ready(ref.slot, {link.spec.consumer for link in links})
+        if ref is not None:
+            self._storage.publish(ref, {link.spec.consumer for link in links})
         elif slot is not None:
-            return self.give_back(slot)
-        parcel = Parcel(info.camera, info.frame_id, data, slot, ref.generation if ref else 0)
+            self._storage.give_back(slot)
+            return
+        parcel = Parcel(info.camera, info.frame_id, data, ref)
         for link in links:
             if (oldest := link.edge.offer(parcel, now_ns)) is not None:
                 # a picture that is overtaken is what a mailbox is for; a result is lost
-                self._give_up(link, oldest, "superseded" if oldest.slot is not None else "overflow")
-        return None
+                self._give_up(link, oldest, "superseded" if oldest.ref is not None else "overflow")
 
     def _offer_to_sinks(self, link: _Link, info: FrameInfo) -> None:
         for sink in link.sinks:
@@ -240,10 +179,7 @@ class Writer:
                 return
 
     def _done(self, link: _Link, camera: str, ref: SlotRef | None) -> None:
-        if ref is not None and ref.pool_epoch != self._pool_epoch:
-            return
-        slot, generation = (None, 0) if ref is None else (ref.slot, ref.generation)
-        parcel = link.edge.done(camera, slot, generation)
+        parcel = link.edge.done(camera, ref)
         if parcel is not None:
             self._release(link, parcel)
 
@@ -280,11 +216,11 @@ class Writer:
             for parcel in link.edge.take_back(lambda parcel: self._is_ended(link, parcel)):
                 self._release(link, parcel)
         lost, again = link.edge.consumer_died(resend=self._resend or link.is_after_end)
-        if outlived and self._slots is not None:
+        if outlived:
             orphans = self._orphans[link.consumer_code] = [*lost, *again]
             for parcel in orphans:
-                if parcel.slot is not None:
-                    self._slots.share(parcel.slot, parcel.generation, link.consumer_code)
+                if parcel.ref is not None:
+                    self._storage.share(parcel.ref, link.consumer_code)
         for parcel in lost:
             # not marked as dropped: its result may be on the way already. The supervisor buries it.
             self._hand_over(link, parcel, link.consumer_code)
@@ -295,8 +231,8 @@ class Writer:
     def settled(self, code: int) -> None:
         """Nobody looks any more at what this consumer had passed on when it died."""
         for parcel in self._orphans.pop(code, ()):
-            if parcel.slot is not None and self._slots is not None:
-                self._slots.release(parcel.slot, parcel.generation, code)
+            if parcel.ref is not None:
+                self._storage.release(parcel.ref, code)
 
     def abandon(self, consumer: str) -> None:
         """A consumer will not come back: what waits for it is lost, and so is all that is to come."""
@@ -344,48 +280,16 @@ class Writer:
 
     def report(self) -> None:
         """Write the state of the slots into the ledger."""
-        if self._slots is not None:
-            self._ledger.put("slots", (self._index, 0), self._slots.free)
-            self._ledger.put("slots", (self._index, 1), self._slots.leased)
+        if not self._storage.has_memory:
+            return
+        self._ledger.put("slots", (self._index, 0), self._storage.free_slots)
+        self._ledger.put("slots", (self._index, 1), self._storage.leased)
 
     # -- inside ------------------------------------------------------------------------------------
 
-    def _take(self, nbytes: int) -> tuple[int, npt.NDArray[np.uint8]]:
-        """A slot and its first `nbytes`. Raises FrameError."""
-        taken = self.take()
-        if taken is None:
-            raise FrameError(f"{self._spec.name}: no free slot for another result of this call")
-        slot, buffer = taken
-        if nbytes > len(buffer):
-            raise FrameError(
-                f"{self._spec.name}: a result of {nbytes} bytes does not fit a slot of {len(buffer)}; "
-                "raise slot_bytes() or the camera's max_size"
-            )
-        return slot, buffer[:nbytes]
-
-    def _place(
-        self, arrays: Sequence[npt.NDArray[Any]]
-    ) -> tuple[int | None, tuple[ArraySpec, ...]]:
-        """The slot in which all arrays lie, copied there if need be, and where each lies."""
-        if not arrays or self._pool is None:
-            return None, ()
-        for slot, place in self._open.items():
-            if len(place.arrays) == len(arrays) and all(map(is_, place.arrays, arrays)):
-                return slot, place.specs
-        places = [self._pool.locate(array) for array in arrays]
-        slots = {place[0] for place in places if place is not None}
-        if None in places or len(slots) != 1 or not all(a.flags.c_contiguous for a in arrays):
-            return self._place(self.pack(arrays))
-        specs = tuple(
-            ArraySpec(array.dtype.str, array.shape, place[1])
-            for array, place in zip(arrays, places, strict=True)
-            if place is not None
-        )
-        return slots.pop(), specs
-
     def _release(self, link: _Link, parcel: Parcel) -> None:
-        if parcel.slot is not None and self._slots is not None:
-            self._slots.release(parcel.slot, parcel.generation, link.spec.consumer)
+        if parcel.ref is not None:
+            self._storage.release(parcel.ref, link.spec.consumer)
 
     def _give_up(self, link: _Link, parcel: Parcel, reason: str) -> None:
         self._end(link, parcel.camera, parcel.frame_id, reason)
@@ -395,4 +299,4 @@ class Writer:
         for path in link.spec.paths:
             self._ledger.drop(self._ledger.camera_index[camera], path, frame_id, reason)
         if not link.spec.paths:
-            self._ledger.count(self._spec.name, f"undelivered:{link.spec.consumer}", camera)
+            self._ledger.count(self._name, f"undelivered:{link.spec.consumer}", camera)

@@ -46,15 +46,28 @@ def _wanted() -> list[signal.Signals]:
     return [number for number in ENDING if number != signal.SIGHUP or not has_nohup]
 
 
+def has_terminal() -> bool:
+    """Whether this process belongs to a terminal that is there."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
 @contextmanager
-def heard(act: Callable[[], object]) -> Iterator[socket.socket]:
-    """Within, each of them calls `act`, which must not raise, and makes the yielded socket readable."""
+def heard(act: Callable[[], object], hang_up: Callable[[], object]) -> Iterator[socket.socket]:
+    """Within, each of them calls `act`, SIGHUP `hang_up`, which must not raise, and makes the yielded
+    socket readable."""
     import socket  # late: end_at_once comes before all that takes time
 
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     theirs.setblocking(False)
-    handlers = {number: signal.signal(number, lambda *_: act()) for number in _wanted()}
+    acts = {number: hang_up if number == signal.SIGHUP else act for number in _wanted()}
+    handlers = {
+        number: signal.signal(number, lambda *_, do=do: do()) for number, do in acts.items()
+    }
     previous = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     try:
         yield ours

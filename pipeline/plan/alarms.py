@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.accounts.ledger import PATHS
+from pipeline.accounts.layout import PATHS
 from pipeline.plan.config import Config
 from pipeline.plan.draft import PlannedSink
 from pipeline.plan.fields import check_fields

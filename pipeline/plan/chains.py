@@ -9,7 +9,7 @@ nothing of models: where one is not the first, postprocess translates its labels
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,14 @@ class Chain:
     workers: int
     threads: int  # of each worker
     max_batch: int
+    lanes: tuple[tuple[str, ...], ...]  # cameras of each preprocess
     notes: tuple[str, ...]  # what was chosen by itself
 
 
-def chains_of(config: Config) -> tuple[Chain, ...]:
+def chains_of(config: Config, before: Sequence[Chain] = ()) -> tuple[Chain, ...]:
     """One for each model that a camera of the configuration has; `[model]` first, if any has it.
 
+    before: those that run. One of the same model stays what it is, but for its cameras.
     Reads the facts of the models, loads none. Raises ConfigError.
     """
     cameras: dict[Path | None, list[Any]] = {}
@@ -50,12 +52,20 @@ def chains_of(config: Config) -> tuple[Chain, ...]:
     for path in sorted(cameras, key=lambda path: path is not None):  # stable: in order of cameras
         model = config.model if path is None else _other(config.model, path)
         mine = config.model_copy(update={"model": model, "camera": tuple(cameras[path])})
-        of_cores = len(cameras[path]) / len(config.camera)
-        suffix = _suffix(path, [chain.suffix for chain in chains]) if chains else ""
+        names = [camera.name for camera in cameras[path]]
+        here = [chain.suffix for chain in chains]
+        same = (old for old in before if old.model == model and old.suffix not in here)
+        if (old := next(same, None)) is not None:
+            chains.append(replace(old, cameras=tuple(names), lanes=_lanes(names, old.lanes)))
+            continue
+        of_cores = len(names) / len(config.camera)
+        taken = [*here, *(chain.suffix for chain in before)]
         try:
-            chains.append(_chain(mine, suffix, of_cores))
+            chains.append(
+                _chain(mine, _suffix(path or model.path, taken) if taken else "", of_cores)
+            )
         except ConfigError as error:
-            where = f"camera {cameras[path][0].name!r}: " if path is not None else ""
+            where = f"camera {names[0]!r}: " if path is not None else ""
             raise type(error)(f"{where}{error}") from error
     return tuple(chains)
 
@@ -63,6 +73,16 @@ def chains_of(config: Config) -> tuple[Chain, ...]:
 def classes_of(chains: Sequence[Chain]) -> tuple[str, ...]:
     """The names of all classes of a run, those of the first model first."""
     return tuple(dict.fromkeys(name for chain in chains for name in chain.facts.classes))
+
+
+def _lanes(cameras: Sequence[str], before: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    """Each camera where it was; those that are new where there are fewest."""
+    lanes = [[camera for camera in lane if camera in cameras] for lane in before]
+    known = {camera for lane in lanes for camera in lane}
+    for camera in cameras:
+        if camera not in known:
+            min(lanes, key=len).append(camera)
+    return tuple(map(tuple, lanes))
 
 
 def _chain(config: Config, suffix: str, of_cores: float) -> Chain:
@@ -77,16 +97,19 @@ def _chain(config: Config, suffix: str, of_cores: float) -> Chain:
     max_batch = model.max_batch or largest_batch(config, facts)
     pictures = facts.resize.pictures
     batches = f"batches of up to {max_batch}, whatever waits, without a timer"
+    names = tuple(camera.name for camera in config.camera)
+    count = min(config.preprocess.workers, len(names))
     about = f"{facts.name}: " if suffix else ""
     return Chain(
         suffix=suffix,
         model=model,
-        cameras=tuple(camera.name for camera in config.camera),
+        cameras=names,
         facts=facts,
         engine=engine,
         workers=workers,
         threads=threads,
         max_batch=max_batch,
+        lanes=_lanes(names, [()] * count),
         notes=tuple(
             f"{about}{text}"
             for text in (

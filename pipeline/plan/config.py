@@ -10,7 +10,7 @@ import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, Unpack
 
 from pydantic import ValidationError
 
@@ -26,6 +26,7 @@ from pipeline.plan.alerting import (
 )
 from pipeline.plan.fields import check_texts, no_json, too_deep
 from pipeline.plan.mistakes import SHARE, sentence
+from pipeline.plan.overrides import Overrides, overridden
 from pipeline.plan.scenery import HealthConfig, LineConfig, TrackConfig, ZoneConfig, check_places
 from pipeline.plan.section import BOOL, CLASS, NAME, NAMED, Section, Share, Tiles, field
 from pipeline.plan.sources import check_path, located, name_of
@@ -38,6 +39,8 @@ class RunConfig(Section):
     seconds: float | None = field(None, "a number of seconds > 0", gt=0)  # None: until stopped
     directory: Path | None = field(None, "a folder")  # None: one of its own
     strict: bool = field(False, BOOL)  # a source that can't be opened at start ends the run
+    # room for cameras that join later; 0: for a quarter more than there are, and 16 at least
+    max_cameras: int = field(0, "a whole number within 0..10000 (0: room for more)", ge=0, le=10000)
 
 
 class ModelConfig(Section):
@@ -153,27 +156,13 @@ class Config(Section):
     outbox: OutboxConfig = OutboxConfig()
 
 
-class Overrides(TypedDict, total=False):
-    """What the command line may say; paths are relative to the current folder."""
-
-    model: str | Path
-    score: float  # of [model], score_threshold
-    track: bool  # True adds [track]
-    events: str | Path  # a file; adds a sink
-    video: str | Path  # a folder; adds a sink
-    window: bool  # True adds a sink
-    policy: str
-    seconds: float
-    strict: bool
-
-
 def load(path: str | Path, **overrides: Unpack[Overrides]) -> Config:
     """The configuration in a TOML file; relative paths in it are relative to its folder.
 
     Raises ConfigError: the file can't be read, or the first mistake in it.
     """
     path = Path(path)
-    return validate(_overridden(read(path), overrides), path.name, path.absolute().parent)
+    return validate(overridden(read(path), overrides), path.name, path.absolute().parent)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -191,6 +180,29 @@ def read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path.name}: is no TOML: {error}") from error
 
 
+def cameras_in(path: Path) -> tuple[CameraConfig, ...]:
+    """The cameras in a TOML file that has nothing else. Raises ConfigError as `load`."""
+    return cameras_of(read(path), path.name, path.absolute().parent)
+
+
+def cameras_of(raw: dict[str, Any], file: str, folder: Path) -> tuple[CameraConfig, ...]:
+    """The same for what is read already; folder: what relative paths are relative to."""
+    if others := raw.keys() - {"camera"}:
+        raise ConfigError(
+            f"{file}: [{sorted(others)[0]}] is not of a camera; wanted [[camera]] alone: "
+            "a whole configuration goes to `ctl apply`"
+        )
+    config = _parsed(raw, file)
+    return _placed(config.camera, file, folder)
+
+
+def with_cameras(config: Config, cameras: tuple[CameraConfig, ...], file: str) -> Config:
+    """The same configuration with these cameras, checked as a whole. Raises ConfigError."""
+    changed = config.model_copy(update={"camera": cameras})
+    _check_whole(changed, file)
+    return changed
+
+
 def from_sources(sources: Sequence[str | int], **overrides: Unpack[Overrides]) -> Config:
     """The configuration of `manyeyes run SOURCE…`: no metrics, paths relative to the current folder.
 
@@ -203,7 +215,7 @@ def from_sources(sources: Sequence[str | int], **overrides: Unpack[Overrides]) -
         names.append(name_of(source, index, names))
     cameras = [{"name": n, "source": s} for n, s in zip(names, sources, strict=True)]
     raw = {"metrics": {"enabled": False}, "camera": cameras}
-    return validate(_overridden(raw, overrides), "command line", Path.cwd())
+    return validate(overridden(raw, overrides), "command line", Path.cwd())
 
 
 def schema() -> dict[str, Any]:
@@ -214,40 +226,7 @@ def schema() -> dict[str, Any]:
 # -- what a name, a path and a whole configuration must be ------------------------------------------
 
 
-def _overridden(raw: dict[str, Any], given: Overrides) -> dict[str, Any]:
-    """`raw` with the command line over it. What is malformed stays, for the check to find."""
-    run: dict[str, Any] = {k: given[k] for k in ("policy", "seconds", "strict") if k in given}
-    model: dict[str, Any] = {}
-    if "model" in given:
-        model = {"path": None, "name": None, **model_path.given(given["model"])}
-    if "score" in given:
-        model["score_threshold"] = given["score"]
-    if given.get("track"):
-        raw = {"track": {}, **raw}
-    for section, values in (("run", run), ("model", model)):
-        if values and isinstance(raw.get(section, {}), dict):
-            raw = {**raw, section: {**raw.get(section, {}), **values}}
-    sinks: list[dict[str, Any]] = []
-    if "events" in given:
-        sinks.append({"type": "events", "path": str(Path(given["events"]).absolute())})
-    if "video" in given:
-        sinks.append({"type": "video", "path": str(Path(given["video"]).absolute())})
-    if given.get("window"):
-        sinks.append({"type": "window"})
-    if sinks and isinstance(raw.get("sink", []), list):
-        # The command line takes the place of sinks of the same name.
-        names = [sink["type"] for sink in sinks]
-        kept = [sink for sink in raw.get("sink", []) if _sink_name(sink) not in names]
-        raw = {**raw, "sink": [*kept, *sinks]}
-    return raw
-
-
-def _sink_name(sink: Any) -> Any:
-    return sink.get("name", sink.get("type")) if isinstance(sink, dict) else None
-
-
-def validate(raw: dict[str, Any], file: str, folder: Path) -> Config:
-    """The configuration in the tables of a file in `folder`. Raises ConfigError: the first mistake."""
+def _parsed(raw: dict[str, Any], file: str) -> Config:
     check_texts(file, raw)
     for name, section, needed in (
         ("camera", CameraConfig, ("name", "source")),
@@ -258,15 +237,23 @@ def validate(raw: dict[str, Any], file: str, folder: Path) -> Config:
             raw = {**raw, name: [_with_options(table, section, needed) for table in tables]}
     try:
         # By way of JSON: there a strict check knows lists as tuples and text as paths.
-        config = Config.model_validate_json(json.dumps(raw, default=no_json), strict=True)
+        return Config.model_validate_json(json.dumps(raw, default=no_json), strict=True)
     except ValidationError as error:
         raise ConfigError(
             sentence(error, raw, file, Config)
         ) from None  # its text repeats the input
+
+
+def _placed(cameras: Sequence[CameraConfig], file: str, folder: Path) -> tuple[CameraConfig, ...]:
+    """With paths from this folder on."""
+    return tuple(_with_model(_camera(camera, file, folder), file, folder) for camera in cameras)
+
+
+def validate(raw: dict[str, Any], file: str, folder: Path) -> Config:
+    """The configuration in the tables of a file in `folder`. Raises ConfigError: the first mistake."""
+    config = _parsed(raw, file)
     _check_whole(config, file)
-    cameras = tuple(
-        _with_model(_camera(camera, file, folder), file, folder) for camera in config.camera
-    )
+    cameras = _placed(config.camera, file, folder)
     rendered = config.model.engine == "stub" or all(
         camera.model is not None or str(camera.source).startswith("synthetic://")
         for camera in cameras
@@ -330,6 +317,11 @@ def _target(target: TargetConfig, folder: Path) -> TargetConfig:
 def _check_whole(config: Config, file: str) -> None:
     if not config.camera:
         raise ConfigError(f"{file}: there is no camera; add a [[camera]] with a name and a source")
+    n, most = len(config.camera), config.run.max_cameras
+    if most and n > most:
+        raise ConfigError(
+            f"{file}: {n} cameras, and [run] max_cameras is {most}; raise it, or use fewer"
+        )
     sinks = [sink.name or sink.type for sink in config.sink]
     cameras = [camera.name for camera in config.camera]
     for kind, names in (

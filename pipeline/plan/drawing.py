@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from xml.sax.saxutils import escape
 
-from pipeline.accounts.ledger import DETECT, VIEW
+from pipeline.accounts.layout import DETECT, VIEW
 from pipeline.plan.graph import EdgeSpec, Plan, ProcessSpec
 
 FOLD_ABOVE = 4  # processes of one kind

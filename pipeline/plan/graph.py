@@ -8,13 +8,13 @@ A Plan is plain data, checked before any process starts; nothing runs that is no
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Set
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Literal
 
-from pipeline.accounts.ledger import DETECT, VIEW, Layout
+from pipeline.accounts.layout import DETECT, VIEW, Layout
 from pipeline.errors import ConfigError
 from pipeline.messages import Frame, Result, Tensor
 from pipeline.plan.loading import signature
@@ -76,6 +76,17 @@ class ProcessSpec:
         edges = tuple(EdgeSpec(**_tuples(edge)) for edge in fields["outputs"])
         return cls(**{**_tuples(fields), "outputs": edges, "config": fields["config"]})
 
+    def of(self, cameras: Set[str]) -> ProcessSpec:
+        """The same for these cameras alone; its edges stay, and so does what it reads."""
+        outputs = tuple(
+            replace(edge, cameras=tuple(c for c in edge.cameras if c in cameras))
+            for edge in self.outputs
+        )
+        beside_edges = self.slots - sum(edge.slots for edge in self.outputs)
+        slots = beside_edges + sum(edge.slots for edge in outputs) if self.slots else 0
+        mine = tuple(c for c in self.cameras if c in cameras)
+        return replace(self, cameras=mine, outputs=outputs, slots=slots)
+
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
@@ -96,6 +107,7 @@ class Plan:
     policy: Policy
     processes: tuple[ProcessSpec, ...]
     notes: tuple[str, ...] = ()  # what was chosen by itself, for the user to read
+    spare: int = 0  # cameras that may join later
 
     @cached_property
     def by_name(self) -> dict[str, ProcessSpec]:
@@ -119,6 +131,7 @@ class Plan:
             histograms={
                 process.name: process.histograms for process in self.processes if process.histograms
             },
+            spare=self.spare,
         )
 
     @property

@@ -18,6 +18,7 @@ DESCRIBE = "stages.detector.fastest:describe"
 
 _WORTH_IT = 1.25  # a batch must be this much faster for more threads to be taken
 _USUAL_SHARE = 0.9  # of a frame's CPU time: 12 of 14 ms for the demo model behind a 720p camera
+_SPARE_CAMERAS = 16
 _WORKER_BYTES = 1 << 30  # torch takes half of that before it has a model
 USABLE = 0.9  # of the cores: what a run at full load turns into work (benchmarks, b1)
 
@@ -97,3 +98,9 @@ def largest_batch(config: Config, facts: Any) -> int:
     """Frames that a batch has room for, where the configuration says nothing."""
     largest: int = max(1, max(facts.batch_sizes) // facts.resize.pictures)
     return min(largest, len(config.camera)) if config.run.policy == "newest" else min(largest, 4)
+
+
+def spare_cameras(config: Config) -> int:
+    """How many cameras may join later."""
+    n, most = len(config.camera), config.run.max_cameras
+    return max(0, most - n) if most else max(_SPARE_CAMERAS, n // 4)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pipeline.accounts.ledger import DETECT, PATHS, VIEW
+from pipeline.accounts.layout import DETECT, PATHS, VIEW
 from pipeline.errors import ConfigError
 from pipeline.happenings import HEALTH
 from pipeline.messages import Frame, Result
@@ -23,6 +23,7 @@ from pipeline.plan.fields import check_fields, check_keys
 from pipeline.plan.graph import Plan
 from pipeline.plan.loading import build, load, signature, stage_class
 from pipeline.plan.scenery import TrackConfig
+from pipeline.plan.sizing import spare_cameras
 from pipeline.plan.sources import STDIN
 from pipeline.plan.watching import add_health, add_pictures
 from pipeline.stage import Source
@@ -44,16 +45,15 @@ SINKS = {
     "null": "stages.sinks.null:Null",
 }
 
-
 _GONE_S = 2.0  # after its tracker has given it up, an object is gone
 
 
-def make(config: Config, run_id: str | None = None) -> Plan:
+def make(config: Config, run_id: str | None = None, chains: tuple[Chain, ...] = ()) -> Plan:
     """The plan of a run. Starts nothing, loads no model. Raises ConfigError.
 
-    run_id: goes with ids of objects to the outside; None: a new one.
+    run_id: goes with ids of objects to the outside; None: a new one. chains: if they are known.
     """
-    chains = chains_of(config)
+    chains = chains or chains_of(config)
     classes = classes_of(chains)
     # without any the results still have to end somewhere
     sinks = config.sink or (() if config.alert else (SinkConfig(type="null"),))
@@ -97,6 +97,7 @@ def make(config: Config, run_id: str | None = None) -> Plan:
         policy=config.run.policy,
         processes=draft.sized(),
         notes=tuple(note for chain in chains for note in chain.notes),
+        spare=spare_cameras(config),
     )
 
 
@@ -256,10 +257,9 @@ def _add_chain(
 def _add_preprocess(
     draft: Draft, detect: tuple[str, ...], chain: Chain, facts: str
 ) -> tuple[str, ...]:
-    count = min(draft.config.preprocess.workers, len(chain.cameras))
+    count = len(chain.lanes)
     names = [f"preprocess{chain.suffix}" + (f".{i}" if count > 1 else "") for i in range(count)]
-    for i, name in enumerate(names):
-        cameras = chain.cameras[i::count]
+    for name, cameras in zip(names, chain.lanes, strict=True):
         draft.add(
             name, PREPROCESS, {"facts": facts}, role="stage", cameras=cameras, paths=(DETECT,),
             works_ahead=True,

@@ -9,12 +9,14 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from pipeline.accounts.ledger import Layout, Ledger, holder_code
+from pipeline.accounts.layout import Layout
+from pipeline.accounts.ledger import Ledger, holder_code
 from pipeline.errors import PeerGone
 from pipeline.hop import transport
 from pipeline.hop.control import Command, Control
 from pipeline.hop.pool import PoolWriter
 from pipeline.hop.reader import Reader
+from pipeline.hop.storage import Storage
 from pipeline.hop.writer import Writer
 from pipeline.messages import Frame
 from pipeline.plan.graph import Policy, ProcessSpec, takes
@@ -41,13 +43,9 @@ class Process:
         self.draining = False
         self.is_ready = False
         self.going = False  # everything that has to be ready at the start of the run is
-        pool = None
-        if self.spec.slots:
-            pool = PoolWriter(fds[1], self.spec.slots, self.spec.slot_bytes)
-        memory = 2 if self.spec.slots else 1
-        for fd in fds[:memory]:
-            os.close(fd)
-        self._originals = dict(zip(self.spec.files, fds[memory:], strict=True))
+        self.storage = Storage(self.spec.name)
+        self._originals = dict(zip(self.spec.files, fds[1:], strict=True))
+        os.close(fds[0])
         context = transport.context()
         self.writer = Writer(
             self.spec,
@@ -55,8 +53,7 @@ class Process:
             context,
             code=self.code,
             identity=self.identity,
-            pool=pool,
-            pool_epoch=start["pool_epoch"],
+            storage=self.storage,
             resend=self.policy == "every",
         )
         # it loads OpenCV: a twentieth of a second and 20 MiB for who never sees a picture
@@ -72,6 +69,7 @@ class Process:
         self.context = context
         # dead producers of which we hold something, and who
         self._settling: dict[str, list[Any]] = {}
+        self._leaving: dict[str, None] = {}  # cameras, in order
         self._tell_at = 0.0
         self._new_pollers()
 
@@ -97,6 +95,37 @@ class Process:
             getattr(self, f"on_{command.pop('command')}")(*fds, **command)
             for fd in fds:
                 os.close(fd)
+
+    def on_grow(self, fd: int, pool: list[int]) -> None:
+        """Memory of our own: (epoch, slots, slot_bytes). The first comes with the start."""
+        epoch, slots, slot_bytes = pool
+        self.storage.add(epoch, PoolWriter(fd, slots, slot_bytes))
+        self.control.send("grown", pool_epoch=epoch)
+
+    def on_join(self, cameras: dict[str, int], spec: dict[str, Any]) -> None:
+        """Cameras join, with their rows in the ledger. Our producers hear of them after us."""
+        for camera, row in cameras.items():
+            self.ledger.admit(camera, row)
+        # of the others only ours: the supervisor may not have heard yet of one that left
+        self._adopt(ProcessSpec.from_json(spec).of({*self.spec.cameras, *cameras}))
+        for camera in cameras:
+            self.joined(camera)
+
+    def on_leave(self, camera: str) -> None:
+        """No producer has anything of this camera any more; we say `left` when we have nothing, either."""
+        self._leaving[camera] = None
+
+    def joined(self, camera: str) -> None:
+        """A camera joined."""
+
+    def left(self, camera: str) -> None:
+        """A camera left."""
+
+    def _adopt(self, spec: ProcessSpec) -> None:
+        self.spec = spec
+        self.reader.adopt(spec)
+        self.writer.adopt(spec)
+        self._new_pollers()
 
     def on_pools(self, *fds: int, pools: list[list[int]]) -> None:
         """Producers are ready to write; of each its memory, (epoch, slots, slot_bytes)."""
@@ -156,6 +185,8 @@ class Process:
             timeout_ms = 0
         if self._settling:
             self._say_settled()
+        if self._leaving:
+            self._say_left()
         self._act_on((self._answers if waits else self._quiet).poll(timeout_ms))
 
     def _act_on(self, events: list[tuple[int, int]]) -> None:
@@ -170,6 +201,16 @@ class Process:
             if not self.reader.holds(sender):
                 del self._settling[sender]
                 self.control.send("settled", dead=dead)
+
+    def _say_left(self) -> None:
+        for camera in [*self._leaving]:
+            if self.reader.holds_frames_of(camera) or self.writer.oldest(camera) is not None:
+                continue
+            del self._leaving[camera]
+            self.left(camera)
+            self._adopt(self.spec.of({*self.spec.cameras} - {camera}))
+            self.ledger.dismiss(camera, self.index)
+            self.control.send("left", camera=camera)
 
     def tell_held(self) -> None:
         """Tell the supervisor which frames are here for sure no more; to be called in every turn."""
@@ -216,7 +257,11 @@ class Process:
         # A wake-up costs more than all that is done in it. A DONE that nothing waits for, neither a
         # message for its credit nor an item for its slot, is taken in with the next turn.
         return not (
-            self.draining or self.policy == "every" or self.writer.waiting or self.reader.waiting
+            self.draining
+            or self._leaving
+            or self.policy == "every"
+            or self.writer.waiting
+            or self.reader.waiting
         )
 
     def _new_pollers(self) -> None:

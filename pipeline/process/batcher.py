@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterable
 from typing import Any
 
-from pipeline.accounts.ledger import DETECT
+from pipeline.accounts.layout import DETECT
 from pipeline.errors import Full, MessageError
 from pipeline.hop.codec import decode_done, decode_refused, digest_of, encode_batch
 from pipeline.hop.control import Control
@@ -70,6 +70,14 @@ class BatcherProcess(Process):
             held = self._again or any(worker.batch for worker in self._workers.values())
             if self.draining and not held and not self.reader.waiting and self._batcher.idle:
                 return
+
+    def joined(self, camera: str) -> None:
+        """See Process.joined."""
+        self._batcher.add(camera)
+
+    def left(self, camera: str) -> None:
+        """See Process.left."""
+        self._batcher.remove(camera)
 
     def on_connect(self, consumer: str, endpoint: str, code: int) -> None:
         """A worker is ready."""

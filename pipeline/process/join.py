@@ -18,7 +18,8 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable
 
-from pipeline.accounts.ledger import DETECT, VIEW, Ledger
+from pipeline.accounts.layout import DETECT, VIEW
+from pipeline.accounts.ledger import Ledger
 from pipeline.detections import Detections
 from pipeline.hop.reader import Delivery
 from pipeline.messages import FrameInfo, Message
@@ -76,6 +77,12 @@ class Join:
                 while known and self._ledger.settled(row, VIEW, known[0].frame_id):
                     done.append(known.popleft())
         return done
+
+    def leave(self, camera: str) -> None:
+        """Nothing more of this camera comes, and nothing of it is here that is not DONE."""
+        self._results.pop(camera, None)
+        self._lateness_s.pop(camera, None)
+        self._overdue.pop(camera, None)
 
     @property
     def waiting(self) -> bool:

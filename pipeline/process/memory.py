@@ -23,20 +23,17 @@ class Memory:
         self._stage, self._spec, self._ledger = stage, spec, ledger
         self._states = ledger.states(spec.name) if spec.remembers else None
 
-    def restore(self) -> None:
-        """What there is, camera by camera. To be called after `setup`."""
-        if self._states is None:
+    def restore(self, camera: str) -> None:
+        """What there is of a camera. To be called after `setup`."""
+        state = self._states.read(self._ledger.camera_index[camera]) if self._states else None
+        if state is None:
             return
-        for camera in self._spec.cameras:
-            state = self._states.read(self._ledger.camera_index[camera])
-            if state is None:
-                continue
-            size = self._ledger.counters_of(self._spec.name, camera).nbytes
-            try:
-                self._stage.restore(camera, state[size:])
-                self._ledger.set_counters(self._spec.name, camera, state[:size])
-            except ValueError as error:
-                self._forget(camera, f"can't be used: {error}")
+        size = self._ledger.counters_of(self._spec.name, camera).nbytes
+        try:
+            self._stage.restore(camera, state[size:])
+            self._ledger.set_counters(self._spec.name, camera, state[:size])
+        except ValueError as error:
+            self._forget(camera, f"can't be used: {error}")
 
     def save(self, camera: str) -> None:
         """To be called when the stage has worked at a frame of the camera, before that is DONE."""

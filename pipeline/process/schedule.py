@@ -38,18 +38,29 @@ class Batcher(Generic[Item]):
     def __init__(
         self, cameras: Sequence[str], *, max_batch: int, policy: Policy, depth: int = 4
     ) -> None:
-        """cameras: all of the run, each once; max_batch >= 1; depth >= 1, used by `every` alone."""
+        """cameras: those of the start, each once; max_batch >= 1; depth >= 1, used by `every` alone."""
         if max_batch < 1 or depth < 1:
             raise ValueError(f"Batcher: max_batch and depth must be >= 1, got {max_batch}, {depth}")
         self._max_batch = max_batch
         self._every = policy == "every"
         self._depth = depth
-        self._waiting: dict[str, deque[Item]] = {camera: deque() for camera in cameras}
+        self._waiting: dict[str, deque[Item]] = {}
         self._held: dict[str, list[tuple[str, Item]]] = {}  # worker: its batch, [] if it is free
         self._began: dict[str, int] = {}  # worker: when its last batch began
         self._clock = count(1)  # counts services; nothing here needs seconds
         # camera: when its last service began or ended
-        self._served = dict.fromkeys(self._waiting, 0)
+        self._served: dict[str, int] = {}
+        for camera in cameras:
+            self.add(camera)
+
+    def add(self, camera: str) -> None:
+        """A camera joins, and is served next."""
+        self._waiting[camera] = deque()
+        self._served[camera] = 0
+
+    def remove(self, camera: str) -> None:
+        """A camera leaves, of which nothing waits and nobody holds anything."""
+        del self._waiting[camera], self._served[camera]
 
     def offer(self, camera: str, item: Item) -> Item | None:
         """Let an item of a camera wait; the caller ends the item that is returned (superseded).

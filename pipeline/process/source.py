@@ -16,7 +16,7 @@ import threading
 import time
 from typing import Any
 
-from pipeline.accounts.ledger import DETECT, VIEW
+from pipeline.accounts.layout import DETECT, VIEW
 from pipeline.errors import (
     CAUSES,
     BrokenSource,
@@ -30,6 +30,7 @@ from pipeline.errors import (
 from pipeline.hop import transport
 from pipeline.hop.codec import frame_front
 from pipeline.hop.control import Control
+from pipeline.hop.storage import Slot
 from pipeline.host.memory import Bytes
 from pipeline.messages import MAX_SIDE_PX, ArraySpec, FrameInfo
 from pipeline.plan.loading import build
@@ -60,6 +61,7 @@ class CameraProcess(Process):
         self._ended = False
         self._failure: ManyeyesError | None = None
         self._broken = ""  # why the source ended before its end
+        self._began_at = int(self.ledger["began_at"][self._camera])
         self._epoch = int(self.ledger["stream_epoch"][self._camera])
         self._looks: tuple[Any, ...] = ()  # of this stream; (): it has not begun
         self._behind_ns: int | None = None  # its clock behind ours, at its last picture
@@ -153,7 +155,7 @@ class CameraProcess(Process):
                 lost_at = time.monotonic()
                 continue
             try:
-                if (frames := int(self.ledger["captured"][self._camera])) > 0:
+                if (frames := int(self.ledger["captured"][self._camera]) - self._began_at) > 0:
                     self.source.resume(frames)
                 self.source.open()
                 self._epoch += 1
@@ -208,9 +210,9 @@ class CameraProcess(Process):
             self._spoil(self._count(), error)
             return True
         finally:
-            self.writer.cancel()  # what was not published
+            self.storage.cancel()  # what was not published
 
-    def _pass_on(self, picture: Picture, slot: int) -> None:
+    def _pass_on(self, picture: Picture, slot: Slot) -> None:
         info = self._info(picture)
         with self._channels:
             try:
@@ -227,27 +229,27 @@ class CameraProcess(Process):
         # only now: everything before the sending makes the frame later
         return self._came(info.t_capture_ns)
 
-    def _slot(self) -> tuple[int, Bytes] | None:
+    def _slot(self) -> tuple[Slot, Bytes] | None:
         """A slot for the next frame; None if the next one is not to be read (newest) or not yet."""
         if self.policy == "every":
-            return self.writer.take() if self._has_room() else None
+            return self.storage.take() if self._has_room() else None
         self._skip_reason = "unwanted"
         now_ns = time.monotonic_ns()
         if now_ns < self._due_ns or not self.writer.wanted(self._name):
             return None
-        taken = self.writer.take()
+        taken = self.storage.take()
         if taken is None:
             self._skip_reason = "no_slot"
         return taken
 
     def _has_room(self) -> bool:
         """Whether one more frame can be kept; if not, waits a little for an answer first."""
-        if self.writer.has_room(self._name) and self.writer.free_slots:
+        if self.writer.has_room(self._name) and self.storage.free_slots:
             return True
         with self._channels:
             self.writer.exchange()
             room = self._room
-        if not (self.writer.has_room(self._name) and self.writer.free_slots):
+        if not (self.writer.has_room(self._name) and self.storage.free_slots):
             room.poll(_ROOM_MS)
             return False
         return True

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.accounts.ledger import DETECT, MAX_BATCH
+from pipeline.accounts.layout import DETECT, MAX_BATCH
 from pipeline.errors import (
     CAUSES,
     ConfigError,
@@ -35,12 +35,16 @@ class StageRuntime:
     """stage.Runtime inside a process."""
 
     def __init__(self, process: Process) -> None:
-        self.cameras = process.spec.cameras
-        self.empty = process.writer.empty
-        self.pack = process.writer.pack
+        self.empty = process.storage.empty
+        self.pack = process.storage.pack
         self.quit = process.quit_run
         self.original = process.original
         self._process = process
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """See stage.Runtime.cameras."""
+        return self._process.spec.cameras
 
     def count(self, name: str, camera: str, n: int = 1) -> None:
         """See stage.Runtime.count."""
@@ -68,17 +72,23 @@ class StageRuntime:
         """See stage.Runtime.measure."""
         self._process.ledger.measure(self._process.spec.name, name, seconds)
 
+    def counted_in_all(self, name: str) -> int:
+        """See stage.Runtime.counted_in_all."""
+        return self._process.ledger.counted_in_all(self._process.spec.name, name)
+
 
 class StageProcess(Process):
     """Runs a Stage, JoinStage, Sink or BatchStage."""
+
+    stage: Any = None  # until `run`
+    join: Join | None = None
 
     def run(self) -> None:
         """Until drained; then the stage is closed."""
         # what was worked at and not accounted for: items, begin and end in monotonic seconds
         self._worked: list[tuple[Sequence[Delivery], float, float]] = []
-        self.stage = build(self.spec.run, self.spec.config)
-        self.stage.runtime = StageRuntime(self)
-        self.join = None
+        stage = build(self.spec.run, self.spec.config)
+        stage.runtime = StageRuntime(self)
         if self.spec.role == "join":
             options = self.spec.options
             self.join = Join(
@@ -87,14 +97,28 @@ class StageProcess(Process):
                 options["max_waiting"],
                 self.ledger,
             )
-        self.stage.setup()
-        self.memory = Memory(self.stage, self.spec, self.ledger)
-        self.memory.restore()
+        stage.setup()
+        self.stage = stage
+        self.memory = Memory(stage, self.spec, self.ledger)
+        for camera in self.spec.cameras:
+            self.joined(camera)
         self.ready(self.stage.turn_s, self.stage.about)
         try:
             self._loop()
         finally:
             self.stage.close()
+
+    def joined(self, camera: str) -> None:
+        """See Process.joined; before `setup` there is nobody to be told yet."""
+        if self.stage is not None:
+            self.stage.add(camera)
+            self.memory.restore(camera)
+
+    def left(self, camera: str) -> None:
+        """See Process.left."""
+        self.stage.remove(camera)
+        if self.join is not None:
+            self.join.leave(camera)
 
     def _loop(self) -> None:
         idle_at = time.monotonic()
@@ -153,7 +177,7 @@ class StageProcess(Process):
         if not self.reader.batches:
             return False
         batch = self.reader.batches[0]
-        if self.writer.free_slots < len(batch) or not self._has_room(batch):
+        if self.storage.free_slots < len(batch) or not self._has_room(batch):
             return False
         self._process(self.reader.batches.popleft())
         return True
@@ -165,7 +189,7 @@ class StageProcess(Process):
         return all(map(self.writer.has_room, per_camera, per_camera.values()))
 
     def _may_take(self, delivery: Delivery) -> bool:
-        if self.writer.free_slots < 1 or not self.writer.has_room(delivery.camera):
+        if self.storage.free_slots < 1 or not self.writer.has_room(delivery.camera):
             return False
         if self.join is None:
             return True
@@ -190,7 +214,7 @@ class StageProcess(Process):
                 opened = []
         for (delivery, _), result in zip(opened, results, strict=True):
             self._finish(delivery, result)
-        self.writer.cancel()
+        self.storage.cancel()
         self._worked.append((deliveries, start, time.monotonic()))
 
     def _account(self) -> None:

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Sequence, Set
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pipeline.accounts.ledger import Ledger, holder_code
 from pipeline.errors import ManyeyesError, PeerGone
@@ -35,18 +35,43 @@ _READ_S = 15.0  # a camera's open and read time out by themselves long before, o
 _ABORT_S = 0.2  # for faulthandler to print the stacks
 
 
-class Child:
-    """One row of the plan: its process, its pool, its history."""
+class Pool(NamedTuple):
+    """Memory that a process writes and others read."""
 
-    def __init__(self, spec: ProcessSpec, ledger: Ledger, stderr: int | None = None) -> None:
+    epoch: int  # never used twice in a run
+    fd: int
+    slots: int
+    slot_bytes: int
+
+    @property
+    def facts(self) -> tuple[int, int, int]:
+        """What who maps it has to know, beside the descriptor."""
+        return self.epoch, self.slots, self.slot_bytes
+
+
+class Child:
+    """One row of the plan: its process, its memory, its history."""
+
+    def __init__(
+        self,
+        spec: ProcessSpec,
+        ledger: Ledger,
+        stderr: int | None = None,
+        *,
+        first_incarnation: int | None = None,
+    ) -> None:
+        """first_incarnation: of a process that comes later, behind those that had its row of the ledger
+        before; None: it is of the start."""
         self.spec = spec
+        self.knows: set[str] = set()  # cameras that this incarnation was told of
         self.state: State = "waiting"
         self.restarts = Restarts()
         self.restart_at = 0.0
-        self.incarnation = -1
+        self.is_late = first_incarnation is not None
+        self._first_incarnation = first_incarnation or 0
+        self.incarnation = self._first_incarnation - 1
         self.identity = ""  # to its consumers; of this incarnation
-        self.pool_epoch = 0
-        self.pool_fd: int | None = None
+        self.pools: list[Pool] = []
         self.drained = False
         self.failure: tuple[int, str] | None = None
         self.about = ""  # what does its work, as this or the last incarnation told
@@ -58,6 +83,7 @@ class Child:
         self._started_at = 0.0
         self._turn_s = 1.0
         self._kill_at: float | None = None
+        self._is_cut_off = False  # it could not be told something
         self._silences = Silence(), Silence()  # of its main loop, of the reader of a camera
         self._processed_before = 0
 
@@ -65,6 +91,11 @@ class Child:
     def name(self) -> str:
         """Of the process."""
         return self.spec.name
+
+    @property
+    def is_new(self) -> bool:
+        """It was never started."""
+        return self.incarnation < self._first_incarnation
 
     @property
     def code(self) -> int:
@@ -105,18 +136,39 @@ class Child:
         return int(self._ledger["processed"][self.index].sum())
 
     def allocate(self, pool_epoch: int) -> None:
-        """A new pool for the next incarnation. Raises ResourceError."""
+        """Memory for the next incarnation, as much as it needs now. Raises ResourceError."""
         self.release()
-        self.pool_epoch = pool_epoch
-        if self.spec.slots:
-            size = pool_bytes(self.spec.slots, self.spec.slot_bytes)
-            self.pool_fd = memory.create(self.name, size)
+        self.grow(pool_epoch)
+
+    @property
+    def wants_memory(self) -> bool:
+        """It has got cameras since it was started, and not yet the slots for them."""
+        return self._slots_wanted() > 0
+
+    def grow(self, pool_epoch: int) -> Pool | None:
+        """One pool more, with what is missing; None: nothing is. Raises ResourceError."""
+        if (slots := self._slots_wanted()) <= 0:
+            return None
+        size = pool_bytes(slots, self.spec.slot_bytes)
+        fd = memory.create(self.name, size)
+        self.pools.append(Pool(pool_epoch, fd, slots, self.spec.slot_bytes))
+        return self.pools[-1]
+
+    def _slots_wanted(self) -> int:
+        # a slot that is too small for the frames of one camera is of no use for any
+        usable = (pool.slots for pool in self.pools if pool.slot_bytes >= self.spec.slot_bytes)
+        return self.spec.slots - sum(usable)
+
+    def grown(self, pool_epoch: int) -> None:
+        """It has mapped this pool, and nobody else is to map it for writing."""
+        for pool in self.pools:
+            if pool.epoch == pool_epoch:
+                memory.seal(pool.fd)
 
     def release(self) -> None:
-        """Let go of the pool; it lives on while a reader maps it."""
-        if self.pool_fd is not None:
-            os.close(self.pool_fd)
-            self.pool_fd = None
+        """Let go of its memory; that lives on while a reader maps it."""
+        while self.pools:
+            os.close(self.pools.pop().fd)
 
     def start(
         self, first: dict[str, Any], ledger_fd: int, originals: Sequence[int], *, without: Set[str]
@@ -132,17 +184,18 @@ class Child:
         with refused(f"stage {self.name!r}: one more process"):
             self._control, self._process, self.pidfd = self._born(without)
         self.state, self.failure, self.drained, self._kill_at = "starting", None, False, None
-        self._silences = Silence(), Silence()
+        self._silences, self._is_cut_off = (Silence(), Silence()), False
         self._started_at = time.monotonic()
         self._processed_before = self._processed()
-        pool = [] if self.pool_fd is None else [self.pool_fd]
+        self.knows = {*self.spec.cameras}
         # not by way of its environment, which every process of the same user can read
         known = {name: os.environ[name] for name in self.spec.secrets if name in os.environ}
         self.send(
-            "start", [ledger_fd, *pool, *originals], spec=dataclasses.asdict(self.spec),
-            secrets=known, incarnation=self.incarnation, identity=self.identity,
-            pool_epoch=self.pool_epoch, **first,
+            "start", [ledger_fd, *originals], spec=dataclasses.asdict(self.spec), secrets=known,
+            incarnation=self.incarnation, identity=self.identity, **first,
         )  # fmt: skip
+        for pool in self.pools:
+            self.send("grow", [pool.fd], pool=pool.facts)
 
     def _born(self, without: Set[str]) -> tuple[Control, subprocess.Popen[bytes], int]:
         control, theirs = Control.pair()
@@ -174,7 +227,7 @@ class Child:
         One that is dead by now is told nothing. One that lives and can't be told is killed with a word
         to the log: nobody can say what it would do without.
         """
-        if self._control is None:
+        if self._control is None or self._is_cut_off:
             return
         try:
             self._control.send(command, fds, **fields)
@@ -184,6 +237,7 @@ class Child:
             nbytes = len(json.dumps(fields))
             text = f"process {self.name!r} can't be told {command!r} ({nbytes} bytes): {error}"
             log.error("%s; killed", text)
+            self._is_cut_off = True
             self.failure = ManyeyesError.exit_code, text
             self.signal(signal.SIGKILL)
 
@@ -212,8 +266,6 @@ class Child:
     def ready(self, turn_s: float) -> None:
         """It has said so."""
         self.state, self._turn_s = "ready", turn_s
-        if self.pool_fd is not None:
-            memory.seal(self.pool_fd)
 
     def reap(self) -> int | None:
         """The exit status if it died (negative: the signal), and forget the process; else None."""

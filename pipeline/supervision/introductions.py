@@ -7,34 +7,46 @@ told of a consumer last: what a process that is busy was not told yet it could n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
 
 from pipeline.hop.control import MAX_FDS
 from pipeline.plan.graph import Plan
-from pipeline.supervision.child import Child
+from pipeline.supervision.child import Child, Pool
 from pipeline.supervision.settling import Settling
+
+
+class Run(Protocol):
+    """Who there is at the moment; the supervisor."""
+
+    @property
+    def plan(self) -> Plan:
+        """What runs."""
+
+    @property
+    def children(self) -> Mapping[str, Child]:
+        """Its processes by name."""
 
 
 class Introductions:
     """Of the processes of one run."""
 
-    def __init__(
-        self, plan: Plan, children: Mapping[str, Child], endpoint: Callable[[Child], str]
-    ) -> None:
+    def __init__(self, run: Run, endpoint: Callable[[Child], str]) -> None:
         """endpoint: where this incarnation of a process has its inbox."""
-        self._plan, self._children, self._endpoint = plan, children, endpoint
+        self._run, self._endpoint = run, endpoint
         self._unconnected: dict[tuple[str, str], None] = {}  # producer and consumer, in order
         self._passed_on: Settling[tuple[str, int]] = Settling()  # writer and epoch of a dead pool
         self._old_pools: dict[str, list[int]] = {}  # of dead incarnations, not yet forgotten
+        self._grown: dict[tuple[str, int], Pool] = {}  # pools that their writers were not told of
 
     @property
     def pending(self) -> bool:
-        """A producer waits to be told of a consumer."""
-        return bool(self._unconnected)
+        """A producer waits to be told of a consumer, or of memory."""
+        return bool(self._unconnected or self._grown)
 
     def ready_ones(self, names: Iterable[str]) -> list[Child]:
         """Those of these processes that can be told something."""
-        children = map(self._children.__getitem__, names)
-        return [child for child in children if child.state == "ready"]
+        children = map(self._run.children.get, names)
+        return [child for child in children if child is not None and child.state == "ready"]
 
     def introduce(self, child: Child) -> None:
         """It is ready: all that have to do with it and are ready hear of it, and it of them."""
@@ -43,7 +55,7 @@ class Introductions:
         self._attach(child, child.spec.reads)
         for reader in self._readers(child):
             self._attach(reader, (child.name,))
-        for producer in self.ready_ones(self._plan.producers(child.name)):
+        for producer in self.ready_ones(self._run.plan.producers(child.name)):
             self._accept(producer, child)
         for consumer in self.ready_ones(edge.consumer for edge in child.spec.outputs):
             self._accept(child, consumer)
@@ -51,9 +63,17 @@ class Introductions:
 
     def connect(self) -> None:
         """Let producers send to consumers, once these know them and every reader knows their pools."""
+        for (name, epoch), pool in list(self._grown.items()):
+            (writer,) = self.ready_ones([name]) or (None,)
+            if writer is not None and pool in writer.pools:
+                if any(child.behind for child in self._readers(writer)):
+                    continue
+                writer.send("grow", [pool.fd], pool=pool.facts)
+            del self._grown[name, epoch]
         for pair in list(self._unconnected):
-            producer, consumer = map(self._children.__getitem__, pair)
-            if producer.state == consumer.state == "ready":
+            ready = self.ready_ones(pair)
+            if len(ready) == len(pair):
+                producer, consumer = ready
                 if any(child.behind for child in (consumer, *self._readers(producer))):
                     continue
                 producer.send(
@@ -64,6 +84,13 @@ class Introductions:
                 )
             del self._unconnected[pair]  # or one of them died: both hear when it is back
 
+    def grown(self, writer: Child, pool: Pool) -> None:
+        """It has got more memory: all who read it hear of that, and then the writer."""
+        for reader in self._readers(writer):
+            reader.send("pools", [pool.fd], pools=[pool.facts])
+        self._grown[writer.name, pool.epoch] = pool
+        self.connect()
+
     def passes_on_nothing(self, name: str, pool: tuple[str, int] | None = None) -> None:
         """This process has no slot of a dead writer's pool to pass on any more; None: it died."""
         said = self._passed_on.died(name) if pool is None else self._passed_on.said(name, pool)
@@ -71,23 +98,22 @@ class Introductions:
 
     def ended(self, child: Child) -> None:
         """It ended for good: nobody needs its pool any more once what is there is read."""
-        self._forget(child, (child.pool_epoch,))
+        old = self._old_pools.pop(child.name, [])
+        self._forget(child, (*old, *(pool.epoch for pool in child.pools)))
 
     def died(self, child: Child) -> None:
         """It will be replaced: readers may finish what they hold until its successor is ready."""
-        self._old_pools.setdefault(child.name, []).append(child.pool_epoch)
+        epochs = (pool.epoch for pool in child.pools)
+        self._old_pools.setdefault(child.name, []).extend(epochs)
 
     def _readers(self, writer: Child) -> list[Child]:
-        return self.ready_ones(self._plan.readers(writer.name))
+        return self.ready_ones(self._run.plan.readers(writer.name))
 
     def _attach(self, reader: Child, writers: Iterable[str]) -> None:
-        pools = [
-            (child.pool_fd, (child.pool_epoch, child.spec.slots, child.spec.slot_bytes))
-            for child in self.ready_ones(writers)
-            if child.pool_fd is not None
-        ]
+        pools = [pool for child in self.ready_ones(writers) for pool in child.pools]
         for some in (pools[i : i + MAX_FDS] for i in range(0, len(pools), MAX_FDS)):
-            reader.send("pools", [fd for fd, _ in some], pools=[pool for _, pool in some])
+            fds, facts = [pool.fd for pool in some], [pool.facts for pool in some]
+            reader.send("pools", fds, pools=facts)
 
     def _accept(self, producer: Child, consumer: Child) -> None:
         consumer.send("accept", sender=producer.identity)
@@ -95,7 +121,7 @@ class Introductions:
 
     def _forget(self, writer: Child, pool_epochs: Iterable[int]) -> None:
         """Its readers let go of these pools once nobody passes on slots of them any more."""
-        readers = self._plan.readers(writer.name)
+        readers = self._run.plan.readers(writer.name)
         consumers = (edge.consumer for edge in writer.spec.outputs)
         between = self.ready_ones(name for name in consumers if name not in readers)
         pools = [(writer.name, epoch) for epoch in pool_epochs]
@@ -109,5 +135,5 @@ class Introductions:
 
     def _tell_forgotten(self, pools: Iterable[tuple[str, int]]) -> None:
         for pool in pools:
-            for reader in self.ready_ones(self._plan.readers(pool[0])):
+            for reader in self.ready_ones(self._run.plan.readers(pool[0])):
                 reader.send("forget", pool=pool)

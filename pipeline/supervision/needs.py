@@ -47,6 +47,18 @@ class Needs:
             threads=_THREADS_OF_SUPERVISOR + _THREADS_OF_A_CHILD * len(plan.processes),
         )
 
+    @classmethod
+    def between(cls, old: Plan, new: Plan) -> Needs:
+        """What `new` takes beyond what `old`, which runs, has taken already."""
+        before, after = cls.of(old), cls.of(new)
+        return cls(
+            processes=max(0, after.processes - before.processes),
+            pool_bytes=max(0, after.pool_bytes - before.pool_bytes),
+            own_bytes=max(0, after.own_bytes - before.own_bytes),
+            files=after.files,
+            threads=max(0, after.threads - before.threads),
+        )
+
     def check(self) -> None:
         """Raise ResourceError for what the host or the container has not.
 

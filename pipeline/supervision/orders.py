@@ -1,4 +1,4 @@
-"""What may be asked of a run while it runs, and what it answers: status, pause, resume.
+"""What may be asked of a run while it runs, and what it answers.
 
 An order is refused whole, with one sentence, before anything has changed, or it is done.
 """
@@ -6,14 +6,20 @@ An order is refused whole, with one sentence, before anything has changed, or it
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 from collections.abc import Callable, Mapping, Set
+from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.accounts.books import Accounts
 from pipeline.errors import ConfigError, ManyeyesError
 from pipeline.plan.graph import Plan
+from pipeline.plan.planner import Planner, Proposal
+from pipeline.supervision.apply import Changes
 from pipeline.supervision.child import Child
+
+log = logging.getLogger("manyeyes")
 
 Told = dict[str, Any]
 
@@ -22,6 +28,8 @@ class Run(Protocol):
     """What orders are about; the supervisor."""
 
     accounts: Accounts
+    changes: Changes
+    planner: Planner | None
     live: bool
     stopping: bool
 
@@ -53,6 +61,10 @@ class Orders:
             "status": lambda _: self.status(),
             "pause": lambda asked: self._pause(asked, paused=True),
             "resume": lambda asked: self._pause(asked, paused=False),
+            "plan": lambda asked: self._change(self._file(asked), is_asked_only=True),
+            "apply": lambda asked: self._change(self._file(asked)),
+            "add": lambda asked: self._change(self._added(asked)),
+            "remove": lambda asked: self._change(self._removed(asked)),
         }
 
     def answer(self, asked: Told) -> Told:
@@ -63,6 +75,18 @@ class Orders:
                 f"ctl: this run knows {', '.join(self._known)}, not {asked.get('do')!r}"
             )
         return order(asked)
+
+    def reload(self) -> None:
+        """Apply the file of the run as it is now. If it can't be, say why, and go on as before."""
+        planner = self._run.planner
+        if planner is None or planner.file is None:
+            return
+        try:
+            lines = self._change(planner.from_file(planner.file))["lines"]
+        except ManyeyesError as error:
+            log.error("%s; the run goes on as it was", error)
+            return
+        log.info("%s: %s", planner.file.name, "; ".join(lines) or "nothing changes")
 
     def status(self) -> Told:
         """Cameras, stages and sinks, as of the last quarter of a second."""
@@ -96,6 +120,10 @@ class Orders:
         }  # fmt: skip
 
     def _state(self, camera: str) -> str:
+        if camera in self._run.changes.leaving:
+            return "leaving"
+        if camera not in self._run.plan.cameras:
+            return "left"
         source = self._run.source_of(camera)
         if source.state == "ended":
             return "ended"
@@ -106,12 +134,46 @@ class Orders:
         return "up" if up and source.state == "ready" else "down"
 
     def _pause(self, asked: Told, *, paused: bool) -> Told:
-        camera, known = asked.get("camera"), self._run.plan.cameras
-        if camera not in known:
-            near = difflib.get_close_matches(str(camera), known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-            raise ConfigError(f"ctl: there is no camera {camera!r}; {hint}")
+        camera = self._camera(asked)
         if self._run.stopping:
             raise ManyeyesError("ctl: the run is stopping; there is nothing to change any more")
         self._run.pause(camera, paused=paused)
         return {"camera": camera, "state": self._state(camera)}
+
+    # -- changes -----------------------------------------------------------------------------------
+
+    def _change(self, proposal: Proposal, *, is_asked_only: bool = False) -> Told:
+        if is_asked_only:
+            difference = self._run.changes.check(proposal.plan)
+        else:
+            difference = self._run.changes.apply(proposal.plan)
+            self._planner.accept(proposal)
+        return {"lines": difference.lines()}
+
+    def _file(self, asked: Told) -> Proposal:
+        return self._planner.from_file(Path(str(asked.get("file"))))
+
+    def _added(self, asked: Told) -> Proposal:
+        if "file" in asked:
+            return self._planner.with_file(Path(str(asked["file"])))
+        tables, folder = asked.get("cameras"), Path(str(asked.get("folder")))
+        if not isinstance(tables, list):
+            raise ManyeyesError("ctl: add wants a file, or a list of cameras and a folder")
+        return self._planner.with_cameras(tables, folder)
+
+    def _removed(self, asked: Told) -> Proposal:
+        return self._planner.without(self._camera(asked))
+
+    def _camera(self, asked: Told) -> str:
+        camera, known = str(asked.get("camera")), self._run.changes.target.cameras
+        if camera not in known:
+            near = difflib.get_close_matches(camera, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise ConfigError(f"ctl: there is no camera {camera!r}; {hint}")
+        return camera
+
+    @property
+    def _planner(self) -> Planner:
+        if self._run.planner is None:
+            raise ManyeyesError("ctl: this run was made of no configuration; it can't be changed")
+        return self._run.planner

@@ -28,13 +28,18 @@ class Originals:
         self._copies: dict[str, int] = {}
         self._identities: dict[str, _Identity] = {}
         try:
-            for path in dict.fromkeys(paths):
-                with refused(f"{path}: can't be read at the start of the run"):
-                    self._identities[path] = _identity(path)
-                    self._copies[path] = _copied(path)
+            self.add(paths)
         except BaseException:
             self.close()
             raise
+
+    def add(self, paths: Iterable[str]) -> None:
+        """Keep these, too. Raises ResourceError."""
+        for path in dict.fromkeys(paths):
+            if path not in self._copies:
+                with refused(f"{path}: can't be read at the start of the run"):
+                    self._identities[path] = _identity(path)
+                    self._copies[path] = _copied(path)
 
     def fds(self, paths: Iterable[str]) -> list[int]:
         """Of the copies, in this order; they stay ours."""

@@ -6,13 +6,12 @@ the loop-turn times that every process writes into the ledger.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,19 +19,22 @@ from typing import Any
 
 from pipeline.accounts.books import Accounts
 from pipeline.accounts.tally import Totals
-from pipeline.errors import ConfigError, ManyeyesError, ResourceError
-from pipeline.host.machine import cores
+from pipeline.errors import ConfigError, ManyeyesError
 from pipeline.host.refusal import refused
-from pipeline.host.signals import heard
+from pipeline.host.signals import has_terminal, heard
+from pipeline.plan.difference import Difference
 from pipeline.plan.graph import Plan
+from pipeline.plan.planner import Planner
+from pipeline.supervision.apply import Changes
 from pipeline.supervision.child import Child
+from pipeline.supervision.crew import Crew
 from pipeline.supervision.ctl import ControlSocket
 from pipeline.supervision.introductions import Introductions
 from pipeline.supervision.needs import Needs
 from pipeline.supervision.orders import Orders
-from pipeline.supervision.originals import Originals
 from pipeline.supervision.rundir import RunDirectory
 from pipeline.supervision.settling import Settling
+from pipeline.supervision.watch import Watch
 
 log = logging.getLogger("manyeyes")
 
@@ -40,8 +42,6 @@ TICK_S = 0.05
 _CALM_TICK_S = 0.15  # while all goes well: a death or a word of a child ends the wait by itself
 STOP_S = 4.5  # from a signal to the last SIGKILL; below the 5 s that we promise
 _STAGES_STOP_S = 3.0  # then everything before the sinks is killed, so that files can be closed
-_STARTS_A_CORE = 2
-_START_S = 30.0  # one that loads for longer does not hold the others up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,35 +53,40 @@ class Options:
     strict: bool = False  # a failure at the start or an open breaker ends the run
     to_bgr: str | None = "stages.imaging.pixels:to_bgr"
     stderr: int | None = None  # a descriptor, always read, for that of all processes; None: ours
+    watch: bool = False  # apply the planner's file whenever it was edited
 
 
 class Supervisor:
     """One run. `run` from the main thread only: the children die with the thread that starts them."""
 
     def __init__(
-        self, plan: Plan, options: Options, on_tick: Callable[[Supervisor], None] | None = None
+        self,
+        plan: Plan,
+        options: Options,
+        on_tick: Callable[[Supervisor], None] | None = None,
+        planner: Planner | None = None,
     ):
-        """on_tick: called 6 to 20 times a second in between; must return within milliseconds."""
+        """on_tick: called 6 to 20 times a second in between; must return within milliseconds.
+        planner: made `plan`, and makes those that follow; None: it stays what it is."""
         plan.check()
-        self.plan, self.options, self._on_tick = plan, options, on_tick
+        self.options, self._on_tick = options, on_tick
         self.accounts = Accounts(plan.layout)
         self.ledger = self.accounts.ledger
-        stderr = options.stderr
-        self.children = {s.name: Child(s, self.ledger, stderr) for s in plan.processes}
-        # a model takes longest to load, and nobody waits for a camera before it is there
-        order = {"batch": 0, "source": 2}
-        self._by_start = sorted(self.children.values(), key=lambda c: order.get(c.spec.role, 1))
+        self.crew = Crew(plan, self.accounts, to_bgr=options.to_bgr, stderr=options.stderr)
         self.live = False  # everything was ready once, the sources read
         self.stopping = False
         self._stop_at: float | None = None  # a deadline for all: a person is waiting
         self._quit = False
         self._live_at = 0.0
-        self._epochs = 0
-        self._originals = Originals(())
         self._settling: Settling[tuple[str, int]] = Settling()  # name and code of the dead
-        self._introductions = Introductions(plan, self.children, self._endpoint)
+        self.introductions = Introductions(self.crew, self.crew.endpoint)
         self._last_tick = time.monotonic()
         self.paused: set[str] = set()  # cameras that nobody reads until they are resumed
+        self.changes, self.planner = Changes(self), planner
+        self._hung_up, self._had_terminal = False, has_terminal()
+        self._watch = None
+        if options.watch and planner is not None and planner.file is not None:
+            self._watch = Watch(planner.file)
         self._orders = Orders(self)
 
     # -- the run -----------------------------------------------------------------------------------
@@ -89,28 +94,48 @@ class Supervisor:
     def run(self, before_start: Callable[[], object] = lambda: None) -> None:
         """Until the sources end, `seconds` are over, or SIGINT or SIGTERM. Returns when all is gone.
 
+        SIGHUP reads the configuration again, if it is in a file and the terminal is not gone.
+
         before_start: called once, when the run directory is ours and no process started yet.
         Raises ConfigError if a process refuses to start, with its sentence; AlreadyRunning.
         """
-        with heard(self.stop) as wakeup, closing(RunDirectory(self.options.directory)) as directory:
+        with (
+            heard(self.stop, self._hang_up) as wakeup,
+            closing(RunDirectory(self.options.directory)) as directory,
+        ):
             self._directory = directory
             self._ctl = ControlSocket(directory.sockets, self._orders.answer)
             try:
                 with refused("memory of the run"):
                     Needs.of(self.plan).check()
-                self._originals = Originals(self.plan.files)
+                self.crew.begin(directory)
                 before_start()
-                for child in self.children.values():
-                    self._allocate(child)
                 while not self._finished():
                     self._tick(self._wait(wakeup))
             finally:
                 self._ctl.close()
                 self._end()
 
+    @property
+    def plan(self) -> Plan:
+        """What runs; a camera that leaves is in it until it is gone."""
+        return self.crew.plan
+
+    @property
+    def children(self) -> Mapping[str, Child]:
+        """Its processes by name."""
+        return self.crew.children
+
     def stop(self) -> None:
         """Ask for an orderly end; from a signal handler, another thread, or a tick."""
         self._quit = True
+
+    def _hang_up(self) -> None:
+        is_gone = self._had_terminal and not has_terminal()
+        if self.planner is None or self.planner.file is None or is_gone:
+            self.stop()
+        else:
+            self._hung_up = True
 
     def pause(self, camera: str, *, paused: bool) -> None:
         """Let a camera be read no more (its source is closed), or again; also after a restart."""
@@ -121,7 +146,15 @@ class Supervisor:
 
     def source_of(self, camera: str) -> Child:
         """The process that reads a camera."""
-        return self.children[self.plan.sources[camera]]
+        return self.crew.children[self.plan.sources[camera]]
+
+    def apply(self, plan: Plan) -> Difference:
+        """Make this what runs, by and by; what is not in the difference does not notice.
+
+        From the main thread, in a tick. Raises ConfigError or ResourceError for a plan that can't be, and
+        then nothing has changed; ManyeyesError if the run is stopping.
+        """
+        return self.changes.apply(plan)
 
     @property
     def stuck_s(self) -> float:
@@ -130,7 +163,7 @@ class Supervisor:
 
     def stage_states(self) -> Iterator[tuple[str, bool, int, bool]]:
         """(name, up, restarts, breaker open) of every process; for the exporter."""
-        for child in self.children.values():
+        for child in self.crew.children.values():
             up = child.state == "ready" or (child.state == "ended" and not child.failure)
             yield child.name, up, child.restarts.count, child.restarts.breaker_open
 
@@ -146,15 +179,16 @@ class Supervisor:
 
     def cameras_missed(self) -> set[str]:
         """Those whose results do not arrive, though their source has not ended; for the exporter."""
-        missed = self.accounts.missed(time.monotonic()) - self.paused
-        for child in self.children.values():
+        missed = self.accounts.missed(time.monotonic()) - self.paused - self.changes.leaving
+        missed &= {*self.plan.cameras}
+        for child in self.crew.children.values():
             if child.spec.role == "source" and child.state == "ended" and not child.failure:
                 missed.difference_update(child.spec.cameras)
         return missed
 
     def engines(self) -> Iterator[tuple[str, str]]:
         """(name, what does its work) of every process that has told; for the exporter."""
-        yield from ((c.name, c.about) for c in self.children.values() if c.about)
+        yield from ((c.name, c.about) for c in self.crew.children.values() if c.about)
 
     def _tick(self, readable: Set[int]) -> None:
         now = time.monotonic()
@@ -163,7 +197,7 @@ class Supervisor:
         over = self.live and self.options.seconds and now - self._live_at >= self.options.seconds
         if (self._quit or over) and self._stop_at is None:
             self.stopping, self._stop_at = True, now + STOP_S
-        for child in self.children.values():
+        for child in self.crew.children.values():
             if not readable.isdisjoint(child.fds()):  # asking costs two system calls a child
                 for command in child.receive():
                     self._heard(child, command)
@@ -176,12 +210,18 @@ class Supervisor:
             child.kill_if_due(now)
             if child.restarts.breaker_open and child.state == "ready" and child.worked:
                 child.restarts.worked()
-        self._start_due(now)
-        self._introductions.connect()
+        self.changes.step(now)
+        if self._stop_at is None:
+            self.crew.start_due(now, self.changes.may_start)
+        self.introductions.connect()
         self._ctl.turn(readable, now)
-        living = {child.code: child.index for child in self.children.values() if child.alive}
+        if self._hung_up or (self._watch is not None and self._watch.edited(now)):
+            self._hung_up = False
+            self._orders.reload()
+        living = {child.code: child.index for child in self.crew.children.values() if child.alive}
         self.accounts.count_if_due(now, living)
-        if all(c.state == "ended" for c in self.children.values() if c.spec.role == "source"):
+        sources = (c for c in self.crew.children.values() if c.spec.role == "source")
+        if self.changes.settled and all(c.state == "ended" for c in sources):
             self.stopping = True
         if self.stopping:
             self._drain(now)
@@ -190,16 +230,16 @@ class Supervisor:
 
     def _finished(self) -> bool:
         return self.stopping and not any(
-            child.alive or child.state == "waiting" for child in self.children.values()
+            child.alive or child.state == "waiting" for child in self.crew.children.values()
         )
 
     def _wait(self, wakeup: socket.socket) -> set[int]:
         """Until something can be read, or the next tick is due; returns the file descriptors."""
         fds = [wakeup.fileno(), *self._ctl.fds()]
-        fds += [fd for child in self.children.values() for fd in child.fds()]
-        calm = not self._introductions.pending and all(
+        fds += [fd for child in self.crew.children.values() for fd in child.fds()]
+        calm = not self.introductions.pending and all(
             child.state == "ready" and not child.dying and not child.behind
-            for child in self.children.values()
+            for child in self.crew.children.values()
         )
         readable = _readable(fds, _CALM_TICK_S if calm else TICK_S)
         if wakeup.fileno() in readable:
@@ -208,98 +248,65 @@ class Supervisor:
 
     # -- children ----------------------------------------------------------------------------------
 
-    def _allocate(self, child: Child) -> None:
-        self._epochs += 1
-        child.allocate(self._epochs)
-
-    def _start_due(self, now: float) -> None:
-        """A few at a time: those that start together on busy cores are ready together, and late."""
-        at_once = max(2, round(_STARTS_A_CORE * cores()))
-        busy = sum(c.state == "starting" and c.lived_s(now) < _START_S for c in self._by_start)
-        for child in self._by_start if self._stop_at is None else ():
-            if busy >= at_once:
-                break
-            if child.state == "waiting" and now >= child.restart_at:
-                busy += 1
-                if child.incarnation < 0:
-                    self._start(child)
-                else:
-                    self._restart(child, now)
-
-    def _endpoint(self, child: Child) -> str:
-        return self._directory.endpoint(child.index, child.incarnation)
-
-    def _start(self, child: Child) -> None:
-        layout = self.plan.layout.part(child.name, child.spec.cameras)
-        first: dict[str, Any] = {
-            "layout": dataclasses.asdict(layout),
-            "policy": self.plan.policy,
-            "endpoint": self._directory.endpoint(child.index, child.incarnation + 1),
-            "to_bgr": self.options.to_bgr,
-        }
-        originals = self._originals.fds(child.spec.files)
-        # it is told the rest when it is ready, and reads
-        child.start(first, self.accounts.fd, originals, without=self.plan.secrets)
-
-    def _restart(self, child: Child, now: float) -> None:
-        try:
-            self._originals.tell_changes(child.spec.files)
-            self._allocate(child)
-            self._start(child)
-        except ResourceError as error:
-            delay_s = child.restarts.delay_s(now, worked=False)
-            child.restart_at = now + delay_s
-            log.warning("no restart: %s; trying again in %.2f s", error, delay_s)
-
     def _heard(self, child: Child, command: dict[str, Any]) -> None:
         if command["command"] == "quit":
             self.stop()
         elif command["command"] == "failed":
             child.failure = command["exit_code"], command["text"]
+        elif command["command"] == "grown":
+            child.grown(command["pool_epoch"])
+        elif command["command"] == "left":
+            self.changes.left(child, command["camera"])
         elif command["command"] == "settled":
             name, code = command["dead"]
             self._tell_settled(self._settling.said(child.name, (name, code)))
         elif command["command"] == "forgot":
             name, epoch = command["pool"]
-            self._introductions.passes_on_nothing(child.name, (name, epoch))
+            self.introductions.passes_on_nothing(child.name, (name, epoch))
         elif command["command"] == "ready":
             child.about = command["about"]
             self._ready(child, command["turn_s"])
 
     def _ready(self, child: Child, turn_s: float) -> None:
         child.ready(turn_s)
-        self._introductions.introduce(child)
+        self.introductions.introduce(child)
         if child.spec.role == "source" and not self.paused.isdisjoint(child.spec.cameras):
             child.send("pause")
         if self.live:
             child.send("go")
-        elif all(c.state == "ready" for c in self.children.values()):
+        elif all(c.state == "ready" for c in self.crew.children.values()):
             self.live, self._live_at = True, time.monotonic()
-            for other in self.children.values():
+            for other in self.crew.children.values():
                 other.send("go")
 
     def _died(self, child: Child, status: int, now: float) -> None:
         was = child.state
         self._tell_settled(self._settling.died(child.name))
-        self._introductions.passes_on_nothing(child.name)
+        self.introductions.passes_on_nothing(child.name)
         # one that is not ready was never fed by it
-        readers = self._introductions.ready_ones(self.plan.readers_behind(child.name))
-        for producer in self._introductions.ready_ones(self.plan.producers(child.name)):
+        readers = self.introductions.ready_ones(self.plan.readers_behind(child.name))
+        for producer in self.introductions.ready_ones(self.plan.producers(child.name)):
             producer.send("gone", consumer=child.name, outlived=bool(readers))
         if readers:
             self._settling.begin((child.name, child.code), [reader.name for reader in readers])
         for reader in readers:
             reader.send("settle", dead=[child.name, child.code], sender=child.identity)
-        child.release()
         child.state = "ended"
-        if status == 0 and (child.drained or child.spec.role == "source"):
-            self._introductions.ended(child)
+        well = status == 0 and (child.drained or child.spec.role == "source")
+        if well or self.changes.is_ending(child.name):
+            self.introductions.ended(child)
+        else:
+            self.introductions.died(child)
+        child.release()
+        if well:
             self.accounts.audit.ended(child.code)
+        else:
+            self.accounts.audit.died(child.code, now)
+        if well or self.changes.is_ending(child.name):
             return
-        self._introductions.died(child)
-        self.accounts.audit.died(child.code, now)
         refused = child.failure is not None and child.failure[0] == ConfigError.exit_code
-        if child.failure is not None and (not self.live or (refused and self.options.strict)):
+        ends_run = not self.live or (refused and self.options.strict)
+        if child.failure is not None and ends_run and not child.is_late:
             raise _failure(*child.failure)
         if self._stop_at is not None:
             return
@@ -307,7 +314,7 @@ class Supervisor:
             now, worked=was == "ready" and child.worked, lived_s=child.lived_s(now)
         )
         needed = not self.live or self.options.strict or self.plan.policy == "every"
-        if child.restarts.breaker_open and needed:
+        if child.restarts.breaker_open and needed and not child.is_late:
             raise ManyeyesError(
                 f"stage {child.name!r} died five times within a minute before its first frame"
                 f"{': ' + child.failure[1] if child.failure else ''}; see its messages above"
@@ -319,23 +326,23 @@ class Supervisor:
 
     def _tell_settled(self, dead: list[tuple[str, int]]) -> None:
         for name, code in dead:
-            for producer in self._introductions.ready_ones(self.plan.producers(name)):
+            for producer in self.introductions.ready_ones(self.plan.producers(name)):
                 producer.send("settled", code=code)
 
     # -- the end -----------------------------------------------------------------------------------
 
     def _drain(self, now: float) -> None:
         for name in self.plan.order():
-            child = self.children[name]
+            child = self.crew.children[name]
             if child.restarts.breaker_open and child.state == "waiting":
                 self._abandon(child)
-            over = all(self.children[p].state == "ended" for p in self.plan.producers(name))
+            over = all(self.crew.children[p].state == "ended" for p in self.plan.producers(name))
             if over and child.state == "ready" and not child.drained:
                 child.drained = True
                 child.send("drain")
         if self._stop_at is None:
             return
-        for child in self.children.values():
+        for child in self.crew.children.values():
             if child.state == "waiting":
                 child.state = "ended"
             early = child.spec.role not in ("sink", "join")
@@ -350,16 +357,15 @@ class Supervisor:
         )
         child.state = "ended"
         for name in self.plan.producers(child.name):
-            self.children[name].send("abandon", consumer=child.name)
+            self.crew.children[name].send("abandon", consumer=child.name)
 
     def _end(self) -> None:
-        for child in self.children.values():
+        for child in self.crew.children.values():
             child.signal(signal.SIGKILL)
-        for child in self.children.values():
+        for child in self.crew.children.values():
             while child.alive and child.reap() is None:
                 _readable([child.pidfd], 1.0)
-            child.release()
-        self._originals.close()
+        self.crew.close()
         self.accounts.close()
 
 

@@ -66,6 +66,10 @@ class Health(Stage):
         said = camera.looks.see(sample(plane), info.t_capture_ns)
         return self._result(info.camera, said) if said else None
 
+    def remove(self, camera: str) -> None:
+        """Forget how it looked."""
+        self._cameras.pop(camera, None)
+
     def idle(self) -> Sequence[Result]:
         """Which cameras went or came back since the last time."""
         if (now_s := time.monotonic()) < self._ask_at:

@@ -91,6 +91,10 @@ class Scene(Stage):
         named = camera.watch.objects.named(result.detections)
         return replace(result, detections=named, happenings=camera.happened)
 
+    def remove(self, camera: str) -> None:
+        """Forget who was where."""
+        self._cameras.pop(camera, None)
+
     def save(self, camera: str) -> bytes:
         """Who is where, and what happened in the last frame."""
         return memory.save(self._cameras[camera])

@@ -101,6 +101,11 @@ class Video(Sink):
                 f"sink video: no file in {self.config.path} can be written ({error.strerror}); make room"
             ) from error
 
+    def remove(self, camera: str) -> None:
+        """End its file; if it comes back, another one begins."""
+        if camera in self._files:
+            self._end(camera)
+
     def idle(self) -> None:
         """Let go of files that are not at their paths any more."""
         for camera in [camera for camera, file in self._files.items() if not file.is_there]:

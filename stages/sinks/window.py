@@ -98,11 +98,26 @@ class Window(Sink):
         _try_display()
         import cv2
 
-        self._wall = Wall(self.runtime.cameras, (self.config.width, self.config.height))
+        self._cameras: list[str] = []
+        self._new_wall()
         cv2.namedWindow(self.config.title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
         cv2.resizeWindow(self.config.title, self.config.width, self.config.height)
         cv2.imshow(self.config.title, self._wall.image)
         cv2.waitKey(1)
+
+    def add(self, camera: str) -> None:
+        """Make room for it."""
+        self._cameras.append(camera)
+        self._new_wall()
+
+    def remove(self, camera: str) -> None:
+        """Give its room to the others."""
+        self._cameras.remove(camera)
+        self._new_wall()
+
+    def _new_wall(self) -> None:
+        self._wall = Wall(self._cameras, (self.config.width, self.config.height))
+        self._changed = True
 
     def process(self, frame: Frame) -> None:
         """Put a frame into its tile; `idle` shows it."""

@@ -100,6 +100,10 @@ class Track(Stage):
             return result
         return replace(result, detections=camera.tracked)
 
+    def remove(self, camera: str) -> None:
+        """Forget its objects; their ids are not used again."""
+        self._cameras.pop(camera, None)
+
     def save(self, camera: str) -> bytes | None:
         """Of ByteTrack everything; of OC-SORT nothing."""
         one = self._cameras[camera]
@@ -157,7 +161,7 @@ class Track(Stage):
     def _new_id(self, camera: str) -> int:
         # the counters outlive this process, so that the next one goes on behind it
         if self._last_id is None:
-            self._last_id = sum(self.runtime.counted(TRACKS, one) for one in self.runtime.cameras)
+            self._last_id = self.runtime.counted_in_all(TRACKS)
         self.runtime.count(TRACKS, camera)
         self._last_id += 1
         return self._last_id

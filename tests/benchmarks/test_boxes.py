@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.boxes import Part, Row, _asked, ious, run, staying
-from pipeline.accounts.ledger import DETECT, VIEW
+from pipeline.accounts.layout import DETECT, VIEW
 from pipeline.plan import config as configuration
 from pipeline.plan.standard import make
 

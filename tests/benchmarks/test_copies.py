@@ -8,7 +8,7 @@ from benchmarks.copies import Paced, PacedConfig, clips_of, copied, paced
 from benchmarks.rig import Window
 from benchmarks.stage_times import Look, Spent
 from benchmarks.trials import trial_of
-from pipeline.accounts.ledger import EDGES_S
+from pipeline.accounts.layout import EDGES_S
 from pipeline.errors import ConfigError
 from pipeline.plan import config as configuration
 from pipeline.plan.loading import build

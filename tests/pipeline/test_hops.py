@@ -8,7 +8,8 @@ from hops import POOL, Hop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.accounts.ledger import DETECT, REASONS
+from pipeline.accounts.layout import DETECT
+from pipeline.accounts.ledger import REASONS
 from pipeline.detections import Fit
 from pipeline.errors import MessageError, TornFrame
 from pipeline.messages import MAX_MESSAGE_BYTES, Output
@@ -37,11 +38,11 @@ def test_slots_that_a_dead_consumer_passed_on_are_kept_until_all_is_settled(make
     hop.send(7), hop.send(8)
     deliveries = hop.take(2)
     hop.writer.consumer_died("taker", outlived=True)
-    assert hop.writer.take() is None
+    assert hop.storage.take() is None
     assert [pixels(hop, delivery) for delivery in deliveries] == [7, 8]
     hop.writer.settled(hop.code)
     # what is to be sent again keeps its slot for the next consumer
-    assert hop.writer.free_slots == (0 if resend else 2)
+    assert hop.storage.free_slots == (0 if resend else 2)
 
 
 def test_the_slots_of_a_consumer_that_passed_nothing_on_are_free_at_once(make):
@@ -49,7 +50,7 @@ def test_the_slots_of_a_consumer_that_passed_nothing_on_are_free_at_once(make):
     hop.send(7)
     (delivery,) = hop.take()
     hop.writer.consumer_died("taker")
-    assert hop.writer.take() is not None
+    assert hop.storage.take() is not None
     with pytest.raises(TornFrame):
         hop.reader.verify(delivery)
 
@@ -59,10 +60,10 @@ def test_what_is_settled_twice_or_of_another_consumer_frees_nothing(make):
     hop.send(7)
     hop.writer.consumer_died("taker", outlived=True)
     hop.writer.settled(hop.code + 1)
-    assert hop.writer.free_slots == 0
+    assert hop.storage.free_slots == 0
     hop.writer.settled(hop.code)
     hop.writer.settled(hop.code)
-    assert hop.writer.free_slots == 1
+    assert hop.storage.free_slots == 1
 
 
 def test_a_reader_knows_what_it_holds_of_a_producer_and_takes_nothing_after_its_death(make):
@@ -98,7 +99,7 @@ def test_garbage_of_a_known_sender_is_done_and_counted_and_costs_nothing_else(ma
         frame = hop.frame(3, "far" if kind == "no camera of ours" else "gate")
         frames.append(frame.info)
         if kind == "garbage":
-            (slot,) = hop.writer._open
+            (slot,) = hop.storage._open
             hop.writer.offer(frame.info, slot, b"\x9c\x01 no message")
         else:
             hop.writer.publish(frame)
@@ -113,7 +114,7 @@ def test_garbage_of_a_known_sender_is_done_and_counted_and_costs_nothing_else(ma
     hop.reader.flush()
     while not hop.writer.idle:
         hop.hear()
-    assert hop.writer.free_slots == 6
+    assert hop.storage.free_slots == 6
     fates = [fate(hop, info.frame_id) if info.camera == "gate" else "" for info in frames]
     wanted = {"good": "none", "garbage": "error", "no camera of ours": ""}
     assert fates == [wanted[kind] for kind in kinds]
@@ -132,8 +133,8 @@ def test_what_can_not_be_sent_is_an_error_and_leaves_its_slot_free(make, facts):
     hop = make(slots=1)
     with pytest.raises(MessageError):
         hop.writer.publish(hop.frame(**facts))
-    hop.writer.cancel()
-    assert hop.writer.free_slots == 1
+    hop.storage.cancel()
+    assert hop.storage.free_slots == 1
     assert hop.writer.idle
     hop.send(7)
     (delivery,) = hop.take()
@@ -143,7 +144,7 @@ def test_what_can_not_be_sent_is_an_error_and_leaves_its_slot_free(make, facts):
 def test_an_array_of_a_type_that_does_not_travel_is_an_error(make):
     hop = make(slots=1)
     frame = hop.frame()
-    hop.writer.cancel()
+    hop.storage.cancel()
     output = Output(
         info=frame.info,
         fit=Fit(scale_x=1.0, scale_y=1.0),
@@ -152,8 +153,8 @@ def test_an_array_of_a_type_that_does_not_travel_is_an_error(make):
     )
     with pytest.raises(MessageError, match="must have one of the types"):
         hop.writer.publish(output)
-    hop.writer.cancel()
-    assert hop.writer.free_slots == 1
+    hop.storage.cancel()
+    assert hop.storage.free_slots == 1
 
 
 def test_more_answers_than_one_message_holds_arrive_all(make):
@@ -166,7 +167,7 @@ def test_more_answers_than_one_message_holds_arrive_all(make):
     hop.reader.flush()
     while not hop.writer.idle:
         hop.hear()
-    assert hop.writer.free_slots == 400
+    assert hop.storage.free_slots == 400
 
 
 def test_what_a_dead_consumer_had_ended_is_not_sent_again(make):
@@ -175,7 +176,7 @@ def test_what_a_dead_consumer_had_ended_is_not_sent_again(make):
     hop.take(2)
     hop.ledger.deliver(0, DETECT, first)  # and it is killed before it says DONE
     hop.writer.consumer_died("taker")
-    assert hop.writer.free_slots == 1
+    assert hop.storage.free_slots == 1
     assert hop.writer.waiting
     assert hop.writer.oldest("gate") == second
 

@@ -57,7 +57,7 @@ def said(source):
         table = {"name": "gate", **camera}
         raw = {"camera": [table], "model": {"engine": "stub"}, "metrics": {"enabled": False}}
         try:
-            plan = make(config._validate(raw, "run.toml", Path.cwd()))
+            plan = make(config.validate(raw, "run.toml", Path.cwd()))
             texts.append(plan.text())
             texts += _opened(plan.processes[0])
         except ManyeyesError as error:
@@ -162,4 +162,4 @@ def test_a_misspelt_url_is_called_one():
     for source in ("rtsp:/10.0.0.7/1", "rtsp//10.0.0.7/1", "RTSP:10.0.0.7", "http;//10.0.0.7"):
         raw = {"camera": [{"name": "gate", "source": source}]}
         with pytest.raises(ManyeyesError, match="a URL has :// behind its scheme"):
-            config._validate(raw, "run.toml", Path.cwd())
+            config.validate(raw, "run.toml", Path.cwd())

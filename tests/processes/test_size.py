@@ -10,8 +10,7 @@ import pytest
 from pipeline.errors import ManyeyesError
 from pipeline.hop import control
 from pipeline.hop.control import Control
-from pipeline.supervision import child
-from pipeline.supervision import supervisor as supervisor_module
+from pipeline.supervision import child, crew
 from pipeline.supervision.supervisor import Options, Supervisor
 
 
@@ -54,7 +53,7 @@ def test_a_model_of_600_classes_runs(tmp_path):
 
 
 def test_few_start_at_once_and_who_waits_for_the_others_is_not_hung(tmp_path, monkeypatch):
-    monkeypatch.setattr(supervisor_module, "cores", lambda: 1.0)
+    monkeypatch.setattr(crew, "cores", lambda: 1.0)
     monkeypatch.setattr(child, "_READ_S", 1.0)
     ready_at, most = [], []
 

@@ -52,15 +52,23 @@ class Minutes:
         self._look_at_s = time.monotonic() + _LOOK_S
         now = time.time_ns() // MINUTE_NS
         for camera in runtime.cameras:
-            # one that is new here begins now: what was before is the row's of who was here before
-            since = self._below.setdefault(camera, runtime.camera(camera).frames)
-            fates = runtime.fates(camera, since)
-            self._below[camera] = fates.below
-            minute = self._new[now, camera]
-            minute.served += fates.served
-            minute.dropped.update(fates.dropped)
+            self._look_at(runtime, camera, now)
         while len(self._new) > _MOST:
             del self._new[next(iter(self._new))]
+
+    def leave(self, runtime: Runtime, camera: str) -> None:
+        """A last look at one that leaves."""
+        self._look_at(runtime, camera, time.time_ns() // MINUTE_NS)
+        del self._below[camera]
+
+    def _look_at(self, runtime: Runtime, camera: str, now: int) -> None:
+        # one that is new here begins now: what was before is the row's of who was here before
+        since = self._below.setdefault(camera, runtime.camera(camera).frames)
+        fates = runtime.fates(camera, since)
+        self._below[camera] = fates.below
+        minute = self._new[now, camera]
+        minute.served += fates.served
+        minute.dropped.update(fates.dropped)
 
     @property
     def is_due(self) -> bool:

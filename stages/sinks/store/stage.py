@@ -91,6 +91,10 @@ class Store(Sink):
         if result.happenings:
             self._write(result)
 
+    def remove(self, camera: str) -> None:
+        """Count what became of its last frames."""
+        self._minutes.leave(self.runtime, camera)
+
     def idle(self) -> None:
         """Count the frames of this minute, and now and then write what there is."""
         self._minutes.look(self.runtime)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from pipeline.accounts.audit import Audit
-from pipeline.accounts.ledger import DETECT, Layout, Ledger, holder_code
+from pipeline.accounts.layout import DETECT, Layout
+from pipeline.accounts.ledger import Ledger, holder_code
 from pipeline.accounts.tally import Tally
 
 CAPTURE, BATCHER = 0, 1

@@ -7,15 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.accounts.ledger import (
-    DETECT,
-    EDGES_S,
-    RING,
-    VIEW,
-    Layout,
-    Ledger,
-    quantile_s,
-)
+from pipeline.accounts.layout import DETECT, EDGES_S, RING, VIEW, Layout
+from pipeline.accounts.ledger import Ledger, quantile_s
 from pipeline.accounts.tally import Tally
 
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.accounts.ledger import Layout, Ledger
+from pipeline.accounts.layout import Layout
+from pipeline.accounts.ledger import Ledger
 from pipeline.accounts.states import _HEAD, MAX_STATE_BYTES, PAGE_BYTES, States
 
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.accounts.ledger import DETECT, RING, VIEW, Layout, Ledger, holder_code
+from pipeline.accounts.layout import DETECT, RING, VIEW, Layout
+from pipeline.accounts.ledger import Ledger, holder_code
 from pipeline.accounts.tally import Tally
 
 EVENTS, STORE, VIDEO = 2, 3, 4  # ways of the ledger

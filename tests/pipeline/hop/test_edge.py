@@ -4,11 +4,12 @@ from hypothesis import strategies as st
 
 from pipeline.hop.codec import encode_batch
 from pipeline.hop.edge import Edge, Parcel, fitting
-from pipeline.messages import MAX_MESSAGE_BYTES
+from pipeline.messages import MAX_MESSAGE_BYTES, SlotRef
 
 
 def parcel(n, camera="gate", slot=None):
-    return Parcel(camera=camera, frame_id=n, data=b"", slot=n if slot is None else slot)
+    slot = n if slot is None else slot
+    return Parcel(camera=camera, frame_id=n, data=b"", ref=SlotRef(1, slot, 0))
 
 
 def ids(parcels):
@@ -22,7 +23,7 @@ def test_the_newest_frame_takes_the_place_of_an_older_one_that_waits():
     assert edge.offer(parcel(1), 0) is None
     assert edge.offer(parcel(2), 0).frame_id == 1
     assert ids(edge.sendable()) == []  # no credit before the DONE
-    assert edge.done("gate", 0, 0).frame_id == 0
+    assert edge.done("gate", SlotRef(1, 0, 0)).frame_id == 0
     assert ids(edge.sendable()) == [2]
 
 
@@ -55,7 +56,7 @@ def test_a_queue_that_was_full_has_room_when_it_is_empty():
     for n in range(2):
         assert not edge.has_room("gate")
         assert ids(edge.sendable()) == [n]
-        assert edge.done("gate", n, 0)
+        assert edge.done("gate", SlotRef(1, n, 0))
     assert edge.has_room("gate", 2)
 
 
@@ -85,10 +86,10 @@ def test_a_done_of_something_else_changes_nothing():
     edge = Edge(credits=1, depth=1, overflow="drop")
     edge.offer(parcel(0), 0)
     list(edge.sendable())
-    assert edge.done("gate", 5, 0) is None
-    assert edge.done("yard", 0, 0) is None
-    assert edge.done("gate", 0, 0) is not None
-    assert edge.done("gate", 0, 0) is None
+    assert edge.done("gate", SlotRef(1, 5, 0)) is None
+    assert edge.done("yard", SlotRef(1, 0, 0)) is None
+    assert edge.done("gate", SlotRef(1, 0, 0)) is not None
+    assert edge.done("gate", SlotRef(1, 0, 0)) is None
     assert edge.idle
 
 
@@ -118,7 +119,7 @@ def test_every_parcel_ends_exactly_once(steps, resend):
             under_way += list(edge.sendable())
         elif step == "done" and under_way:
             gone = under_way.pop(0)
-            assert edge.done("gate", gone.slot, 0) is not None
+            assert edge.done("gate", gone.ref) is not None
             ended.append(gone.frame_id)
         elif step == "die":
             lost, _ = edge.consumer_died(resend=resend)
@@ -127,7 +128,7 @@ def test_every_parcel_ends_exactly_once(steps, resend):
     ended += ids(edge.consumer_died(resend=False)[0])
     while edge.waiting:
         for left in list(edge.sendable()):
-            assert edge.done("gate", left.slot, 0) is left
+            assert edge.done("gate", left.ref) is left
             ended.append(left.frame_id)
     assert edge.idle
     assert sorted(ended) == [n for n, step in enumerate(steps) if step == "offer"]

@@ -6,7 +6,8 @@ from collections import deque
 import numpy as np
 import pytest
 
-from pipeline.accounts.ledger import DETECT, VIEW, Layout, Ledger
+from pipeline.accounts.layout import DETECT, VIEW, Layout
+from pipeline.accounts.ledger import Ledger
 from pipeline.detections import Detections
 from pipeline.hop.codec import decode, message_front, pack_numbers
 from pipeline.hop.reader import Delivery

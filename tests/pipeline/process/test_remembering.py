@@ -2,7 +2,8 @@
 
 from types import SimpleNamespace
 
-from pipeline.accounts.ledger import Layout, Ledger
+from pipeline.accounts.layout import Layout
+from pipeline.accounts.ledger import Ledger
 from pipeline.accounts.states import FORGOTTEN, MAX_STATE_BYTES
 from pipeline.process.memory import Memory
 
@@ -35,7 +36,8 @@ def ledger():
 def begun(book):
     stage = Counting(book)
     memory = Memory(stage, SPEC, book)
-    memory.restore()
+    for camera in CAMERAS:
+        memory.restore(camera)
     return stage, memory
 
 
@@ -72,5 +74,6 @@ def test_what_is_too_large_or_of_another_version_is_forgotten_and_counted():
 
 def test_who_remembers_nothing_is_not_asked():
     memory = Memory(None, SimpleNamespace(name="other", cameras=CAMERAS, remembers=False), ledger())
-    memory.restore()
+    for camera in CAMERAS:
+        memory.restore(camera)
     memory.save("gate")

@@ -27,7 +27,8 @@ from alarming import (
 from receiver import Receiver
 from standardwebhooks import Webhook as Oracle
 
-from pipeline.accounts.ledger import EDGES_S, Layout, Ledger
+from pipeline.accounts.layout import EDGES_S, Layout
+from pipeline.accounts.ledger import Ledger
 from pipeline.errors import ConfigError, FrameError, ResourceError
 from pipeline.stage import LocalRuntime
 from stages.sinks.alarms.stage import Alarms

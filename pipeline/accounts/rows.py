@@ -1,0 +1,70 @@
+"""Whose the rows of a ledger are: those of who has left go to who comes. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pipeline.accounts.layout import Layout
+from pipeline.errors import ResourceError
+
+
+class Rows:
+    """Of one run. `layout` says who has which now; it is replaced, never changed."""
+
+    def __init__(self, layout: Layout) -> None:
+        """layout: of the start; its first rows are taken."""
+        self.layout = layout
+        counters = sum(map(len, layout.counters.values()))
+        taken = len(layout.cameras), len(layout.processes), counters
+        self._cameras, self._processes, self._counters = (
+            deque(range(first, room)) for first, room in zip(taken, layout.room[:3], strict=True)
+        )
+
+    @property
+    def cameras_left(self) -> int:
+        """How many more cameras there is room for."""
+        return len(self._cameras)
+
+    def add_camera(self, name: str) -> int:
+        """The row of a camera that joins; the one that is free for longest. Raises ResourceError."""
+        if not self._cameras:
+            room = self.layout.room[0]
+            raise ResourceError(
+                f"camera {name!r}: this run has room for {room} cameras, and none is free; remove one, "
+                f"or start the run again with [run] max_cameras above {room}"
+            )
+        row = self._cameras.popleft()
+        self.layout = replace(self.layout, cameras={**self.layout.cameras, name: row})
+        return row
+
+    def remove_camera(self, name: str) -> None:
+        """Its account is closed, and no process knows it any more."""
+        cameras = dict(self.layout.cameras)
+        self._cameras.append(cameras.pop(name))
+        self.layout = replace(self.layout, cameras=cameras)
+
+    def add_process(self, name: str, counters: Sequence[str]) -> int:
+        """The row of a process, and of each of its counters. Raises ResourceError, and takes nothing."""
+        if not self._processes or len(counters) > len(self._counters):
+            raise ResourceError(
+                f"process {name!r}: this run has no room for one more with {len(counters)} counters; "
+                "start it again, with a larger [run] max_cameras"
+            )
+        row = self._processes.popleft()
+        rows = {counter: self._counters.popleft() for counter in counters}
+        layout = self.layout
+        self.layout = replace(
+            layout,
+            processes={**layout.processes, name: row},
+            counters={**layout.counters, name: rows},
+        )
+        return row
+
+    def remove_process(self, name: str) -> None:
+        """It is gone for good."""
+        processes, counters = dict(self.layout.processes), dict(self.layout.counters)
+        self._processes.append(processes.pop(name))
+        self._counters.extend(counters.pop(name, {}).values())
+        self.layout = replace(self.layout, processes=processes, counters=counters)

@@ -1,0 +1,176 @@
+"""What makes one plan of another while it runs, and what can't be done so. Pure.
+
+Cameras join and leave; one that is another by now (its source, its limits, its model) leaves and joins.
+With them come and go the processes that work for them alone. All else has to stay as it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Set
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipeline.errors import ConfigError
+from pipeline.plan.graph import EdgeSpec, Plan, ProcessSpec
+
+# What follows from the cameras of a process
+_OF_CAMERAS = ("cameras", "outputs", "reads", "slots", "slot_bytes", "memory_bytes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Cameras and processes by name."""
+
+    joins: tuple[str, ...] = ()
+    leaves: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()  # cameras that leave and join as something else
+    starts: tuple[str, ...] = ()  # processes
+    stops: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return any((self.joins, self.leaves, self.changes, self.starts, self.stops))
+
+    def lines(self) -> list[str]:
+        """For a person; none if there is no difference."""
+        said = {
+            "leaves": self.leaves,
+            "joins": self.joins,
+            "is read anew, as it is configured now": self.changes,
+        }
+        lines = [f"camera {name!r} {does}" for does, names in said.items() for name in names]
+        for does, names in (("started", self.starts), ("ended", self.stops)):
+            if names:
+                lines.append(f"{does}: {', '.join(names)}")
+        return lines
+
+
+def between(old: Plan, new: Plan) -> Difference:
+    """What makes `new` of `old`. Raises ConfigError for what only a new start can do."""
+    if old.policy != new.policy:
+        raise _refusal(f"the policy would be {new.policy!r} and not {old.policy!r}")
+    both = [camera for camera in new.cameras if camera in old.cameras]
+    changes = tuple(camera for camera in both if _part(old, camera) != _part(new, camera))
+    for name in dict.fromkeys((*old.by_name, *new.by_name)):
+        _check_fixed(name, old.by_name.get(name), new.by_name.get(name))
+    for name, spec in old.by_name.items():
+        if name in new.by_name and spec.role != "source":  # that is its camera's own; see _part
+            _check_same(spec, new.by_name[name])
+    return Difference(
+        joins=tuple(camera for camera in new.cameras if camera not in old.cameras),
+        leaves=tuple(camera for camera in old.cameras if camera not in new.cameras),
+        changes=changes,
+        starts=tuple(name for name in new.by_name if name not in old.by_name),
+        stops=tuple(name for name in old.by_name if name not in new.by_name),
+    )
+
+
+def differs(old: Plan, new: Plan, camera: str) -> bool:
+    """Whether a camera of both plans is not the same in both."""
+    return _part(old, camera) != _part(new, camera)
+
+
+def joined(running: Plan, target: Plan, cameras: Set[str]) -> Plan:
+    """`running`, and these cameras as `target` has them, and the processes that it wants beside them."""
+    processes: dict[str, ProcessSpec] = dict(running.by_name)
+    for spec in target.processes:
+        mine = spec.of(cameras)
+        if spec.name in processes:
+            processes[spec.name] = _merged(processes[spec.name], mine)
+        elif mine.cameras or spec.role != "source":
+            processes[spec.name] = mine
+    here = processes.keys()
+    specs = (replace(s, reads=tuple(r for r in s.reads if r in here)) for s in processes.values())
+    new = (camera for camera in target.cameras if camera in cameras)
+    return replace(running, cameras=(*running.cameras, *new), processes=tuple(specs))
+
+
+def without(running: Plan, camera: str | None = None, processes: Iterable[str] = ()) -> Plan:
+    """`running` when a camera has left, and these processes have ended."""
+    gone = {*processes}
+    kept = tuple(c for c in running.cameras if c != camera)
+    specs = (spec.of({*kept}) for spec in running.processes if spec.name not in gone)
+    return replace(
+        running,
+        cameras=kept,
+        processes=tuple(
+            replace(
+                spec,
+                outputs=tuple(edge for edge in spec.outputs if edge.consumer not in gone),
+                reads=tuple(name for name in spec.reads if name not in gone),
+            )
+            for spec in specs
+        ),
+    )
+
+
+def _merged(old: ProcessSpec, more: ProcessSpec) -> ProcessSpec:
+    """A process that gets the cameras of `more`, which is the same one for other cameras."""
+    added = {edge.consumer: edge for edge in more.outputs}
+    outputs = tuple(
+        replace(edge, cameras=(*edge.cameras, *added[edge.consumer].cameras))
+        for edge in old.outputs
+    )
+    beside_edges = more.slots - sum(edge.slots for edge in more.outputs)
+    return replace(
+        old,
+        cameras=(*old.cameras, *more.cameras),
+        outputs=outputs,
+        reads=tuple(dict.fromkeys((*old.reads, *more.reads))),
+        slots=beside_edges + sum(edge.slots for edge in outputs) if more.slots else 0,
+        slot_bytes=max(old.slot_bytes, more.slot_bytes),
+    )
+
+
+def _part(plan: Plan, camera: str) -> list[Any]:
+    """All that a plan says of one camera: how it is read, and who gets its frames."""
+    parts: list[Any] = []
+    for spec in plan.processes:
+        if camera not in spec.cameras:
+            continue
+        edges = [edge.consumer for edge in spec.outputs if camera in edge.cameras]
+        parts.append((spec.name, edges))
+        if spec.role == "source":
+            parts.append(_facts(spec))
+    return sorted(parts, key=str)
+
+
+def _check_fixed(name: str, old: ProcessSpec | None, new: ProcessSpec | None) -> None:
+    """What has an account or a memory has its place in the ledger from the start."""
+    spec = old or new
+    is_fixed = spec is not None and (spec.role == "sink" or spec.remembers or spec.histograms)
+    if is_fixed and (old is None or new is None):
+        raise _refusal(f"{name!r} would be {'new' if old is None else 'gone'}")
+
+
+def _check_same(old: ProcessSpec, new: ProcessSpec) -> None:
+    before, after = _facts(old), _facts(new)
+    if changed := [key for key in before if before[key] != after[key]]:
+        keys = ", ".join(_keys(changed, before, after))
+        raise _refusal(f"{old.name!r} would be another one ({keys})")
+
+
+def _keys(changed: list[str], before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
+    for key in changed:
+        if not (isinstance(before[key], dict) and isinstance(after[key], dict)):
+            yield key
+            continue
+        keys = before[key].keys() | after[key].keys()
+        yield from sorted(k for k in keys if before[key].get(k) != after[key].get(k))
+
+
+def _facts(spec: ProcessSpec) -> dict[str, Any]:
+    """What a process is, whatever its cameras."""
+    fields = {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec)}
+    facts = {name: value for name, value in fields.items() if name not in _OF_CAMERAS}
+    return facts | {"edges": sorted(map(_bare, spec.outputs), key=str)}
+
+
+def _bare(edge: EdgeSpec) -> EdgeSpec:
+    return replace(edge, cameras=())
+
+
+def _refusal(what: str) -> ConfigError:
+    return ConfigError(
+        f"{what}: while a run goes on only its cameras can change; stop it and start it again"
+    )

@@ -1,0 +1,282 @@
+"""Makes what runs into the plan that is wanted, while it runs.
+
+A plan is wanted whole, or refused whole. What it takes is looked at anew in every turn, so that it does
+not matter who dies in between: a camera that runs and is not wanted (so) leaves, one that is wanted and
+does not run joins.
+
+    join    rows in the ledger and a process of its own; readers hear of it before any writer can
+    leave   its process ends; then, from the writers on, each process says when it has nothing of it left
+
+A process that dies meanwhile is started as it has to be by then: one that had not yet said that it has
+nothing left of a camera comes back with it, and is asked again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import signal
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pipeline.accounts.books import Accounts
+from pipeline.accounts.layout import Layout
+from pipeline.errors import ConfigError, ManyeyesError, ResourceError
+from pipeline.plan.difference import Difference, between, differs, joined, without
+from pipeline.plan.graph import Plan
+from pipeline.supervision.child import Child
+from pipeline.supervision.crew import Crew
+from pipeline.supervision.introductions import Introductions
+from pipeline.supervision.needs import Needs
+
+log = logging.getLogger("manyeyes")
+
+_AGAIN_S = 1.0  # after what the host refused
+
+
+class Run(Protocol):
+    """What is changed; the supervisor."""
+
+    accounts: Accounts
+    crew: Crew
+    introductions: Introductions
+    paused: set[str]
+    stopping: bool
+
+
+@dataclass
+class _Leaving:
+    """A camera on its way out."""
+
+    source: str
+    waiting: set[str]  # processes that have something of it, or may get it
+    told: dict[str, int] = field(default_factory=dict)  # process: incarnation that was asked
+
+    def ask(self, child: Child, camera: str) -> None:
+        """Once in its life: to say when it has nothing of the camera left."""
+        if self.told.get(child.name) != child.incarnation:
+            self.told[child.name] = child.incarnation
+            child.send("leave", camera=camera)
+
+
+class Changes:
+    """Of one run."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.target = run.crew.plan
+        self._leaving: dict[str, _Leaving] = {}
+        self._ending: set[str] = set()  # processes that are to end, and not to come back
+        self._settled = True  # what runs is what is wanted
+        self._again_at = 0.0
+
+    @property
+    def leaving(self) -> frozenset[str]:
+        """Cameras that are on their way out."""
+        return frozenset(self._leaving)
+
+    @property
+    def settled(self) -> bool:
+        """What runs is what is wanted."""
+        return self._settled
+
+    def check(self, target: Plan) -> Difference:
+        """What `apply` would do. Raises ConfigError or ResourceError if it would refuse."""
+        target.check()
+        difference = between(self.target, target)
+        _check_room(target, self._run.accounts.layout)
+        if difference:
+            Needs.between(self._run.crew.plan, target).check()
+        return difference
+
+    def apply(self, target: Plan) -> Difference:
+        """Want this plan from now on; returns at once. Raises as `check`, and then nothing has changed."""
+        if self._run.stopping:
+            raise ManyeyesError("ctl: the run is stopping; there is nothing to change any more")
+        difference = self.check(target)
+        before, self.target = self.target, target
+        try:
+            self._join()
+        except ResourceError:
+            self.target = before
+            raise
+        self._settled = False
+        return difference
+
+    def step(self, now_s: float) -> None:
+        """What can be done now; to be called in every turn of the supervisor."""
+        if self._settled or self._run.stopping:
+            return
+        self._begin_to_leave()
+        for camera, leaving in list(self._leaving.items()):
+            self._go_on(camera, leaving)
+        self._end_unused()
+        if now_s >= self._again_at:
+            try:
+                self._join()
+                self._grow()
+            except ResourceError as error:
+                log.warning("%s; trying again", error)
+                self._again_at = now_s + _AGAIN_S
+        self._settled = self._is_settled()
+
+    def left(self, child: Child, camera: str) -> None:
+        """A process says that it has nothing of a camera any more."""
+        if camera in self._leaving:
+            self._leaving[camera].waiting.discard(child.name)
+            child.knows.discard(camera)
+            child.spec = child.spec.of({*child.spec.cameras} - {camera})
+
+    def is_ending(self, name: str) -> bool:
+        """Whether this process is not to come back."""
+        return name in self._ending
+
+    def may_start(self, child: Child) -> bool:
+        """Whether a camera may be read: every process was told of it, as far as it can be told now."""
+        if child.spec.role != "source" or self._settled:
+            return True
+        return not any(other.behind for other in self._run.crew.children.values())
+
+    # -- leaving -----------------------------------------------------------------------------------
+
+    def _begin_to_leave(self) -> None:
+        run = self._run
+        for camera in run.crew.plan.cameras:
+            if camera in self._leaving or not self._is_to_leave(camera):
+                continue
+            name = run.crew.plan.sources[camera]
+            others = {
+                s.name for s in run.crew.plan.processes if camera in s.cameras and s.name != name
+            }
+            self._leaving[camera] = _Leaving(name, others)
+            if camera not in self.target.cameras:
+                run.paused.discard(camera)
+            self._end(run.crew.children[name])
+
+    def _is_to_leave(self, camera: str) -> bool:
+        """It is not wanted, or wanted in another way, and all that it needs then is ready."""
+        run, target = self._run, self.target
+        if camera not in target.cameras:
+            return True
+        needed = [s.name for s in target.processes if camera in s.cameras and s.role != "source"]
+        ready = run.introductions.ready_ones(needed)
+        return len(ready) == len(needed) and differs(run.crew.plan, target, camera)
+
+    def _go_on(self, camera: str, leaving: _Leaving) -> None:
+        children = self._run.crew.children
+        if children[leaving.source].state == "ended":
+            for spec in self._run.crew.plan.processes:
+                child = children[spec.name]
+                if child.name not in leaving.waiting or child.state == "waiting":
+                    continue
+                if child.state == "ended":
+                    leaving.waiting.discard(child.name)
+                elif child.state == "ready" and not self._is_fed(child, camera, leaving):
+                    leaving.ask(child, camera)
+            if not leaving.waiting:
+                self._gone(camera, leaving)
+
+    def _is_fed(self, child: Child, camera: str, leaving: _Leaving) -> bool:
+        """Whether one of its producers may still send something of this camera."""
+        plan = self._run.crew.plan
+        return any(
+            edge.consumer == child.name and camera in edge.cameras
+            for name in plan.producers(child.name)
+            if name in leaving.waiting
+            for edge in plan.by_name[name].outputs
+        )
+
+    def _gone(self, camera: str, leaving: _Leaving) -> None:
+        del self._leaving[camera]
+        self._ending.discard(leaving.source)
+        self._run.crew.drop(without(self._run.crew.plan, camera, [leaving.source]))
+        self._run.accounts.leave(camera)
+        log.info("camera %r has left", camera)
+
+    def _end_unused(self) -> None:
+        """Processes that nobody wants any more, once their cameras have left; the writers first."""
+        run = self._run
+        unused = [
+            name
+            for name, spec in run.crew.plan.by_name.items()
+            if name not in self.target.by_name and spec.role != "source" and not spec.cameras
+        ]
+        for name in unused:
+            producers = [run.crew.children[p] for p in run.crew.plan.producers(name)]
+            if name not in self._ending and all(p.state == "ended" for p in producers):
+                self._end(run.crew.children[name])
+        if unused and all(run.crew.children[name].state == "ended" for name in unused):
+            self._ending.difference_update(unused)
+            run.crew.drop(without(run.crew.plan, processes=unused))
+
+    def _end(self, child: Child) -> None:
+        self._ending.add(child.name)
+        if child.state == "waiting":
+            child.state = "ended"
+            self._run.introductions.ended(child)
+            child.release()
+        elif child.state == "starting":
+            child.signal(signal.SIGKILL)
+        elif child.state == "ready" and not child.drained:
+            child.drained = True
+            child.send("drain")
+
+    # -- joining -----------------------------------------------------------------------------------
+
+    def _join(self) -> None:
+        """Those whose place is free. Raises ResourceError, and then nothing has changed."""
+        run = self._run
+        cameras = {
+            camera
+            for camera in self.target.cameras
+            if camera not in run.crew.plan.cameras and not run.accounts.has_account(camera)
+        }
+        if len(cameras) > run.accounts.rows_left:
+            return
+        plan = joined(run.crew.plan, self.target, cameras)
+        if plan == run.crew.plan:
+            return
+        run.crew.add(plan)
+        for name in reversed(plan.order()):
+            child = run.crew.children[name]
+            added = [c for c in plan.by_name[name].cameras if c in cameras]
+            child.spec = plan.by_name[name].of({*child.spec.cameras, *added})
+            if child.alive and added:
+                rows = {camera: run.accounts.layout.cameras[camera] for camera in added}
+                child.knows.update(added)
+                child.send("join", cameras=rows, spec=dataclasses.asdict(child.spec))
+        for camera in sorted(cameras):
+            log.info("camera %r joins", camera)
+
+    def _grow(self) -> None:
+        for child in self._run.crew.children.values():
+            pool = self._run.crew.grow(child) if child.state == "ready" else None
+            if pool is not None:
+                self._run.introductions.grown(child, pool)
+
+    def _is_settled(self) -> bool:
+        run = self._run
+        return (
+            not self._leaving
+            and {*run.crew.plan.cameras} == {*self.target.cameras}
+            and run.crew.plan.by_name.keys() == self.target.by_name.keys()
+            and not any(
+                c.wants_memory and c.state in ("starting", "ready")
+                for c in run.crew.children.values()
+            )
+            and all(c.state != "waiting" or not c.is_new for c in run.crew.children.values())
+        )
+
+
+def _check_room(plan: Plan, layout: Layout) -> None:
+    """Raises ConfigError for a plan that the ledger of the run has no room for."""
+    counters = sum(len(spec.counters) for spec in plan.processes)
+    wanted = len(plan.cameras), len(plan.processes), counters
+    for what, n, room in zip(
+        ("cameras", "processes", "counters"), wanted, layout.room[:3], strict=True
+    ):
+        if n > room:
+            raise ConfigError(
+                f"{n} {what}, and this run has room for {room} from its start; "
+                "start it again with a larger [run] max_cameras"
+            )

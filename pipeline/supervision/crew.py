@@ -1,0 +1,151 @@
+"""The processes of a run, and the plan that they carry out: which there are, their memory, their starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from pipeline.accounts.books import Accounts
+from pipeline.errors import ResourceError
+from pipeline.host.machine import cores
+from pipeline.plan.graph import Plan, ProcessSpec
+from pipeline.supervision.child import Child, Pool
+from pipeline.supervision.originals import Originals
+from pipeline.supervision.rundir import RunDirectory
+
+log = logging.getLogger("manyeyes")
+
+_ORDER = {"batch": 0, "source": 2}  # by role: who is started first
+_STARTS_A_CORE = 2
+_START_S = 30.0  # one that loads for longer does not hold the others up
+
+
+class Crew:
+    """Of one run. `plan` and `children` are replaced, never changed: other threads read them."""
+
+    def __init__(
+        self, plan: Plan, accounts: Accounts, *, to_bgr: str | None, stderr: int | None
+    ) -> None:
+        """to_bgr, stderr: see supervisor.Options."""
+        self.plan = plan  # what runs; a camera that leaves is in it until it is gone
+        self.children = {s.name: Child(s, accounts.ledger, stderr) for s in plan.processes}
+        self._accounts, self._to_bgr, self._stderr = accounts, to_bgr, stderr
+        self._incarnations: dict[int, int] = {}  # row of a process that is gone: how many it had
+        self._epochs = 0
+        self._originals = Originals(())
+
+    def begin(self, directory: RunDirectory) -> None:
+        """Keep the files, make the memory; starts nobody. Raises ResourceError."""
+        self._directory = directory
+        self._originals.add(self.plan.files)
+        for child in self.children.values():
+            self._allocate(child)
+
+    def close(self) -> None:
+        """Let go of all memory. Nobody may live."""
+        for child in self.children.values():
+            child.release()
+        self._originals.close()
+
+    def endpoint(self, child: Child) -> str:
+        """Where this incarnation of a process has its inbox."""
+        return self._directory.endpoint(child.index, child.incarnation)
+
+    # -- who there is ------------------------------------------------------------------------------
+
+    def add(self, plan: Plan) -> None:
+        """From now on `plan` runs, with more cameras and more processes, which `start_due` starts.
+
+        Raises ResourceError, and then nothing has changed.
+        """
+        new = [spec for spec in plan.processes if spec.name not in self.children]
+        self._originals.add(path for spec in new for path in spec.files)
+        admitted: dict[str, Child | None] = {}
+        try:
+            for spec in new:
+                self._accounts.admit(spec.name, spec.counters)
+                admitted[spec.name] = None
+                admitted[spec.name] = child = self._child(spec)
+                self._allocate(child)
+        except ResourceError:
+            for name, child_or_none in admitted.items():
+                if child_or_none is not None:
+                    child_or_none.release()
+                self._accounts.dismiss(name)
+            raise
+        for camera in plan.cameras:
+            if camera not in self.plan.cameras:
+                self._accounts.join(camera)
+        born = {name: child for name, child in admitted.items() if child is not None}
+        self.plan, self.children = plan, {**self.children, **born}
+
+    def drop(self, plan: Plan) -> None:
+        """From now on `plan` runs; the processes that it has not have ended."""
+        gone = [child for name, child in self.children.items() if name not in plan.by_name]
+        kept = {name: child for name, child in self.children.items() if name in plan.by_name}
+        for child in kept.values():
+            reads = tuple(writer for writer in child.spec.reads if writer in kept)
+            outputs = tuple(edge for edge in child.spec.outputs if edge.consumer in kept)
+            child.spec = replace(child.spec, reads=reads, outputs=outputs)
+        self.plan, self.children = plan, kept
+        for child in gone:
+            self._incarnations[child.index] = child.incarnation + 1
+            self._accounts.dismiss(child.name)
+
+    def grow(self, child: Child) -> Pool | None:
+        """More memory for a process, if it wants any. Raises ResourceError."""
+        self._epochs += 1
+        return child.grow(self._epochs)
+
+    def _child(self, spec: ProcessSpec) -> Child:
+        row = self._accounts.layout.processes[spec.name]
+        first = self._incarnations.get(row, 0)
+        return Child(spec, self._accounts.ledger, self._stderr, first_incarnation=first)
+
+    def _allocate(self, child: Child) -> None:
+        self._epochs += 1
+        child.allocate(self._epochs)
+
+    # -- starts ------------------------------------------------------------------------------------
+
+    def start_due(self, now_s: float, may_start: Callable[[Child], bool]) -> None:
+        """A few at a time: those that start together on busy cores are ready together, and late."""
+        at_once = max(2, round(_STARTS_A_CORE * cores()))
+        children = self.children.values()
+        busy = sum(c.state == "starting" and c.lived_s(now_s) < _START_S for c in children)
+        due = [c for c in children if c.state == "waiting" and now_s >= c.restart_at]
+        # a model takes longest to load, and nobody waits for a camera before it is there
+        due.sort(key=lambda child: _ORDER.get(child.spec.role, 1))
+        for child in filter(may_start, due):
+            if busy >= at_once:
+                break
+            busy += 1
+            if child.is_new:
+                self._start(child)
+            else:
+                self._restart(child, now_s)
+
+    def _start(self, child: Child) -> None:
+        layout = self._accounts.layout.part(child.name, child.spec.cameras)
+        first: dict[str, Any] = {
+            "layout": dataclasses.asdict(layout),
+            "policy": self.plan.policy,
+            "endpoint": self._directory.endpoint(child.index, child.incarnation + 1),
+            "to_bgr": self._to_bgr,
+        }
+        originals = self._originals.fds(child.spec.files)
+        # it is told the rest when it is ready, and reads
+        child.start(first, self._accounts.fd, originals, without=self.plan.secrets)
+
+    def _restart(self, child: Child, now_s: float) -> None:
+        try:
+            self._originals.tell_changes(child.spec.files)
+            self._allocate(child)
+            self._start(child)
+        except ResourceError as error:
+            delay_s = child.restarts.delay_s(now_s, worked=False)
+            child.restart_at = now_s + delay_s
+            log.warning("no restart: %s; trying again in %.2f s", error, delay_s)

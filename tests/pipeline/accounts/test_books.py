@@ -1,0 +1,90 @@
+"""Cameras join and leave: their accounts open, close and go on, and their rows are used again."""
+
+import pytest
+
+from pipeline.accounts.books import Accounts
+from pipeline.accounts.layout import DETECT, Layout
+from pipeline.accounts.ledger import holder_code
+from pipeline.errors import ResourceError
+
+CODE = holder_code(0, 0)
+
+
+@pytest.fixture
+def books():
+    accounts = Accounts(
+        Layout.of(("gate",), ("post",), {"post": ("hits",)}, has_view=False, spare=1)
+    )
+    yield accounts
+    accounts.close()
+
+
+def count(books):
+    books._due = 0.0
+    books.count_if_due(1e6, {})
+
+
+def frames(books, camera, n, *, delivered=True):
+    row = books.layout.cameras[camera]
+    ids = [books.ledger.capture(row, CODE) for _ in range(n)]
+    for frame_id in ids if delivered else ():
+        books.ledger.deliver(row, DETECT, frame_id)
+    return ids
+
+
+def test_a_row_is_used_again_when_its_frames_are_settled_and_not_before(books):
+    row = books.join("yard")
+    (late,) = frames(books, "yard", 1, delivered=False)
+    books.leave("yard")
+    count(books)
+    assert books.has_account("yard")
+    with pytest.raises(
+        ResourceError, match=r"'door': this run has room for 2 cameras.*max_cameras"
+    ):
+        books.join("door")
+    books.ledger.deliver(row, DETECT, late)
+    count(books)
+    assert not books.has_account("yard")
+    assert books.join("door") == row
+    assert frames(books, "door", 2) == [0, 1]
+
+
+def test_who_comes_back_goes_on_where_it_was(books):
+    books.join("yard")
+    assert frames(books, "yard", 3) == [0, 1, 2]
+    books.ledger.count("post", "hits", "yard", 5)
+    books.leave("yard")
+    count(books)
+    assert books.totals["yard", "detect"].captured == 3  # its sums stay
+
+    row = books.join("yard")
+    assert int(books.ledger["began_at"][row]) == 3
+    assert frames(books, "yard", 2) == [3, 4]
+    assert books.ledger.oldest_unsettled(row, DETECT, 4) == 4
+    count(books)
+    totals = books.totals["yard", "detect"]
+    assert (totals.captured, totals.delivered, totals.in_flight, totals.error) == (5, 5, 0, 0)
+    # what a stage has counted for it begins anew; of all cameras together it goes on
+    assert books.ledger.counted("post", "hits", "yard") == 0
+    assert books.ledger.counted_in_all("post", "hits") == 5
+
+
+def test_rows_of_processes_go_to_the_next_one_and_begin_at_nothing(books):
+    books.admit("capture.yard", ("scaled",))
+    index = books.ledger.process_index["capture.yard"]
+    books.join("yard")
+    books.ledger.count("capture.yard", "scaled", "yard", 7)
+    books.ledger.add("processed", (index, 0), 4)
+    spare = books.layout.room[1] - len(books.layout.processes)
+    for n in range(spare):
+        books.admit(f"capture.{n}", ())
+    with pytest.raises(ResourceError, match=r"'capture.door': this run has no room"):
+        books.admit("capture.door", ())
+    books.dismiss("capture.yard")
+    books.admit("capture.door", ("copied",))
+    assert books.ledger.process_index["capture.door"] == index
+    assert books.ledger.counted("capture.door", "copied", "yard") == 0
+    assert int(books.ledger["processed"][index].sum()) == 0
+    books.dismiss("capture.door")
+    with pytest.raises(ResourceError, match="999 counters"):
+        books.admit("capture.window", tuple(map(str, range(999))))

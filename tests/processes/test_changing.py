@@ -1,0 +1,214 @@
+"""A run is changed while it goes on: `manyeyes ctl`, SIGHUP and --watch, on a real run."""
+
+import contextlib
+import json
+import signal
+import time
+
+import pytest
+
+from pipeline.errors import ManyeyesError
+from pipeline.plan import config as configuration
+from pipeline.supervision.asking import ask
+
+BOUND_S = 60.0
+HEAD = """
+[model]
+engine = "stub"
+[metrics]
+port = 0
+[run]
+max_cameras = 4
+[[sink]]
+type = "events"
+path = "events.jsonl"
+"""
+CAMERA = """
+[[camera]]
+name = "{name}"
+source = "synthetic://?seed={seed}&size=64x64&rate={rate}"
+"""
+
+
+def toml(*cameras, head=HEAD):
+    """cameras: a name, or a name and frames a second."""
+    both = (camera if isinstance(camera, tuple) else (camera, 10) for camera in cameras)
+    return head + "".join(
+        CAMERA.format(name=name, seed=seed, rate=rate) for seed, (name, rate) in enumerate(both)
+    )
+
+
+class Run:
+    """`manyeyes run run.toml`, and what it says of itself."""
+
+    def __init__(self, manyeyes, *options):
+        self.manyeyes = manyeyes
+        self.log = open(manyeyes.folder / "log.txt", "w+")  # noqa: SIM115
+        self.process = manyeyes.start("run", "run.toml", *options, stderr=self.log)
+        self.until(lambda: self.status()["state"] == "running")
+
+    def ask(self, do, **what):
+        return ask(self.process.pid, {"do": do, **what})["lines"]
+
+    def status(self):
+        try:
+            return ask(self.process.pid, {"do": "status"})
+        except ManyeyesError:  # it has not come so far
+            assert self.process.poll() is None, self.said()
+            return {"state": "", "cameras": {}}
+
+    def said(self):
+        return (self.manyeyes.folder / "log.txt").read_text()
+
+    def until(self, condition):
+        """Poll for what another process does; there is nothing to wait on."""
+        end = time.monotonic() + BOUND_S
+        while not condition():
+            assert time.monotonic() < end, self.said()
+            time.sleep(0.05)
+
+    def until_cameras(self, *names):
+        """Until these deliver, and no other is there any more."""
+
+        def they_do():
+            cameras = self.status()["cameras"]
+            here = {name for name, row in cameras.items() if row["state"] != "left"}
+            return here == {*names} and all(cameras[n]["delivered"] for n in names)
+
+        self.until(they_do)
+
+    def end(self):
+        """Exit code and output."""
+        self.process.send_signal(signal.SIGINT)
+        out, _ = self.process.communicate(timeout=BOUND_S)
+        return self.process.returncode, out
+
+    def close(self):
+        self.process.kill()
+        self.process.communicate()
+        self.log.close()
+
+
+@pytest.fixture
+def run(manyeyes, monkeypatch):
+    """Cameras gate and yard."""
+    monkeypatch.setenv("TMPDIR", str(manyeyes.temporary))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(manyeyes.temporary))
+    manyeyes.write(toml("gate", "yard"))
+    with contextlib.ExitStack() as stack:
+        yield lambda *options: stack.enter_context(contextlib.closing(Run(manyeyes, *options)))
+
+
+def test_cameras_join_leave_and_change_and_the_others_do_not_notice(run, manyeyes):
+    one = run()
+    one.until_cameras("gate", "yard")
+    gate = one.status()["stages"]["capture.gate"]["pid"]
+    pid = ("--pid", str(one.process.pid))
+    code, out, err = manyeyes("ctl", "add", "porch=synthetic://?size=64x64&rate=10", *pid)
+    assert (code, out, err) == (0, "camera 'porch' joins\nstarted: capture.porch\n", "")
+    one.until_cameras("gate", "yard", "porch")
+
+    manyeyes.write(toml("gate", ("yard", 5), "door"), "next.toml")
+    file = str(manyeyes.folder / "next.toml")
+    said = one.ask("plan", file=file)
+    assert said == [
+        "camera 'porch' leaves", "camera 'door' joins",
+        "camera 'yard' is read anew, as it is configured now",
+        "started: capture.door", "ended: capture.porch",
+    ]  # fmt: skip
+    one.until_cameras("gate", "yard", "porch")  # that was a question
+    assert one.ask("apply", file=file) == said
+    one.until_cameras("gate", "yard", "door")
+    assert one.ask("apply", file=file) == []
+    assert one.ask("remove", camera="yard") == ["camera 'yard' leaves", "ended: capture.yard"]
+    one.until_cameras("gate", "door")
+
+    now = one.status()
+    assert now["stages"]["capture.gate"]["pid"] == gate
+    assert all(stage["restarts"] == 0 for stage in now["stages"].values())
+    code, out = one.end()
+    assert code == 0
+    for camera in ("gate", "yard", "porch", "door"):  # also those that left have a line
+        rows = [line.split() for line in out.splitlines() if line.split()[:2] == [camera, "detect"]]
+        assert [row[4:6] for row in rows] == [["0", "0"]]  # in flight, error
+    lines = (manyeyes.folder / "events.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    for camera in ("gate", "yard"):  # its frames are counted on when it comes back
+        ids = [row["frame_id"] for row in rows if row["camera"] == camera]
+        assert ids == sorted({*ids})
+    manyeyes.assert_nothing_left()
+
+
+REFUSED = {
+    "half written": toml("gate", "yard") + "[[camera]]\nname = ",
+    "a camera twice": toml("gate", "gate"),
+    "an unknown model": toml("gate") + 'model = "nowhere.bundle"\n',
+    "no camera": toml(),
+    "a misspelt key": toml("gate").replace("source", "sorce"),
+    "more cameras than there may be": toml("a", "b", "c", "d", "e"),
+}
+START_ONLY = {
+    "[run] max_cameras": toml("gate", "yard", head=HEAD.replace("= 4", "= 5")),
+    "[metrics] port": toml("gate", "yard", head=HEAD.replace("port = 0", "port = 1234")),
+    "'sink.events' would be another one (path)": toml("gate", "yard").replace("events.jsonl", "e.jsonl"),
+    "'sink.null' would be new": toml("gate", "yard") + '[[sink]]\ntype = "null"\n',
+    "[run] policy can't change": toml("gate", "yard") .replace("[run]", '[run]\npolicy = "every"'),
+}  # fmt: skip
+
+
+def refusal(one, do, **what):
+    with pytest.raises(ManyeyesError) as refused:
+        one.ask(do, **what)
+    return str(refused.value), refused.value.exit_code
+
+
+def test_what_can_not_be_is_refused_whole_with_the_sentence_of_check(run, manyeyes):
+    one = run()
+    one.until_cameras("gate", "yard")
+    before = one.status()["stages"]
+    path = manyeyes.folder / "bad.toml"
+    for text in REFUSED.values():
+        path.write_text(text)
+        with pytest.raises(ManyeyesError) as checked:
+            configuration.load(path)
+        for do in ("plan", "apply"):
+            assert refusal(one, do, file=str(path)) == (str(checked.value), 78)
+    for said, text in START_ONLY.items():
+        path.write_text(text)
+        sentence, code = refusal(one, "apply", file=str(path))
+        assert said in sentence
+        assert code == 78
+    path.write_text("[model]\n")
+    assert "[model] is not of a camera" in refusal(one, "add", file=str(path))[0]
+    assert "did you mean 'gate'" in refusal(one, "remove", camera="gat")[0]
+    twice = [{"name": "gate", "source": "synthetic://"}]
+    assert "used twice" in refusal(one, "add", cameras=twice, folder="/")[0]
+    for wrong in ({}, {"cameras": 5}, {"cameras": [5], "folder": "/"}, {"file": "/nowhere"}):
+        assert refusal(one, "add", **wrong)[0]
+    assert one.status()["stages"].keys() == before.keys()
+    assert one.end()[0] == 0
+
+
+def test_an_edited_file_is_applied_under_watch_and_after_sighup_and_a_broken_one_said(
+    run, manyeyes
+):
+    one = run("--watch")
+    manyeyes.write(toml("gate", "door"))
+    one.until_cameras("gate", "door")
+    manyeyes.write("[[camera]]\nname = ")
+    one.until(lambda: "run.toml: is no TOML" in one.said())
+    one.process.send_signal(signal.SIGHUP)
+    one.until(lambda: one.said().count("; the run goes on as it was") == 2)
+    assert {*one.status()["cameras"]} >= {"gate", "door"}
+    assert one.end()[0] == 0
+
+
+def test_without_a_file_there_is_nothing_to_watch_and_sighup_ends_the_run(manyeyes):
+    code, _, err = manyeyes("run", "synthetic://?frames=1", "--watch")
+    assert (code, "--watch wants a TOML file" in err) == (78, True)
+    process = manyeyes.start("run", "synthetic://?size=64x64")
+    process.stdout.readline()
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=BOUND_S)
+    assert process.returncode in (0, 128 + signal.SIGHUP)
+    manyeyes.assert_nothing_left()
