@@ -75,9 +75,11 @@ def joined(running: Plan, target: Plan, cameras: Set[str]) -> Plan:
     processes: dict[str, ProcessSpec] = dict(running.by_name)
     for spec in target.processes:
         mine = spec.of(cameras)
+        if spec.role == "source" and not mine.cameras:
+            continue  # its camera is here already, perhaps as another one, or joins later
         if spec.name in processes:
             processes[spec.name] = _merged(processes[spec.name], mine)
-        elif mine.cameras or spec.role != "source":
+        else:
             processes[spec.name] = mine
     here = processes.keys()
     specs = (replace(s, reads=tuple(r for r in s.reads if r in here)) for s in processes.values())
