@@ -27,7 +27,15 @@ from pipeline.plan.alerting import (
 from pipeline.plan.fields import check_texts, no_json, too_deep
 from pipeline.plan.mistakes import SHARE, sentence
 from pipeline.plan.overrides import Overrides, overridden
-from pipeline.plan.scenery import HealthConfig, LineConfig, TrackConfig, ZoneConfig, check_places
+from pipeline.plan.scenery import (
+    HealthConfig,
+    LineConfig,
+    OverlapConfig,
+    TrackConfig,
+    ZoneConfig,
+    check_overlaps,
+    check_places,
+)
 from pipeline.plan.section import BOOL, CLASS, NAME, NAMED, Section, Share, Tiles, field
 from pipeline.plan.sources import check_path, located, name_of
 
@@ -151,6 +159,7 @@ class Config(Section):
     stage: tuple[StageConfig, ...] = field((), "tables, each under [[stage]]")
     zone: tuple[ZoneConfig, ...] = field((), "tables, each under [[zone]]")
     line: tuple[LineConfig, ...] = field((), "tables, each under [[line]]")
+    overlap: tuple[OverlapConfig, ...] = field((), "tables, each under [[overlap]]")
     alert: tuple[AlertConfig, ...] = field((), "tables, each under [[alert]]")
     target: tuple[TargetConfig, ...] = field((), "tables, each under [[target]]")
     outbox: OutboxConfig = OutboxConfig()
@@ -332,6 +341,7 @@ def _check_whole(config: Config, file: str) -> None:
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ConfigError(f"{file}: {kind} {twice!r}: the name is used twice; give one another")
     check_places(config.zone, config.line, cameras, file)
+    check_overlaps(config.overlap, config.zone, file)
     check_alerts(config.alert, config.target, config.zone, config.line, cameras, file)
     for camera in config.camera:
         if camera.source is None and camera.run is None:

@@ -63,6 +63,35 @@ class LineConfig(Section):
     to_left: str = field("out", NAMED, pattern=NAME)
 
 
+class OverlapConfig(Section):
+    """One `[[overlap]]`: zones of several cameras that are the same place."""
+
+    name: str = field(..., NAMED, pattern=NAME)
+    zones: tuple[str, ...] = field(..., "a list of 'camera/zone', two or more", min_length=2)
+
+
+def check_overlaps(
+    overlaps: Sequence[OverlapConfig], zones: Sequence[ZoneConfig], file: str
+) -> None:
+    """Raises ConfigError for a zone that there is not, or a camera or a zone that is there twice."""
+    there, used = [f"{zone.camera}/{zone.name}" for zone in zones], set[str]()
+    for overlap in overlaps:
+        where = f"{file}: overlap {overlap.name!r}: zones"
+        for view in overlap.zones:
+            if view not in there:
+                close = difflib.get_close_matches(view, there, 1)
+                hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(there)}"
+                raise ConfigError(f"{where}: there is no zone {view!r} (camera/zone); {hint}")
+            if view in used:
+                raise ConfigError(f"{where}: {view!r} is named twice; a view is of one place")
+            used.add(view)
+        cameras = [view.partition("/")[0] for view in overlap.zones]
+        if twice := next((one for one in cameras if cameras.count(one) > 1), None):
+            raise ConfigError(
+                f"{where}: camera {twice!r} is named twice; name one zone of each camera"
+            )
+
+
 def check_places(
     zones: Sequence[ZoneConfig], lines: Sequence[LineConfig], cameras: Sequence[str], file: str
 ) -> None:

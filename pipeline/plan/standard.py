@@ -25,7 +25,7 @@ from pipeline.plan.loading import build, load, signature, stage_class
 from pipeline.plan.scenery import TrackConfig
 from pipeline.plan.sizing import spare_cameras
 from pipeline.plan.sources import STDIN
-from pipeline.plan.watching import add_health, add_pictures
+from pipeline.plan.watching import add_health, add_pictures, views_of
 from pipeline.stage import Source
 
 SOURCE_FOR = "stages.capture.choose:source_for"
@@ -61,7 +61,7 @@ def make(config: Config, run_id: str | None = None, chains: tuple[Chain, ...] = 
         config=config,
         depths=depths_of(config.run.policy, max(chain.max_batch for chain in chains)),
         sinks=(
-            *(_sink(sink, classes, n) for n, sink in enumerate(sinks)),
+            *(_sink(sink, config, classes, n) for n, sink in enumerate(sinks)),
             *((alarms_sink(config, classes, len(sinks)),) if config.alert else ()),
         ),
     )
@@ -362,15 +362,15 @@ def _add_render(
         draft.edge(producer, "render", draft.depths.results, ())
 
 
-def _sink(sink: SinkConfig, classes: tuple[str, ...], number: int) -> PlannedSink:
+def _sink(sink: SinkConfig, config: Config, classes: tuple[str, ...], number: int) -> PlannedSink:
     run = SINKS[sink.type] if sink.type in SINKS else str(sink.run)
     fields = dict(sink.options)
     name = sink.name or sink.type
     with _at(f"sink {name!r}"):
         known = stage_class(run).Config
     check_fields(f"sink {name!r}", fields, known)
-    if "classes" in known.__dataclass_fields__:
-        fields.setdefault("classes", list(classes))
+    ours = {"classes": list(classes), "overlaps": views_of(config)}
+    fields = {k: v for k, v in ours.items() if k in known.__dataclass_fields__} | fields
     return PlannedSink(
         name=f"sink.{name}",
         run=run,

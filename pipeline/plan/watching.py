@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.plan.config import Config
 from pipeline.plan.draft import Draft
 from pipeline.plan.loading import build, stage_class
 
@@ -44,3 +45,8 @@ def add_pictures(draft: Draft, view: tuple[str, ...], last: tuple[str, ...], run
             draft.reads(name, producer)
         for producer in last:
             draft.edge(producer, name, draft.depths.results, (), overflow="drop")
+
+
+def views_of(config: Config) -> list[list[list[str]]]:
+    """Of each place that several cameras see its views, [camera, zone]."""
+    return [[view.split("/", 1) for view in overlap.zones] for overlap in config.overlap]

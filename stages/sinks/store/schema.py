@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline.errors import ConfigError, ResourceError
 
-VERSION = 2  # PRAGMA user_version
+VERSION = 3  # PRAGMA user_version
 _APPLICATION = 0x6D796573  # PRAGMA application_id: "myes"
 _BUSY_S = 5.0
 
@@ -28,6 +28,17 @@ CREATE TABLE minute (           -- what became of a camera's frames, and why not
     missed_label TEXT NOT NULL,
     PRIMARY KEY (minute, camera)
 ) WITHOUT ROWID;
+"""
+_SAME = """
+CREATE TABLE same (             -- an object that another camera saw first
+    run TEXT NOT NULL,
+    camera TEXT NOT NULL,
+    object INTEGER NOT NULL,
+    first_camera TEXT NOT NULL,
+    first_object INTEGER NOT NULL,
+    PRIMARY KEY (run, camera, object)
+) WITHOUT ROWID;
+CREATE INDEX same_first ON same (run, first_camera, first_object);
 """
 _TABLES = """
 CREATE TABLE happening (
@@ -74,7 +85,7 @@ def open_to_write(path: str) -> sqlite3.Connection:
         store.execute("PRAGMA synchronous = NORMAL")
         version = _number(store, "user_version")
         if version < VERSION:
-            tables = _MINUTES if version else _TABLES + _MINUTES  # version 1 knew no minutes
+            tables = "".join((_TABLES, _MINUTES, _SAME)[version:])  # each came with a version
             store.executescript(
                 f"BEGIN; {tables} PRAGMA application_id = {_APPLICATION}; "
                 f"PRAGMA user_version = {VERSION}; COMMIT;"

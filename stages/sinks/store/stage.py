@@ -13,16 +13,21 @@ from typing import Any
 
 from pipeline.errors import ConfigError, FrameError, ResourceError
 from pipeline.happenings import NO_FRAME, Happening, to_json
-from pipeline.messages import Result
+from pipeline.messages import FrameInfo, Result
 from pipeline.stage import Sink
 from stages.sinks.files import DISK_TURN_S, check_folder
 from stages.sinks.lines import utc
 from stages.sinks.store.minutes import MINUTE_NS, Minutes
+from stages.sinks.store.overlaps import Overlaps
 from stages.sinks.store.schema import check, open_to_read, open_to_write, pictures_of, used_bytes
 
 log = logging.getLogger("manyeyes")
 
 _DAY_NS = 86_400_000_000_000
+_NOBODYS = """DELETE FROM same WHERE NOT EXISTS (SELECT 1 FROM incident
+    WHERE (run, camera, object) = (same.run, same.camera, same.object))"""
+_OF_RUN = """SELECT camera, t_wall_ns, document FROM happening
+    WHERE run = ? AND kind IN ('entered', 'left') ORDER BY t_wall_ns DESC LIMIT 10000"""
 # of the oldest twentieth the newest
 _NTH_OLDEST = """SELECT t_wall_ns FROM happening ORDER BY t_wall_ns
     LIMIT 1 OFFSET (SELECT count(*) / 20 FROM happening)"""
@@ -38,6 +43,7 @@ class StoreConfig:
     max_mib: float = 1024.0  # of the file, > 0; what is oldest goes first
     pictures_mib: float = 4096.0  # of pictures of objects beside it; 0: none are kept
     classes: tuple[str, ...] = ()  # name of each label
+    overlaps: tuple[tuple[tuple[str, str], ...], ...] = ()  # of each its views, (camera, zone)
 
 
 class Store(Sink):
@@ -65,6 +71,7 @@ class Store(Sink):
         self._sweep_at_ns = 0
         self._run = ""
         self._minutes = Minutes(config.classes)
+        self._overlaps = Overlaps(config.overlaps)
 
     @classmethod
     def check(cls, config: StoreConfig) -> None:
@@ -112,7 +119,8 @@ class Store(Sink):
             if result is not None:
                 self._begin(db, result.happenings[0].run)
                 for number, happening in enumerate(result.happenings):
-                    _keep(db, happening, number, result)
+                    if _keep(db, happening, number, result):
+                        self._link(db, happening, result.info)
                 self._sweep(db, result.info.t_wall_ns)
             writes = self._minutes.is_due
             if writes:
@@ -144,6 +152,19 @@ class Store(Sink):
         if run != self._run:
             db.execute("UPDATE incident SET over = 1 WHERE over = 0 AND run != ?", (run,))
             self._run = run
+            self._overlaps = Overlaps(self.config.overlaps)
+            known = db.execute(_OF_RUN, (run,)).fetchall() if self.config.overlaps else []
+            for camera, t_ns, document in reversed(known):  # of a process before this one
+                one = json.loads(document)
+                facts = camera, one["place"], one["object"], one["label"], t_ns
+                for _ in self._overlaps.see(one["kind"], *facts):
+                    pass
+
+    def _link(self, db: sqlite3.Connection, one: Happening, info: FrameInfo) -> None:
+        facts = info.camera, one.place, one.object, one.label, info.t_wall_ns
+        for who, first in self._overlaps.see(one.kind, *facts):
+            row = (one.run, *who, *first)
+            db.execute("INSERT OR IGNORE INTO same VALUES (?, ?, ?, ?, ?)", row)
 
     def _sweep(self, db: sqlite3.Connection, now_ns: int) -> None:
         if now_ns < self._sweep_at_ns:
@@ -161,10 +182,12 @@ class Store(Sink):
 def _forget(db: sqlite3.Connection, before_ns: int) -> None:
     db.execute("DELETE FROM happening WHERE t_wall_ns < ?", (before_ns,))
     db.execute("DELETE FROM incident WHERE end_ns < ?", (before_ns,))
+    db.execute(_NOBODYS)
     db.execute("DELETE FROM minute WHERE minute < ?", (before_ns // MINUTE_NS,))
 
 
-def _keep(db: sqlite3.Connection, one: Happening, number: int, result: Result) -> None:
+def _keep(db: sqlite3.Connection, one: Happening, number: int, result: Result) -> bool:
+    """False: it was kept before."""
     info = result.info
     document = to_json(
         one, number, camera=info.camera, frame_id=info.frame_id, time=utc(info.t_wall_ns)
@@ -176,6 +199,7 @@ def _keep(db: sqlite3.Connection, one: Happening, number: int, result: Result) -
     kept = db.execute(f"INSERT OR IGNORE INTO happening VALUES ({', '.join('?' * 9)})", row)
     if kept.rowcount and one.object >= 0:
         _into_incident(db, one, info.camera, info.t_wall_ns)
+    return bool(kept.rowcount)
 
 
 def _into_incident(db: sqlite3.Connection, one: Happening, camera: str, t_wall_ns: int) -> None:

@@ -238,6 +238,7 @@ def test_a_store_of_an_older_build_has_no_minutes_and_gets_them(place):
     place.ran()
     with sqlite3.connect(place.folder / "store.db") as db:
         db.execute("DROP TABLE minute")
+        db.execute("DROP TABLE same")
         db.execute("PRAGMA user_version = 1")
     db.close()
     assert place.causes() == ["no run"]

@@ -69,6 +69,7 @@ def test_one_object_is_one_incident(tmp_path):
         "start": "2025-11-22T10:00:00.000000Z", "end": "2025-11-22T10:00:04.000000Z", "seconds": 4.0,
         "places": ["door", "kerb"],
         "kinds": ["appeared", "entered", "crossed", "left", "gone"],
+        "also": [],
         "picture": None,
     }  # fmt: skip
 
@@ -198,7 +199,7 @@ def test_files_that_are_no_store_are_refused_in_a_sentence(tmp_path):
     with sqlite3.connect(newer) as db:
         db.execute("PRAGMA user_version = 9")
     db.close()
-    refused(newer, "it is of version 9, this build knows 2")
+    refused(newer, "it is of version 9, this build knows 3")
     refused(tmp_path / "s.db", "keep_days must be > 0", keep_days=0)
     refused(tmp_path, "wanted a file at .*, got a folder")
     with pytest.raises(ResourceError, match="there is no such file; a run with a sink"):
