@@ -60,7 +60,8 @@ def fetch(url: str, path: Path, sha256: str, progress: Progress = lambda *_: Non
 
 def _opened(url: str):  # type: ignore[no-untyped-def]  # http.client.HTTPResponse or its like
     try:
-        return urllib.request.urlopen(url, timeout=TIMEOUT_S)
+        # not urlopen, which knows the proxy of its first call for ever
+        return urllib.request.build_opener().open(url, timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
         raise Unreachable(f"the server answers {error.code} {error.reason}") from None
     except (OSError, ValueError) as error:  # URLError is an OSError

@@ -147,7 +147,7 @@ def evaluate(
     data: Data,
     split: Split = None,
     score: Annotated[
-        float | None, typer.Option(min=0, max=1, help="threshold; none: the model's own")
+        str | None, typer.Option(help="threshold, or the bundle that has it; none: the model's own")
     ] = None,
     iou: Annotated[float, typer.Option(min=0.05, max=0.95, help="least overlap of a match")] = 0.5,
     rename: Annotated[
@@ -164,13 +164,15 @@ def evaluate(
     """Judge detections by COCO's figures, precision and recall, kinds of errors and calibration.
 
     A file of detections is COCO results, or the events of a run over the pictures of DATA with policy
-    every, score_threshold 0.001 and a max_size that no picture exceeds.
+    every, score_threshold 0.001 and a max_size that no picture exceeds. --score BUNDLE judges it at the
+    threshold of the model that it is of.
 
     Example: manyeyes evaluate runs/street street --split test --html report.html
     """
     from stages.training import evaluate as judge
     from stages.training import predict, report, settings
 
+    at = None if score is None else predict.threshold(score)
     dataset = load_data(data, split, format, strict, classes)
     with terminal.bar("pictures", len(dataset.samples)) as progress:
         found = predict.found_by(
@@ -179,9 +181,14 @@ def evaluate(
         )  # fmt: skip
     for note in found.notes:
         terminal.note(note)
+    if at is None and model.suffix in (".json", ".jsonl"):
+        terminal.note(
+            f"judged at a score of {found.score_threshold:g}: a file of detections has no threshold; "
+            "--score BUNDLE takes that of its model"
+        )
     result = judge.evaluate(
         found.detections, dataset, iou=iou, speed=found.speed_ms,
-        score_threshold=found.score_threshold if score is None else score,
+        score_threshold=found.score_threshold if at is None else at,
     )  # fmt: skip
     if as_json:
         print(json.dumps(result.to_json(), indent=2))

@@ -127,6 +127,21 @@ def found_by(
     )
 
 
+def threshold(text: str) -> float:
+    """A score, or the one at which a bundle is meant to be used. Raises ConfigError, ModelError.
+
+    >>> threshold("0.4")
+    0.4
+    """
+    try:
+        score = float(text)
+    except ValueError:
+        return read_facts(text).defaults.score_threshold
+    if not 0 <= score <= 1:
+        raise ConfigError(f"--score {text}: wanted a score within 0..1, or a bundle")
+    return score
+
+
 def _is_checkpoint(file: Path) -> bool:
     """A run folder, or what torch.save writes: a zip that is no TorchScript."""
     if file.is_dir() or not zipfile.is_zipfile(file):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import re
-import urllib.error
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from torchvision.models.detection import SSD300_VGG16_Weights
 
 from pipeline.errors import ConfigError
+from stages.detector import archive, download
 from stages.training.backbones import did_you_mean, read_state
 
+log = logging.getLogger("manyeyes")
 COCO = tuple(SSD300_VGG16_Weights.COCO_V1.meta["categories"])  # 91 rows, "__background__" the first
 _EPS_0 = ("fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn")  # whose COCO_V1 was trained so
 _PER_CLASS = (  # tensors with rows for each class, and how many
@@ -37,9 +39,10 @@ def load(
     """Fill `model`, whose head's rows stand for `names`; raises ConfigError where that can't be.
 
     weights: a file, or the name of torchvision's weights for this architecture; published: the file is
-    one of those, COCO_V1.
+    one of those, COCO_V1, which is also seen by its digest.
     """
     path = Path(weights)
+    published = published or _is_published(path, architecture)
     old: tuple[str, ...] | None
     if published:
         state, old = read_state(path), COCO
@@ -149,14 +152,32 @@ def _download(architecture: str, name: str) -> dict[str, Any]:
             f"{', '.join(offered)}{did_you_mean(name, offered)}"
         )
     entry = known[name] if name != "DEFAULT" else known.DEFAULT
-    try:
-        state: dict[str, Any] = entry.get_state_dict(progress=True, check_hash=True)
-    except (urllib.error.URLError, OSError, RuntimeError) as error:
-        raise ConfigError(
-            f"weights '{name}': {entry.url} could not be fetched ({error}); fetch it elsewhere and "
-            "pass the file, or train with weights none"
-        ) from error
-    return state
+    # not torch's own download: it waits for ever where a firewall swallows what is sent
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
+    if not path.is_file():
+        log.warning("fetching %s to %s", entry.url, path)
+        try:
+            download.fetch(entry.url, path, _digits(entry.url))
+        except download.Unreachable as error:
+            raise ConfigError(
+                f"weights '{name}': {entry.url} could not be fetched ({error}); fetch it elsewhere and "
+                "pass the file, or train with weights none"
+            ) from error
+    return read_state(path)
+
+
+def _is_published(path: Path, architecture: str) -> bool:
+    """Whether a file is torchvision's COCO_V1, whatever it is called now."""
+    if architecture not in _EPS_0 or not path.is_file():
+        return False
+    wanted = _digits(torchvision.models.get_model_weights(architecture)["COCO_V1"].url)
+    return archive.sha256(str(path)).startswith(wanted)
+
+
+def _digits(url: str) -> str:
+    """The first of a file's sha256, which torchvision's names end with."""
+    found = re.search(r"-([0-9a-f]{8,})\.pth$", url)
+    return found[1] if found else ""
 
 
 def _names_in(path: Path) -> tuple[str, ...] | None:

@@ -80,6 +80,19 @@ def test_from_pictures_to_a_report(manyeyes, data, run_folder, tmp_path, monkeyp
     of_bundle = json.loads(out)
     assert of_bundle["coco"] == pytest.approx(of_checkpoint["coco"], abs=1e-3)
     assert of_bundle["score_threshold"] == of_checkpoint["score_threshold"]
+    names = sorted((data / "val").glob("*.png"))
+    Path("empty.jsonl").write_text(
+        "".join(
+            json.dumps({"camera": "a", "frame_id": i, "name": path.name, "width": 80, "height": 64,
+                        "detections": []}) + "\n"
+            for i, path in enumerate(names)
+        )
+    )  # fmt: skip
+    events = ("evaluate", "empty.jsonl", data, "--split", "val", "--json")
+    code, out, err = manyeyes(*events)
+    assert (code, "a file of detections has no threshold" in " ".join(err.split())) == (0, True)
+    code, out, err = manyeyes(*events, "--score", "tiny.bundle")
+    assert (code, json.loads(out)["score_threshold"]) == (0, of_bundle["score_threshold"])
     code, out, _ = manyeyes(
         "predict", run_folder, data / "val", "-o", "found", "--score", "0.01", "--json"
     )
@@ -180,6 +193,8 @@ BAD = {
         ("export", "{demo}", "-o", NEW, "--precision", "int8", "--calibrate", "{val}"), "pass --data",
     ),
     "idle split": (("export", "{run}", "-o", NEW, "--split", "val"), "--split is of --data"),
+    "no score": (("evaluate", "{run}", "{val}", "--score", "1.5"), "within 0..1"),
+    "score of text": (("evaluate", "{run}", "{val}", "--score", "{text}"), "text.pt"),
     "no such device": (("train", "{data}", "-o", NEW, "--device", "cuda:9"), "CUDA devices"),
     "no device": (("train", "{data}", "-o", NEW, "--device", "gpu"), "auto, cpu, cuda"),
     "run exists": (("train", "{data}", "-o", "{run}", *FAST), "exists already", "--resume"),

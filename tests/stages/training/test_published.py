@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,38 @@ def test_norms_that_were_trained_without_an_epsilon(tmp_path):
         weights.load(model, name, models.names(config), tmp_path / "weights.pth", published=True)
         assert torch.equal(model.state_dict()[key], rows[key] - shift)
         assert torch.equal(head.cls_score.bias, rows["roi_heads.box_predictor.cls_score.bias"][:2])
+
+
+def test_a_published_file_is_known_by_its_digest_whatever_it_is_called(tmp_path, monkeypatch):
+    name = "retinanet_resnet50_fpn"
+    config = as_published(name)
+    model = models.build(config)
+    rows = {k: v.clone() for k, v in model.state_dict().items()}
+    key = next(key for key in rows if key.endswith("running_var"))
+    torch.save(rows, tmp_path / "by-hand.pth")
+    weights.load(model, name, models.names(config), tmp_path / "by-hand.pth")
+    assert torch.equal(model.state_dict()[key], rows[key])
+    digest = published.archive.sha256(str(tmp_path / "by-hand.pth"))
+    monkeypatch.setattr(weights, "_digits", lambda url: digest[:8])
+    weights.load(model, name, models.names(config), tmp_path / "by-hand.pth")
+    assert torch.equal(model.state_dict()[key], rows[key] - 1e-5)
+
+
+@pytest.mark.parametrize("name", ["COCO_V1", "DEFAULT"])
+def test_a_firewall_that_swallows_packets_costs_a_time_out_and_a_sentence(
+    name, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setattr(weights.download, "TIMEOUT_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and says nothing
+        for variable in ("https_proxy", "HTTPS_PROXY"):
+            monkeypatch.setenv(variable, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        config = as_published("ssdlite320_mobilenet_v3_large")
+        with pytest.raises(ConfigError, match=rf"weights '{name}': .* could not be .*timed out"):
+            models.build(config, weights=name)
+    assert not list(tmp_path.rglob("*.pth*"))
 
 
 @pytest.fixture
