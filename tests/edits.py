@@ -72,8 +72,7 @@ class Player:
             self.rates[what] = self.random.choice(RATES_HZ)
         elif kind == "pause" and others:
             what = self.random.choice(others)
-            if what in run.plan.cameras:
-                run.pause(what, paused=what not in run.paused)
+            run.pause(what, paused=what not in run.paused)
         elif kind == "all":
             names = self.random.sample(NAMES, self.random.randint(0, SPARE))
             self.rates = {"steady": 20.0} | {n: self.random.choice(RATES_HZ) for n in names}

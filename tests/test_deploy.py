@@ -468,6 +468,13 @@ def test_systemd_does_not_restart_what_a_restart_can_not_mend():
     assert os.linesep + "User=manyeyes" in unit
 
 
+def test_systemd_reloads_what_check_finds_nothing_wrong_with():
+    unit = (DEPLOY / "manyeyes.service").read_text()
+    reloads = re.findall(r"^ExecReload=(.*)$", unit, re.MULTILINE)
+    assert [line.rpartition("/")[2].split()[:2] for line in reloads[1:]] == [["kill", "-HUP"]]
+    assert reloads[0] == re.findall(r"^ExecStartPre=(.*)$", unit, re.MULTILINE)[0]
+
+
 def test_nodes_of_kuberay_are_machines_and_ask_for_a_token():
     cluster = yaml.safe_load((DEPLOY / "kubernetes/raycluster.yaml").read_text())["spec"]
     assert cluster["authOptions"] == {"mode": "token"}

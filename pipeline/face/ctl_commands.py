@@ -77,7 +77,7 @@ def plan(config: Annotated[Path, typer.Argument(help="a TOML file")], pid: Pid =
 
     Example: manyeyes ctl plan street.toml --pid 4711
     """
-    _tell(ask(pid, {"do": "plan", "file": str(config.absolute())}))
+    _tell(ask(pid, {"do": "plan", "file": str(config.resolve())}))
 
 
 @app.command()
@@ -89,7 +89,7 @@ def apply(config: Annotated[Path, typer.Argument(help="a TOML file")], pid: Pid 
 
     Example: manyeyes ctl apply street.toml --pid 4711
     """
-    _tell(ask(pid, {"do": "apply", "file": str(config.absolute())}))
+    _tell(ask(pid, {"do": "apply", "file": str(config.resolve())}))
 
 
 @app.command()
@@ -103,7 +103,7 @@ def add(
     """
     name, is_one, source = camera.partition("=")
     if not is_one:
-        _tell(ask(pid, {"do": "add", "file": str(Path(camera).absolute())}))
+        _tell(ask(pid, {"do": "add", "file": str(Path(camera).resolve())}))
         return
     check_path(source)
     table = {"name": name, "source": int(source) if source.isdecimal() else source}

@@ -151,11 +151,11 @@ class Orders:
         return {"lines": difference.lines()}
 
     def _file(self, asked: Told) -> Proposal:
-        return self._planner.from_file(Path(str(asked.get("file"))))
+        return self._planner.from_file(_regular(asked))
 
     def _added(self, asked: Told) -> Proposal:
         if "file" in asked:
-            return self._planner.with_file(Path(str(asked["file"])))
+            return self._planner.with_file(_regular(asked))
         tables, folder = asked.get("cameras"), Path(str(asked.get("folder")))
         if not isinstance(tables, list):
             raise ManyeyesError("ctl: add wants a file, or a list of cameras and a folder")
@@ -177,3 +177,11 @@ class Orders:
         if self._run.planner is None:
             raise ManyeyesError("ctl: this run was made of no configuration; it can't be changed")
         return self._run.planner
+
+
+def _regular(asked: Told) -> Path:
+    """The file that is asked for. Raises ConfigError for a pipe, which the run would wait for."""
+    path = Path(str(asked.get("file")))
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path}: is no file that the run can read; write it into one")
+    return path

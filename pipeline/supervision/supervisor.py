@@ -140,9 +140,10 @@ class Supervisor:
     def pause(self, camera: str, *, paused: bool) -> None:
         """Let a camera be read no more (its source is closed), or again; also after a restart."""
         (self.paused.add if paused else self.paused.discard)(camera)
-        source = self.source_of(camera)
-        if source.state == "ready":
-            source.send("pause" if paused else "resume")
+        # one that is about to join is told when it is ready
+        name = self.plan.sources.get(camera)
+        if name is not None and self.children[name].state == "ready":
+            self.children[name].send("pause" if paused else "resume")
 
     def source_of(self, camera: str) -> Child:
         """The process that reads a camera."""

@@ -181,6 +181,7 @@ def test_what_can_not_be_is_refused_whole_with_the_sentence_of_check(run, manyey
     path.write_text("[model]\n")
     assert "[model] is not of a camera" in refusal(one, "add", file=str(path))[0]
     assert "did you mean 'gate'" in refusal(one, "remove", camera="gat")[0]
+    assert "is no file" in refusal(one, "apply", file="/dev/zero")[0]
     twice = [{"name": "gate", "source": "synthetic://"}]
     assert "used twice" in refusal(one, "add", cameras=twice, folder="/")[0]
     for wrong in ({}, {"cameras": 5}, {"cameras": [5], "folder": "/"}, {"file": "/nowhere"}):
