@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import hashlib
 import random
 import re
 import select
@@ -40,6 +41,7 @@ FAULTS = {
     "mute_teardown": "never answers TEARDOWN",
 }
 PAYLOAD = 1390
+NONCE = "dcd98b7102dd2f0e8b11d0f600bfb0c093"
 
 
 class Camera:
@@ -55,6 +57,7 @@ class Camera:
         fps: float = 25.0,
         port: int = 0,
         login: str | None = None,  # "user:password", asked for with HTTP Basic
+        digest: str | None = None,  # or with HTTP Digest: "MD5", "SHA-256"
         redirect_to: str = "",
         tls: ssl.SSLContext | None = None,  # rtsps
         seed: int = 0,
@@ -62,7 +65,7 @@ class Camera:
         if fault is not None and fault not in FAULTS:
             raise ValueError(f"fault must be one of {', '.join(FAULTS)}, got {fault!r}")
         self.fault, self.after, self.fps, self.login = fault, after, fps, login
-        self.redirect_to, self.tls = redirect_to, tls
+        self.redirect_to, self.tls, self.digest = redirect_to, tls, digest
         self.port, self.connections, self.frames_sent = port, 0, 0
         self.logins: list[str] = []  # Authorization headers that came
         self._streams = (h264_loop(size), h264_loop(second_size))
@@ -185,8 +188,12 @@ class _Session:
         if "Authorization" in headers:
             self.camera.logins.append(headers["Authorization"])
         if login is not None and method != "OPTIONS":
+            given, digest = headers.get("Authorization", ""), self.camera.digest
+            if digest is not None and not _knows(login, digest, method, given):
+                asked = f'Digest realm="camera", nonce="{NONCE}", algorithm={digest}'
+                return self._reply("401 Unauthorized", f"WWW-Authenticate: {asked}")
             wanted = "Basic " + base64.b64encode(login.encode()).decode()
-            if headers.get("Authorization") != wanted:
+            if digest is None and given != wanted:
                 return self._reply("401 Unauthorized", 'WWW-Authenticate: Basic realm="camera"')
         if method == "OPTIONS":
             return self._reply("200 OK", "Public: DESCRIBE, SETUP, PLAY, TEARDOWN")
@@ -277,6 +284,18 @@ class _Session:
             if self.camera._random.random() < 0.002:
                 data[i] = self.camera._random.randrange(256)
         return bytes(data)
+
+
+def _knows(login: str, digest: str, method: str, given: str) -> bool:
+    """Whether this is the answer to our challenge (RFC 2069, as without qop)."""
+
+    def hashed(text: str) -> str:
+        return hashlib.new(digest.replace("-", ""), text.encode()).hexdigest()
+
+    user, _, password = login.partition(":")
+    fields = dict(re.findall(r'(\w+)="([^"]*)"', given))
+    who, what = hashed(f"{user}:camera:{password}"), hashed(f"{method}:{fields.get('uri')}")
+    return fields.get("response") == hashed(f"{who}:{NONCE}:{what}")
 
 
 def fragments(nal: bytes) -> list[bytes]:

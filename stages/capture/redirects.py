@@ -26,6 +26,7 @@ from stages.capture.credentials import Credentials
 
 MAX_REDIRECTS = 5
 MAX_BODY_BYTES = 1 << 16  # of an answer
+_HASHES = {"MD5": "md5", "SHA-256": "sha256"}
 _PORTS = {"rtsp": 554, "rtsps": 322}
 
 
@@ -128,7 +129,7 @@ def _login(headers: Message, secrets: Credentials, method: str, url: str) -> str
     for challenge in headers.get_all("WWW-Authenticate", []):
         kind, _, rest = challenge.partition(" ")
         asked = parse_keqv_list(parse_http_list(rest))
-        if kind.lower() == "digest" and asked.get("algorithm", "MD5").upper() == "MD5":
+        if kind.lower() == "digest" and asked.get("algorithm", "MD5").upper() in _HASHES:
             return _digest(asked, secrets, method, url)
         if kind.lower() == "basic":
             answer = f"Basic {base64.b64encode(pair).decode()}"
@@ -136,20 +137,25 @@ def _login(headers: Message, secrets: Credentials, method: str, url: str) -> str
 
 
 def _digest(asked: dict[str, str], secrets: Credentials, method: str, url: str) -> str:
-    def md5(*parts: str) -> str:
-        return hashlib.md5(":".join(parts).encode(), usedforsecurity=False).hexdigest()
+    algorithm = asked.get("algorithm", "MD5").upper()
+
+    def hashed(*parts: str) -> str:
+        text = ":".join(parts).encode()
+        return hashlib.new(_HASHES[algorithm], text, usedforsecurity=False).hexdigest()
 
     realm, nonce = asked["realm"], asked["nonce"]
-    who, what = md5(secrets.user, realm, secrets.password), md5(method, url)
+    who, what = hashed(secrets.user, realm, secrets.password), hashed(method, url)
     fields = {"username": secrets.user, "realm": realm, "nonce": nonce, "uri": url}
     if "auth" in asked.get("qop", "").split(","):
         own = os.urandom(8).hex()
-        fields |= {"response": md5(who, nonce, "00000001", own, "auth", what), "cnonce": own}
+        fields |= {"response": hashed(who, nonce, "00000001", own, "auth", what), "cnonce": own}
         more = ", qop=auth, nc=00000001"
     else:
-        fields["response"], more = md5(who, nonce, what), ""
+        fields["response"], more = hashed(who, nonce, what), ""
     if "opaque" in asked:
         fields["opaque"] = asked["opaque"]
+    if "algorithm" in asked:
+        more += f", algorithm={algorithm}"
     return "Digest " + ", ".join(f'{name}="{text}"' for name, text in fields.items()) + more
 
 

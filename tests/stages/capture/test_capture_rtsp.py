@@ -247,12 +247,13 @@ def login(monkeypatch):
     return "me:secret"
 
 
+@pytest.mark.parametrize("digest", [None, "MD5", "SHA-256"])
 @pytest.mark.parametrize("asks", [True, False])
-def test_a_redirect_to_another_host_takes_no_credentials_along(watch, login, asks):
+def test_a_redirect_to_another_host_takes_no_credentials_along(watch, login, asks, digest):
     with Camera() as there:
         there.login = "you:other" if asks else None
         url = there.url.replace("127.0.0.1", "localhost")
-        with Camera(fault="redirect", redirect_to=url, login=login) as here:
+        with Camera(fault="redirect", redirect_to=url, login=login, digest=digest) as here:
             if asks:
                 with pytest.raises(SourceError, match=r"401.*; it sends on to rtsp://localhost:"):
                     watch(here.url, credentials="GATE")
