@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -85,8 +87,10 @@ def up(
         if machine is not None:
             raise ConfigError("--machine: placement = 'ray' has an agent on each; leave it out")
         fleet.check()
-        placement.refuse_unplaced(fleet, placement.planned(fleet, Placed()))
-        print(placement_of(fleet).up(fleet))
+        carrier = placement_of(fleet)
+        everywhere = {machine.name: machine.capacity for machine in fleet.machines}
+        placement.refuse_unplaced(fleet, placement.planned(fleet, Placed(), everywhere))
+        print(carrier.up(fleet))
         return
     if machine is None:
         raise ConfigError(
@@ -184,11 +188,11 @@ def _change(
 ) -> None:
     """Show what would be, and let it be so if that is wanted and every camera has a machine."""
     fleet.check()
-    assignment = placement.planned(fleet, placed, carrier.absent(fleet))
+    assignment = placement.planned(fleet, placed, capacities := carrier.capacities(fleet))
     if as_json:
         print(json.dumps(_document(assignment), indent=2))
     else:
-        print_plan(fleet, assignment)
+        print_plan(fleet, assignment, capacities)
     placement.refuse_unplaced(fleet, assignment)
     if not write:
         return
@@ -213,7 +217,7 @@ def _document(assignment: Assignment) -> dict[str, Any]:
 # -- for people ----------------------------------------------------------------------------------------
 
 
-def print_plan(fleet: Fleet, assignment: Assignment) -> None:
+def print_plan(fleet: Fleet, assignment: Assignment, capacities: Mapping[str, float]) -> None:
     """The moves, then the machines."""
     console = Console()
     if assignment.moves:
@@ -224,13 +228,12 @@ def print_plan(fleet: Fleet, assignment: Assignment) -> None:
     else:
         console.print("nothing moves")
     weights = {camera.name: camera.weight for camera in fleet.cameras}
-    for machine in fleet.machines:
-        mine = assignment.on(machine.name)
-        used = sum(weights[name] for name in mine)
-        console.print(
-            f"{machine.name}: {used:g} of {machine.capacity:g} cameras ({used / machine.capacity:.0%})",
-            highlight=False,
-        )
+    for name, capacity in capacities.items():
+        used = sum(weights[camera] for camera in assignment.on(name))
+        share = f"of {capacity:g} cameras ({used / capacity:.0%})" if capacity else "of 0 cameras"
+        if math.isinf(capacity):
+            share = "cameras; its capacity is measured when it joins"
+        console.print(f"{name}: {used:g} {share}", highlight=False)
 
 
 def print_status(rows: list[MachineStatus]) -> None:

@@ -59,6 +59,8 @@ class Agent:
         self._tables: Mapping[str, Any] = {}
         self._revision = self._running_revision = ""
         self._load = _Load()
+        self.capacity: float | None = None  # as it was measured
+        self.trouble = ""  # that the agent has beside its run
 
     def report(self, now_s: float) -> Report:
         """To be sent to the controller about once a second."""
@@ -73,8 +75,8 @@ class Agent:
         return Report(
             machine=self.tenant.machine, session=self.tenant.session, version=self._version,
             term=self.tenant.term, number=self.tenant.number, held=dict(self.tenant.held),
-            revision=self._revision, overloaded=self._load.is_over,
-            told={**told, "failure": self._refused or self._failure},
+            revision=self._revision, overloaded=self._load.is_over, capacity=self.capacity,
+            told={**told, "failure": self._refused or self._failure or self.trouble},
         )  # fmt: skip
 
     def take(self, orders: Orders, asked_s: float) -> None:
@@ -95,6 +97,11 @@ class Agent:
                 self._look_after(due)
         if self._running is None and due and due != self._over and now_s >= self._retry_s:
             self._start(due, now_s)
+
+    @property
+    def tables(self) -> Mapping[str, Any]:
+        """Of the fleet, as it knows them; empty before its first orders."""
+        return self._tables
 
     def leave(self) -> None:
         """Stop for good; `turn` until `is_idle`."""

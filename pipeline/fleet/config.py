@@ -9,8 +9,10 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -43,11 +45,12 @@ class FleetConfig(Section):
 
 
 class MachineConfig(Section):
-    """One `[[machine]]`; `cameras` or `certificate` says how much it takes."""
+    """One `[[machine]]`; `cameras`, `certificate` or `measure_hz` says how much it takes."""
 
     name: str = field(..., NAMED, pattern=NAME)
     cameras: float | None = field(None, "a number of cameras > 0", gt=0)
     certificate: Path | None = field(None, "the file that `manyeyes bench capacity` has written")
+    measure_hz: float | None = field(None, "a number of frames a second of a camera > 0", gt=0)
     labels: Label | tuple[Label, ...] = field((), _LABELS)
     near: Label | None = field(None, "the label of a place")
     host: str | None = field(None, "the address at which it answers", min_length=1)
@@ -85,6 +88,9 @@ class Fleet:
     addresses: dict[str, str]  # machine → HOST:PORT of its metrics
     raw: dict[str, Any]  # the file's own tables
     revision: str  # another one whenever they are others
+    model: Path = Path()  # of [model]
+    measured_hz: dict[str, float] = dataclass_field(default_factory=dict)
+    """Machines whose capacity is measured when they join, for cameras of such a rate."""
 
     def check(self) -> None:
         """Also what only the classes of sources and sinks know. Raises ConfigError."""
@@ -136,7 +142,7 @@ def checked(raw: dict[str, Any], path: Path) -> Fleet:
         file = _File.model_validate_json(json.dumps(own, default=no_json), strict=True)
     except ValidationError as error:
         raise ConfigError(sentence(error, own, path.name, _File)) from None
-    machines = tuple(_machine(machine, path) for machine in file.machine)
+    machines = tuple(_machine(machine, path, file.fleet) for machine in file.machine)
     names = [machine.name for machine in machines]
     if not machines:
         raise ConfigError(
@@ -150,6 +156,8 @@ def checked(raw: dict[str, Any], path: Path) -> Fleet:
         file=path, settings=file.fleet, machines=machines,
         cameras=tuple(map(_camera, file.camera)), tables=tables,
         addresses={m.name: _address(m, run.metrics) for m in file.machine},
+        model=run.model.path or Path(),
+        measured_hz={m.name: m.measure_hz for m in file.machine if m.measure_hz is not None},
         raw=raw, revision=hashlib.sha256(json.dumps(raw, sort_keys=True).encode()).hexdigest()[:16],
     )  # fmt: skip
     _check_names(fleet)
@@ -184,14 +192,20 @@ def _without(table: dict[str, Any], keys: Collection[str]) -> dict[str, Any]:
     return {key: value for key, value in table.items() if key not in keys}
 
 
-def _machine(machine: MachineConfig, path: Path) -> Machine:
+def _machine(machine: MachineConfig, path: Path, fleet: FleetConfig) -> Machine:
     where = f"{path.name}: machine {machine.name!r}"
-    if (machine.cameras is None) == (machine.certificate is None):
+    said = (machine.cameras, machine.certificate, machine.measure_hz)
+    if (times := sum(one is not None for one in said)) != 1:
         raise ConfigError(
-            f"{where}: its capacity is {'unknown' if machine.cameras is None else 'said twice'}; write "
-            "cameras = NUMBER, or certificate = 'FILE' with what `manyeyes bench capacity` wrote there"
+            f"{where}: its capacity is {'said twice' if times else 'unknown'}; write cameras = NUMBER, or "
+            "certificate = 'FILE' with what `manyeyes bench capacity` wrote there"
         )
-    capacity = machine.cameras
+    if machine.measure_hz is not None and fleet.placement == "static":
+        raise ConfigError(
+            f"{where}: with placement = 'static' nobody measures it when it joins; write cameras or "
+            "certificate"
+        )
+    capacity = math.inf if machine.measure_hz is not None else machine.cameras
     if machine.certificate is not None:
         capacity = _certified(where, path.parent / machine.certificate)
     return Machine(

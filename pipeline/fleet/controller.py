@@ -148,6 +148,8 @@ class Controller:
 
     def _hear(self, member: _Member, report: Report, now_s: float) -> None:
         member.until_s = now_s + self.fleet.settings.lease_s + GRACE_S
+        if member.report is None or member.report.capacity != report.capacity:
+            self._change(now_s)
         member.report = report
         if self._is_gathering(now_s):
             self._awaited.discard(report.machine)
@@ -183,14 +185,13 @@ class Controller:
     def _machines(self, now_s: float) -> list[Machine]:
         """Those that are there, as they are now."""
         self._relief = {name: it for name, it in self._relief.items() if it[1] > now_s}
+        capacities = {**self.capacities, **{name: c for name, (c, _) in self._relief.items()}}
         return [
             replace(
-                machine,
-                capacity=self._relief.get(machine.name, (machine.capacity, 0.0))[0],
-                drained=machine.name in self.drained,
+                machine, capacity=capacities[machine.name], drained=machine.name in self.drained
             )
             for machine in self.fleet.machines
-            if machine.name in self._members
+            if machine.name in capacities and machine.name in self._members
         ]
 
     def _relieve(self, name: str, now_s: float) -> None:
@@ -249,6 +250,15 @@ class Controller:
     def refused(self) -> list[str]:
         """Why agents that have asked lately get nothing."""
         return sorted({why for why, _ in self._refused.values()})
+
+    @property
+    def capacities(self) -> dict[str, float]:
+        """Machine → cameras; without those that are measured when they join, and were not yet."""
+        known = {
+            m.name: m.capacity for m in self.fleet.machines if m.name not in self.fleet.measured_hz
+        }
+        told = {name: report.capacity for name, report in self.reports.items()}
+        return known | {n: c for n in self.fleet.measured_hz if (c := told.get(n)) is not None}
 
     @property
     def owners(self) -> dict[str, str]:

@@ -32,6 +32,9 @@ class Report:
     protocol: int = PROTOCOL
     revision: str = ""  # of the tables that it knows
     overloaded: bool = False
+    capacity: float | None = (
+        None  # in cameras, as it was measured there; None: not yet, or not wanted
+    )
     told: Mapping[str, Any] = field(default_factory=dict)  # how its run does, for people
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -50,8 +50,8 @@ class Placement(Protocol):
     def apply(self, fleet: Fleet, placed: Placed) -> str:
         """Let it be so from now on; returns what is to be done for it by hand, or nothing."""
 
-    def absent(self, fleet: Fleet) -> set[str]:
-        """Machines that nothing can be placed on, since they are not there, as far as that is known."""
+    def capacities(self, fleet: Fleet) -> dict[str, float]:
+        """Machine → cameras, of those that something can be placed on, as far as that is known."""
 
     def status(self, fleet: Fleet) -> list[MachineStatus]:
         """Every machine of the fleet."""
@@ -63,12 +63,12 @@ class Placement(Protocol):
         """Incidents (each: happenings) of all machines, each with its `machine`; no order."""
 
 
-def planned(fleet: Fleet, placed: Placed, absent: Collection[str] = ()) -> Assignment:
-    """What should be, with as few moves as it takes; absent: machines that are not there."""
+def planned(fleet: Fleet, placed: Placed, capacities: Mapping[str, float]) -> Assignment:
+    """What should be, with as few moves as it takes; capacities: as `Placement` has it."""
     machines = [
-        replace(machine, drained=machine.name in placed.drained)
-        for machine in fleet.machines
-        if machine.name not in absent
+        replace(m, capacity=capacities[m.name], drained=m.name in placed.drained)
+        for m in fleet.machines
+        if m.name in capacities
     ]
     return place(fleet.cameras, machines, placed.where)
 

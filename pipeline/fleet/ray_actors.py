@@ -31,6 +31,7 @@ from pipeline.fleet.controller import Controller, Superseded
 from pipeline.fleet.guard import now_s
 from pipeline.fleet.keeping import Kept
 from pipeline.fleet.leases import PROTOCOL, Orders, Report, Tenant
+from pipeline.fleet.measuring import Measuring
 from pipeline.fleet.placement import Placed
 from pipeline.fleet.static import events_in, stores_of
 
@@ -136,6 +137,7 @@ class ControllerActor:
                 "reports": {name: asdict(report) for name, report in controller.reports.items()},
                 "owners": controller.owners,
                 "unplaced": controller.unplaced,
+                "capacities": controller.capacities,
                 "refused": controller.refused,
                 "moves": [asdict(move) for move in controller.moves],
                 "strangers": sorted(self._strangers),
@@ -212,6 +214,8 @@ class AgentActor:
         tenant = Tenant(machine, secrets.token_hex(8))
         self._agent = Agent(tenant, self._run, version("manyeyes"))
         self._is_over = threading.Event()
+        self._measuring: Measuring | None = None
+        self._is_known = False  # whether its capacity is to be measured
         self._asked_s = -_REPORT_S
         self._working = threading.Thread(target=self._work, daemon=True)
         self._working.start()
@@ -237,6 +241,7 @@ class AgentActor:
         asked: tuple[Any, float] | None = None
         while not self._is_over.wait(_TURN_S):
             now = now_s()
+            self._measure()
             self._agent.turn(now)
             if asked is not None:
                 asked = self._hear(*asked, now)
@@ -247,6 +252,17 @@ class AgentActor:
         while not self._agent.is_idle:
             self._agent.turn(now_s())
             threading.Event().wait(_TURN_S)
+
+    def _measure(self) -> None:
+        """Its capacity, if that is wanted; the model is known with the first orders."""
+        if self._measuring is not None:
+            self._agent.capacity = self._measuring.cameras
+            self._agent.trouble = self._measuring.failure
+        elif self._agent.tables and not self._is_known:
+            self._is_known = True
+            fleet = checked(dict(self._agent.tables), self._path)
+            if (rate_hz := fleet.measured_hz.get(self._machine)) is not None:
+                self._measuring = Measuring(fleet.model, rate_hz)
 
     def _ask(self, now: float) -> tuple[Any, float] | None:
         report = asdict(self._agent.report(now))

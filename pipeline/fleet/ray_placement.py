@@ -67,12 +67,14 @@ class RayPlacement:
         _answer(controller.apply.remote(fleet.raw, list(placed.drained)))
         return ""
 
-    def absent(self, fleet: Fleet) -> set[str]:
-        """Those whose agents do not report; before `up`, nobody."""
+    def capacities(self, fleet: Fleet) -> dict[str, float]:
+        """Of those whose agents report; before `up`, of all."""
         if (controller := self._controller()) is None:
-            return set()
-        there = set(_answer(controller.status.remote())["reports"])
-        return set(fleet.names) - there
+            return {machine.name: machine.capacity for machine in fleet.machines}
+        told = _answer(controller.status.remote())
+        return {
+            name: told["capacities"][name] for name in told["reports"].keys() & told["capacities"]
+        }
 
     def notes(self, fleet: Fleet) -> list[str]:
         """Cameras without a machine, and nodes and agents that are no machine."""
@@ -158,7 +160,7 @@ def _answer(reference: Any) -> Any:
 
 
 def _status(fleet: Fleet, told: Told, name: str) -> MachineStatus:
-    machine, report = fleet.machine(name), told["reports"].get(name)
+    capacity, report = told["capacities"].get(name, 0.0), told["reports"].get(name)
     mine = [camera for camera, owner in told["owners"].items() if owner == name]
     weight = sum(camera.weight for camera in fleet.cameras if camera.name in mine)
     rows = dict((report or {}).get("told", {}).get("cameras", {}))
@@ -167,11 +169,14 @@ def _status(fleet: Fleet, told: Told, name: str) -> MachineStatus:
         state = "gone"
     elif failure:
         state = failure
+    elif name not in told["capacities"]:
+        state = "its capacity is being measured"
     else:
         state = "serving" if rows else "starting" if mine else "idle"
+    rows = {camera: row for camera, row in rows.items() if row["state"] != "left"}
     for camera in mine:
         rows.setdefault(camera, {"state": "not served"})
     return MachineStatus(
-        name=name, state=state, capacity=machine.capacity, share=weight / machine.capacity,
+        name=name, state=state, capacity=capacity, share=weight / capacity if capacity else 0.0,
         cameras=rows,
     )  # fmt: skip

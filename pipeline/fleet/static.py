@@ -46,9 +46,9 @@ class StaticPlacement:
         file = placement.file_of(fleet).name
         return f"copy {file} to the machines, and start `fleet up` again on: {where}"
 
-    def absent(self, fleet: Fleet) -> set[str]:
-        """Nobody: the file holds also for a machine that is not there."""
-        return set()
+    def capacities(self, fleet: Fleet) -> dict[str, float]:
+        """Of all: the file holds also for a machine that is not there."""
+        return {machine.name: machine.capacity for machine in fleet.machines}
 
     def notes(self, fleet: Fleet) -> list[str]:
         """Nothing."""

@@ -136,6 +136,13 @@ def test_a_machine_has_the_alerts_that_speak_of_its_cameras(write):
     assert b.outbox.path == fleet.file.parent / "b-outbox.db"
 
 
+def test_a_machine_may_be_measured_when_it_joins_where_somebody_sees_that(write):
+    text = (
+        "[fleet]\nplacement = 'ray'\n" + MACHINE.replace("cameras = 4", "measure_hz = 5") + CAMERA
+    )
+    assert config.load(write(text)).measured_hz == {"a": 5}
+
+
 def test_metrics_that_are_not_wanted_stay_off(write):
     fleet = config.load(write(MACHINE + CAMERA + "[metrics]\nenabled = false\n"))
     assert run_config.load(fleet.write_run("a", {"gate"})).metrics.port is None
@@ -159,6 +166,10 @@ BAD = {
     ),
     "capacity twice": (
         MACHINE + 'certificate = "b.json"\n' + CAMERA, "machine 'a': its capacity is said twice",
+    ),
+    "capacity that nobody measures": (
+        MACHINE.replace("cameras = 4", "measure_hz = 5") + CAMERA,
+        "machine 'a': with placement = 'static' nobody measures it when it joins; write cameras or",
     ),
     "capacity of nothing": (
         MACHINE.replace("4", "0") + CAMERA, "machine 'a': cameras must be a number of cameras > 0",

@@ -1,5 +1,7 @@
 """Never two owners, whatever becomes of machines, messages and the controller; in fast time."""
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -262,3 +264,13 @@ def test_who_is_not_known_is_told_why_it_gets_nothing(report, words):
     assert orders.refused.startswith(words)
     assert orders.cameras == {}
     assert controller.reports == {}
+
+
+def test_a_machine_that_is_measured_when_it_joins_gets_cameras_when_that_is_known():
+    fleet = replace(fleet_of(machines=1, capacity=math.inf), measured_hz={"m0": 5.0})
+    controller = Controller(fleet, Placed(), term=1, now_s=0.0)
+    assert controller.report(report_of("m0"), 0.0).cameras == {}
+    assert controller.capacities == {}
+    assert set(controller.report(report_of("m0", capacity=2.0), 1.0).cameras) == {"c0", "c1"}
+    assert controller.capacities == {"m0": 2.0}
+    assert len(controller.unplaced) == 10

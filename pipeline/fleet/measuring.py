@@ -1,0 +1,49 @@
+"""How many cameras a machine takes that joins without a certificate: what `manyeyes doctor` measures."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from pipeline.host.speed import recall
+from pipeline.plan.sizing import cameras_at
+
+_DOCTOR_S = 600.0  # it takes half a minute on idle cores
+
+
+class Measuring:
+    """Of one model at one rate, beside whatever else is done; about half a minute, once for a host."""
+
+    def __init__(self, model: Path, rate_hz: float) -> None:
+        self.cameras: float | None = None  # not known yet
+        self.failure = ""
+        self._model, self._rate_hz = model, rate_hz
+        threading.Thread(target=self._measure, daemon=True).start()
+
+    def _measure(self) -> None:
+        if recall(self._model) is None:
+            command = [
+                sys.executable,
+                "-P",
+                "-m",
+                "pipeline",
+                "doctor",
+                "--model",
+                str(self._model),
+            ]
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=_DOCTOR_S,
+                stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+            if done.returncode:
+                last = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[
+                    -1
+                ]
+                self.failure = f"its capacity is unknown: doctor: {last.removeprefix('manyeyes: ')}"
+                return
+        if (speed := recall(self._model)) is None:
+            self.failure = "its capacity is unknown: what doctor measured could not be kept here"
+            return
+        self.cameras = float(cameras_at(speed.best, self._rate_hz)[0])
