@@ -67,6 +67,19 @@ def test_a_run_of_the_cameras_that_it_may_run(child, tmp_path):
     assert {event["camera"] for event in events} == {"gate"}
 
 
+def test_cameras_join_and_leave_while_it_goes_on(child):
+    tables = tomllib.loads(FLEET)
+    child.start({"gate": 1}, tables, now_s() + HOUR_S)
+    until(lambda: delivered(child, "gate") > 0)
+    pid = child.told()["pid"]
+    assert child.change({"gate": 1, "yard": 2}, tables)
+    until(lambda: delivered(child, "yard") > 0)
+    assert child.change({"yard": 2}, tables)
+    until(lambda: child.told().get("cameras", {}).get("gate", {}).get("state", "left") == "left")
+    assert child.told()["pid"] == pid, "it was not started anew for that"
+    assert not child.change({"yard": 2}, {**tables, "model": {"engine": "auto"}}), "this is not so"
+
+
 def test_it_is_killed_when_the_lease_is_over(child):
     child.start({"gate": 1}, tomllib.loads(FLEET), now_s() + HOUR_S)
     until(lambda: child.told().get("pid"))

@@ -189,8 +189,10 @@ def test_three_nodes_one_is_killed_and_comes_back(fleet):
     fleet.wait_for(lambda machines: machines == {"a", "b", "c"})
     assert len(fleet.events()) > before
     assert all(len(stays) == 1 for stays in fleet.stays().values()), "nobody has noticed"
+    stayed = [camera for camera, (stay,) in fleet.stays().items() if stay[2] != "b"]
     fleet.cluster.tell("kill", "b")
     fleet.wait_for(lambda machines: machines == {"a", "c"})
+    assert {len(fleet.stays()[camera]) for camera in stayed} == {1}, "the others have not noticed"
     fleet.cluster.tell("add", "b")
     fleet.wait_for(lambda machines: machines == {"a", "b", "c"})
     stopped = agent_of("c")
