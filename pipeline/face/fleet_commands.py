@@ -194,6 +194,11 @@ def _change(
     else:
         print_plan(fleet, assignment, capacities)
     placement.refuse_unplaced(fleet, assignment)
+    if not as_json:
+        for name in placement.parted(fleet, assignment):
+            print(
+                f"overlap {name!r}: its cameras are on several machines, which do not compare objects"
+            )
     if not write:
         return
     placed = Placed(where=assignment.where, drained=placed.drained)

@@ -10,7 +10,7 @@ import difflib
 import hashlib
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from pathlib import Path
@@ -26,6 +26,7 @@ from pipeline.plan import config as run_config
 from pipeline.plan.config import MetricsConfig
 from pipeline.plan.fields import no_json
 from pipeline.plan.mistakes import sentence
+from pipeline.plan.scenery import OverlapConfig
 from pipeline.plan.section import NAME, NAMED, Section, field
 from pipeline.plan.standard import make
 
@@ -94,7 +95,7 @@ class Fleet:
 
     def check(self) -> None:
         """Also what only the classes of sources and sinks know. Raises ConfigError."""
-        make(run_config.validate(self.tables, self.file.name, self.file.parent))
+        make(run_config.validate(_of_all(self.tables), self.file.name, self.file.parent))
 
     def machine(self, name: str) -> Machine:
         """Raises ConfigError if there is none."""
@@ -137,7 +138,7 @@ def checked(raw: dict[str, Any], path: Path) -> Fleet:
         own["camera"] = [
             _without(camera, camera.keys() - _OWN - {"name"}) for camera in raw["camera"]
         ]
-    run = run_config.validate(tables, path.name, path.parent)
+    run = run_config.validate(_of_all(tables), path.name, path.parent)
     try:
         file = _File.model_validate_json(json.dumps(own, default=no_json), strict=True)
     except ValidationError as error:
@@ -154,7 +155,7 @@ def checked(raw: dict[str, Any], path: Path) -> Fleet:
         )
     fleet = Fleet(
         file=path, settings=file.fleet, machines=machines,
-        cameras=tuple(map(_camera, file.camera)), tables=tables,
+        cameras=tuple(_camera(camera, run.overlap) for camera in file.camera), tables=tables,
         addresses={m.name: _address(m, run.metrics) for m in file.machine},
         model=run.model.path or Path(),
         measured_hz={m.name: m.measure_hz for m in file.machine if m.measure_hz is not None},
@@ -233,10 +234,19 @@ def _certified(where: str, path: Path) -> float:
     return float(cameras)
 
 
-def _camera(camera: PlacedCamera) -> Camera:
+def _of_all(tables: dict[str, Any]) -> dict[str, Any]:
+    """As a run of all cameras, which has no limit of how many."""
+    run = tables.get("run")
+    return {**tables, "run": _without(run, ["max_cameras"])} if isinstance(run, dict) else tables
+
+
+def _camera(camera: PlacedCamera, overlaps: Sequence[OverlapConfig]) -> Camera:
+    views = [{zone.partition("/")[0] for zone in overlap.zones} for overlap in overlaps]
+    apart = _set(camera.overlaps)
+    together = frozenset[str]().union(*(view for view in views if camera.name in view))
     return Camera(
         name=camera.name, weight=camera.weight, needs=_set(camera.needs), near=camera.near,
-        overlaps=_set(camera.overlaps),
+        overlaps=apart, together=together - apart - {camera.name},
     )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ def main() -> int:
         signal.signal(number, signal.SIG_IGN)  # the agent decides
     libc = ctypes.CDLL(None)
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL,
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,  # ours is for the agent alone
         preexec_fn=lambda: libc.prctl(_PDEATHSIG, signal.SIGKILL),  # noqa: PLW1509  there is one thread
     )  # fmt: skip
     print(process.pid, flush=True)

@@ -81,6 +81,14 @@ def refuse_unplaced(fleet: Fleet, assignment: Assignment) -> None:
         raise ConfigError(f"{fleet.file.name}: camera {camera!r}: {why}{others}")
 
 
+def parted(fleet: Fleet, assignment: Assignment) -> Iterator[str]:
+    """The names of overlaps whose cameras are not all on one machine."""
+    for overlap in fleet.tables.get("overlap", []):
+        cameras = {zone.partition("/")[0] for zone in overlap["zones"]}
+        if len({assignment.where.get(camera) for camera in cameras}) > 1:
+            yield overlap["name"]
+
+
 # -- the file ------------------------------------------------------------------------------------------
 
 

@@ -1,10 +1,10 @@
 """Cameras on machines: which machine runs which camera, with few moves. Pure.
 
 What is in its place stays there. A camera that has none gets a machine that has what it needs and room,
-by this order: near to it, without cameras that see the same, the emptiest. If all of those are full,
-others make room (a shortest chain of moves: with cameras of equal weight one is found if there is any).
-Then what is far from its place, or on a machine much fuller than another, may move; in a plan in which
-somebody had to move, only those.
+by this order: near to it, with those that it is compared with and without those that see the same, the
+emptiest. If all of those are full, others make room (a shortest chain of moves: with cameras of equal
+weight one is found if there is any). Then what is far from its place, or on a machine much fuller than
+another, may move; in a plan in which somebody had to move, only those.
 
 Cameras come in the order of importance: where there is not room for all, the last go without.
 """
@@ -27,7 +27,10 @@ class Camera:
     weight: float = 1.0  # in cameras of the machines' capacity
     needs: frozenset[str] = frozenset()  # labels that a machine must have
     near: str | None = None  # where it hangs
-    overlaps: frozenset[str] = frozenset()  # cameras that see some of the same
+    overlaps: frozenset[str] = frozenset()  # cameras that see some of the same: rather apart
+    together: frozenset[str] = (
+        frozenset()
+    )  # cameras whose objects are compared: rather on one machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,12 +117,12 @@ class _Board:
     """A placement in the making."""
 
     def __init__(self, cameras: Sequence[Camera], machines: Sequence[Machine]) -> None:
-        overlaps = _mutual(cameras)
         self.cameras = {camera.name: camera for camera in cameras}
         self.where: dict[str, str] = {}
         self.why: dict[str, str] = {}
         self.unplaced: dict[str, str] = {}
-        self._overlaps = overlaps
+        self._apart = _mutual({camera.name: camera.overlaps for camera in cameras})
+        self._together = _mutual({camera.name: camera.together for camera in cameras})
         self._machines = {machine.name: machine for machine in machines}
         self._loads = {m.name: _Load(m) for m in machines if not m.drained}
         self._wanted = frozenset[str]().union(*(camera.needs for camera in cameras))
@@ -178,9 +181,10 @@ class _Board:
         return self._able[camera.needs]
 
     def _rank(self, camera: Camera, load: _Load) -> tuple[bool, int, float, str]:
-        seen = sum(other in load.cameras for other in self._overlaps[camera.name])
+        company = sum(other in load.cameras for other in self._apart[camera.name])
+        company -= sum(other in load.cameras for other in self._together[camera.name])
         share = load.share_with(camera.weight) + EVEN_GAP * self._spoiled(camera, load)
-        return _is_far(camera, load), seen, share, load.machine.name
+        return _is_far(camera, load), company, share, load.machine.name
 
     def _spoiled(self, camera: Camera, load: _Load) -> int:
         """How many labels that it does not need it would take from those who do."""
@@ -344,11 +348,11 @@ def _least_missed(load: _Load) -> Camera:
     return max(cameras, key=lambda camera: camera.weight)
 
 
-def _mutual(cameras: Sequence[Camera]) -> dict[str, set[str]]:
-    """Who overlaps whom, both ways, whoever of the two says so."""
-    known: dict[str, set[str]] = {camera.name: set() for camera in cameras}
-    for camera in cameras:
-        for other in camera.overlaps & known.keys() - {camera.name}:
-            known[camera.name].add(other)
-            known[other].add(camera.name)
+def _mutual(told: Mapping[str, frozenset[str]]) -> dict[str, set[str]]:
+    """Who belongs to whom, both ways, whoever of the two says so."""
+    known: dict[str, set[str]] = {name: set() for name in told}
+    for name, others in told.items():
+        for other in others & known.keys() - {name}:
+            known[name].add(other)
+            known[other].add(name)
     return known

@@ -27,6 +27,9 @@ def share(tables: Table, machine: str, cameras: Collection[str], port: int) -> T
     mine["camera"] = [table for table in tables["camera"] if table["name"] in cameras]
     for kind in tables.keys() & {"zone", "line"}:
         mine[kind] = [table for table in tables[kind] if table["camera"] in cameras]
+    if "overlap" in tables:
+        views = ({**view, "zones": _zones_here(view, cameras)} for view in tables["overlap"])
+        mine["overlap"] = [view for view in views if len(view["zones"]) > 1]
     if "alert" in tables:
         alerts = (_alert(alert, cameras, mine) for alert in tables["alert"])
         mine["alert"] = [alert for alert in alerts if alert is not None]
@@ -44,6 +47,10 @@ def _named_after(machine: str, table: Table) -> Table:
         key: value.replace(_HERE, machine) if isinstance(value, str) else value
         for key, value in table.items()
     }
+
+
+def _zones_here(overlap: Table, cameras: Collection[str]) -> list[str]:
+    return [zone for zone in overlap["zones"] if zone.partition("/")[0] in cameras]
 
 
 def _alert(alert: Table, cameras: Collection[str], mine: Table) -> Table | None:

@@ -77,7 +77,7 @@ def test_cameras_join_and_leave_while_it_goes_on(child):
     assert child.change({"yard": 2}, tables)
     until(lambda: child.told().get("cameras", {}).get("gate", {}).get("state", "left") == "left")
     assert child.told()["pid"] == pid, "it was not started anew for that"
-    assert not child.change({"yard": 2}, {**tables, "model": {"engine": "auto"}}), "this is not so"
+    assert not child.change({"yard": 2}, {**tables, "preprocess": {"workers": 2}}), "this is not so"
 
 
 def test_it_is_killed_when_the_lease_is_over(child):

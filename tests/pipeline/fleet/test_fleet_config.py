@@ -136,6 +136,29 @@ def test_a_machine_has_the_alerts_that_speak_of_its_cameras(write):
     assert b.outbox.path == fleet.file.parent / "b-outbox.db"
 
 
+OVERLAP = """
+[run]
+max_cameras = 1
+[[zone]]
+name = "same"
+camera = "yard"
+polygon = [[0.1, 0.1], [0.5, 0.1], [0.1, 0.5]]
+[[overlap]]
+name = "hall"
+zones = ["gate/door", "yard/same"]
+"""
+
+
+def test_an_overlap_is_where_its_cameras_are_and_there_may_be_more_than_one_machine_takes(write):
+    fleet = config.load(write(WHOLE.replace('overlaps = "gate"', "") + OVERLAP))
+    fleet.check()
+    assert [camera.together for camera in fleet.cameras] == [{"yard"}, {"gate"}]
+    assert run_config.load(fleet.write_run("a", {"gate"})).overlap == ()
+    whole = fleet.run_of("b", {"gate", "yard"})
+    assert whole["overlap"][0]["zones"] == ["gate/door", "yard/same"]
+    assert whole["run"] == {"max_cameras": 1}, "of one machine"
+
+
 def test_a_machine_may_be_measured_when_it_joins_where_somebody_sees_that(write):
     text = (
         "[fleet]\nplacement = 'ray'\n" + MACHINE.replace("cameras = 4", "measure_hz = 5") + CAMERA

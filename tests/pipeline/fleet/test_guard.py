@@ -14,7 +14,7 @@ HOUR_S = 3600.0
 RUN = (
     "import signal, sys, time;"
     "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7));"
-    "print('runs', flush=True);"
+    "print('runs', file=sys.stderr, flush=True);"
     "time.sleep(600)"
 )
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
@@ -27,12 +27,12 @@ def guarded():
     def start(code, until_s):
         guard = subprocess.Popen(
             [sys.executable, "-P", "-m", "pipeline.fleet.guard", str(until_s), sys.executable, "-c", code],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         guards.append(guard)
         pid = int(guard.stdout.readline())
         if code == RUN:
-            assert guard.stdout.readline() == "runs\n"
+            assert guard.stderr.readline() == "runs\n"
         return guard, pid
 
     yield start

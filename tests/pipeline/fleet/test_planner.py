@@ -17,6 +17,7 @@ def cameras_of(weights):
         st.builds(
             dict, weight=weights, needs=LABELS, near=NEAR,
             overlaps=st.frozensets(st.sampled_from([f"c{i}" for i in range(6)]), max_size=2),
+            together=st.frozensets(st.sampled_from([f"c{i}" for i in range(6)]), max_size=2),
         ),
         max_size=14,
     ).map(lambda rows: [Camera(name=f"c{i}", **row) for i, row in enumerate(rows)])  # fmt: skip
@@ -156,6 +157,13 @@ def test_cameras_that_see_the_same_go_apart_whoever_says_so():
     cameras = [Camera(name="gate", overlaps=frozenset({"yard"})), Camera(name="yard")]
     where = place(cameras, [A, replace(B, capacity=1)]).where
     assert where["gate"] != where["yard"]
+
+
+def test_cameras_whose_objects_are_compared_stay_together():
+    cameras = [Camera(name="gate", together=frozenset({"yard"})), Camera(name="yard"), *names(3)]
+    where = place(cameras, [A, B]).where
+    assert where["gate"] == where["yard"]
+    assert place(cameras, [A, B, C], where).where["gate"] == where["gate"]
 
 
 def test_a_machine_with_a_rare_label_is_kept_for_those_who_need_it():
