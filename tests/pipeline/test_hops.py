@@ -1,5 +1,6 @@
 """One hop over real sockets and real memory: no slot is written again while somebody may read it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -206,3 +207,39 @@ def test_the_pool_of_a_dead_producer_of_which_nothing_is_here_goes_at_once(make)
     hop.give_back(*hop.take())
     hop.reader.forget(POOL)
     assert mapped_pools() == mapped - 1
+
+
+def test_a_camera_that_joins_is_looked_for_when_its_first_frame_is_faster_than_the_news(make):
+    hop = make(cameras=("gate", "far"), takes=("gate",))
+    both = replace(hop.taker, cameras=("gate", "far"))
+    hop.send(5, "far")
+    hop.wait(hop.reader)
+    hop.reader.receive(lambda: hop.reader.adopt(both))
+    assert hop.garbage() == 0
+    assert hop.reader.holds_frames_of("far")
+    delivery = hop.reader.next(lambda _: True)
+    assert pixels(hop, delivery) == 5
+    hop.give_back(delivery)
+    assert not hop.reader.holds_frames_of("far")
+    assert hop.writer.oldest("far") is None
+
+    hop.reader.adopt(hop.taker)  # it left; what is sent of it all the same is refused
+    hop.send(6, "far")
+    hop.wait(hop.reader)
+    hop.reader.receive(lambda: None)
+    hop.reader.flush()
+    assert hop.garbage() == 1
+    hop.hear()
+    assert hop.writer.idle
+
+
+def test_a_writer_knows_its_cameras_as_they_come_and_go(make):
+    hop = make(cameras=("gate", "far"))
+    alone = hop.giver.of({"gate"})
+    hop.writer.adopt(alone)
+    hop.send(1, "gate")
+    with pytest.raises(KeyError):
+        hop.writer.has_room("far")
+    hop.writer.adopt(hop.giver)
+    hop.send(2, "far")
+    assert [pixels(hop, delivery) for delivery in hop.take(2)] == [1, 2]

@@ -383,3 +383,20 @@ def test_misuse_is_told():
         batcher.offer("b", 1)
     with pytest.raises(ValueError, match="max_batch"):
         Batcher(["a"], max_batch=0, policy="newest")
+
+
+def test_a_camera_that_joins_is_served_next_and_one_that_left_is_unknown():
+    batcher = Batcher(["a", "b"], max_batch=1, policy="newest")
+    for camera in "ab":
+        batcher.offer(camera, 1)
+        assert batcher.take("w") == [(camera, 1)]
+        batcher.finished("w")
+    batcher.add("c")
+    for camera in "abc":
+        batcher.offer(camera, 2)
+    assert batcher.take("w") == [("c", 2)]
+    batcher.finished("w")
+    batcher.remove("c")
+    with pytest.raises(KeyError):
+        batcher.offer("c", 3)
+    assert batcher.take("w") == [("a", 2)]
