@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -22,8 +23,10 @@ from pipeline.plan.loading import load
 
 app = typer.Typer()
 QUERY = "stages.sinks.store.query:"
+READ_FACTS = "stages.detector.bundle:read_facts"
 ALARMS = "stages.sinks.alarms."
 _MANY = 1_000_000
+_COOLDOWNS = 10  # so many before the moment; after a pause of one it is known when the next began
 
 
 @app.command()
@@ -72,7 +75,6 @@ def gather(config: Config, store: str, camera: str, at_ns: int, within_ns: int) 
         for happening, _, verdict in rule.verdicts
         if verdict == "alarm"
     ]
-    model = config.model
     return Facts(
         camera=camera,
         minutes=load(f"{QUERY}minutes")(store, camera, begin_ns, end_ns),
@@ -84,10 +86,21 @@ def gather(config: Config, store: str, camera: str, at_ns: int, within_ns: int) 
         ],
         happenings=[one for one in then if one["kind"] not in HEALTH],
         incidents=list(load(f"{QUERY}incidents")(store, **around)),
-        threshold=model.score_threshold,
+        threshold=_threshold(config, camera),
         rules=rules,
         deliveries=_deliveries(config, alarms),
     )
+
+
+def _threshold(config: Config, name: str) -> float | None:
+    """Of the model that looks at a camera; None: its file is not here."""
+    if config.model.score_threshold is not None:
+        return config.model.score_threshold
+    path = camera_of(config, name).model or config.model.path
+    with contextlib.suppress(ConfigError):
+        threshold: float = load(READ_FACTS)(str(path)).defaults.score_threshold
+        return threshold
+    return None
 
 
 def _rules(config: Config, store: str, camera: str, begin_ns: int, end_ns: int) -> Iterator[Rule]:
@@ -96,7 +109,7 @@ def _rules(config: Config, store: str, camera: str, begin_ns: int, end_ns: int) 
     sentence = load(f"{ALARMS}rules:sentence")
     for alert in config.alert:
         rule = rule_of(alert.model_dump(mode="json"))
-        before_ns = begin_ns - int(alert.cooldown_s * 1e9)
+        before_ns = begin_ns - _COOLDOWNS * int(alert.cooldown_s * 1e9)
         known = load(f"{QUERY}happenings")(
             store, camera=camera, since_ns=before_ns, until_ns=end_ns, limit=_MANY
         )

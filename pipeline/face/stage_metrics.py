@@ -21,6 +21,7 @@ _COUNTERS = {
     "crossed": ("crossings", "Crossings of lines", ("line", "direction", "label")),
     "entered": ("zone_entered", "Objects that entered a zone", ("zone",)),
     "left": ("zone_left", "Objects that left it; entered - left are inside", ("zone",)),
+    "health": ("camera_health", "What happened to cameras: down, frozen, dark, …", ("kind",)),
     "alarm": ("alarms", "Happenings that an alert wants, by its verdict", ("alert", "verdict")),
     "delivery": (
         "alarm_deliveries",

@@ -159,6 +159,13 @@ def test_the_score_was_below_the_threshold(place):
     assert "person 0.31, the threshold is 0.4" in score["text"]
 
 
+def test_the_threshold_is_the_models_where_the_file_has_none(place):
+    place.write(CONFIG.replace("score_threshold = 0.4", ""))
+    place.ran(None, place.seen(missed=(0, 0.11)))
+    [score] = place.explained()
+    assert "person 0.11, the threshold is 0." in score["text"]
+
+
 def test_boxes_were_found_that_made_no_object(place):
     place.ran(None, place.seen(boxes={-1: (100, 60)}))
     assert place.causes() == ["unconfirmed"]
