@@ -6,11 +6,13 @@ import logging
 import random
 import sqlite3
 import threading
+import traceback
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from queue import SimpleQueue
 
+from pipeline.errors import ConfigError
 from stages.sinks.alarms import age
 from stages.sinks.alarms.outbox import Message, Reader
 from stages.sinks.alarms.rules import Rule
@@ -62,23 +64,27 @@ class Courier(threading.Thread):
 
     def run(self) -> None:
         """The thread."""
-        self._target.open(self._rules, self._again.set)
+        is_open = False
         while not self._is_over:
             self._new.clear()
             self._again.clear()
             try:
+                if not is_open:
+                    self._target.open(self._rules, self._again.set)
+                    is_open = True
                 self._deliver_all()
-            except (NotDelivered, sqlite3.Error) as error:
-                log.warning("target %r: %s", self._target.name, error)
+            except Exception as error:  # whatever it is, it is the affair of this target alone
+                log.warning("target %r: %s", self._target.name, _told(error))
                 # half of it by chance: many who lost the same broker do not come back all at once
                 self._pause_s = min(2 * self._pause_s or self._first_s, self._longest_s)
                 self._again.wait(self._pause_s * random.uniform(0.5, 1.0))
             else:
                 self._new.wait()
-        self._target.close()
+        if is_open:
+            self._target.close()
 
     def _deliver_all(self) -> None:
-        """Until nothing waits. Raises NotDelivered, sqlite3.Error."""
+        """Until nothing waits. Raises NotDelivered, sqlite3.Error, or what nobody has thought of."""
         with closing(Reader(self._path, self._target.name)) as reader:
             while not self._is_over and (message := reader.next(self._after)) is not None:
                 self._deliver(message)
@@ -86,9 +92,17 @@ class Courier(threading.Thread):
     def _deliver(self, message: Message) -> None:
         try:
             self._target.deliver(message.id, message.document)
-        except NotDelivered:
+        except Exception:
             self._attempts.put(Attempt(message, taken=False))
             raise
         seconds = age.seconds_since(message.t_capture_ns, message.t_wall_ns, message.boot)
         self._after, self._pause_s = message.seq, 0.0
         self._attempts.put(Attempt(message, taken=True, seconds=seconds))
+
+
+def _told(error: Exception) -> str:
+    """Of an error that nobody has thought of only what it is and where: its text may hold a secret."""
+    if isinstance(error, NotDelivered | sqlite3.Error | ConfigError):
+        return str(error)
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {where.name}, {where.filename}:{where.lineno}"

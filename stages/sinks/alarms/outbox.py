@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,13 +124,30 @@ class Outbox:
                     too_much.append(message)
             return [message for message in reversed(too_much) if self._end(message.seq, GIVEN_UP)]
 
-    def forget(self, max_age_s: float) -> None:
-        """Remove what has ended and is older, and keys that were as long not told of."""
+    def abandon(self, targets: Sequence[str]) -> dict[str, int]:
+        """End what waits for others than these: target → messages."""
+        others = {target for target, _ in self.waiting()}.difference(targets)
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            bounds = before(max_age_s)
-            self._db.execute(f"DELETE FROM message WHERE state != {WAITING} AND {_OLD}", bounds)
-            self._db.execute("DELETE FROM cooling WHERE t_wall_ns < :wall_ns", bounds)
+            ended = (
+                (
+                    f"UPDATE message SET state = {GIVEN_UP} WHERE state = {WAITING} AND target = ?",
+                    one,
+                )
+                for one in sorted(others)
+            )
+            return {one: self._db.execute(text, (one,)).rowcount for text, one in ended}
+
+    def forget(self, max_age_s: float, cooldown_s: float) -> None:
+        """Remove what has ended and is older, and keys that are as much older than the newest."""
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            ended = f"DELETE FROM message WHERE state != {WAITING} AND {_OLD}"
+            self._db.execute(ended, before(max_age_s))
+            self._db.execute(
+                "DELETE FROM cooling WHERE t_wall_ns < (SELECT max(t_wall_ns) FROM cooling) - ?",
+                (int(cooldown_s * 1e9),),
+            )
 
     def cooling(self) -> dict[Key, int]:
         """Key → wall time of its last alarm."""

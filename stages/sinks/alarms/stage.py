@@ -107,6 +107,8 @@ class Alarms(Sink):
         self._rules = [check.rule_of(alert) for alert in self.config.alerts]
         self._outbox = Outbox(self.config.path)
         self._cooling = self._outbox.cooling()
+        for name, n in self._outbox.abandon([t["name"] for t in self.config.targets]).items():
+            log.warning("%d alarms waited for target %r, which there is no more", n, name)
         self._account()
         for fields in self.config.targets:
             target = check.target_of(fields)
@@ -231,7 +233,8 @@ class Alarms(Sink):
         keep_s = self.config.keep_days * 86_400
         try:
             given_up = self._outbox.give_up(self.config.max_age_h * 3600, self._max_bytes)
-            self._outbox.forget(keep_s)
+            self._outbox.forget(keep_s, max(rule.cooldown_s for rule in self._rules))
+            self._cooling = self._outbox.cooling()
         except sqlite3.Error as error:
             log.warning("sink alarms: %s can't be written (%s)", self.config.path, error)
             return

@@ -34,8 +34,8 @@ class Target:
         return ()
 
     def open(self, rules: Sequence[Rule], wake: Callable[[], None]) -> None:
-        """Called once, in the target's thread, before the first message. Connects to nothing yet, or in
-        the background; raises nothing.
+        """Called in the target's thread, before the first message. Connects to nothing yet, or in
+        the background. Should it raise, it is called again, later and later.
 
         rules: those that tell this target. wake: to be called, from any thread, when it can be reached
         again, so that what waits need not wait for its next attempt.

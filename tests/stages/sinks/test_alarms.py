@@ -31,6 +31,7 @@ from pipeline.accounts.layout import EDGES_S, Layout
 from pipeline.accounts.ledger import Ledger
 from pipeline.errors import ConfigError, FrameError, ResourceError
 from pipeline.stage import LocalRuntime
+from stages.sinks.alarms.lines import Lines
 from stages.sinks.alarms.stage import Alarms
 from stages.sinks.alarms.webhook import Webhook
 
@@ -105,6 +106,46 @@ def test_a_dead_target_delays_no_other(tmp_path, caplog):
         stage.close()
     assert "target 'dead': http://127.0.0.1:9/…: ConnectError" in caplog.text
     assert "nobody" not in caplog.text  # a path may hold a token
+
+
+def test_what_a_library_raises_is_the_affair_of_its_target_alone(tmp_path, monkeypatch, caplog):
+    def open_badly(self, rules, wake):
+        raise LookupError("a secret")
+
+    monkeypatch.setattr(Lines, "open", open_badly)
+    lines = {"name": "bad", "run": "stages.sinks.alarms.lines:Lines", "path": str(tmp_path / "a")}
+    with Receiver() as receiver:
+        stage = alarms(
+            tmp_path / "o.db", [lines, webhook(receiver.url)], [alert(to=["bad", "ops"])]
+        )
+        stage.process(seen(0, happening()))
+        until(stage, lambda: account(stage) == (1, 1, 0))
+        monkeypatch.undo()
+        until(stage, lambda: account(stage, "bad") == (1, 1, 0))
+        stage.close()
+    assert "target 'bad': LookupError in open_badly" in caplog.text
+    assert "a secret" not in caplog.text
+
+
+def test_a_target_that_there_is_no_more_holds_nothing_up(tmp_path, caplog):
+    stage = alarms(tmp_path / "o.db", [webhook(DEAD, "old")], [alert(to=["old"])])
+    stage.process(seen(0, happening()))
+    stage.close()
+    stage = alarms(tmp_path / "o.db", [webhook(DEAD)], max_age_h=1e-9)
+    assert "1 alarms waited for target 'old', which there is no more" in caplog.text
+    stage.idle()
+    assert not +stage._waiting
+    stage.close()
+
+
+def test_who_was_told_of_long_ago_is_forgotten(tmp_path):
+    stage = alarms(tmp_path / "o.db", [webhook(DEAD)], [alert(cooldown_s=10.0)])
+    for n in range(50):
+        stage.process(seen(n, happening(track=n)))
+    stage._sweep_at_s = 0.0
+    stage.idle()
+    assert len(stage._cooling) == len(stage._outbox.cooling()) == 11
+    stage.close()
 
 
 def test_the_next_run_delivers_what_the_last_could_not(tmp_path):
