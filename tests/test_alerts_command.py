@@ -3,8 +3,11 @@
 import json
 from pathlib import Path
 
+import pytest
 from alarming import happening, seen
 
+from pipeline.errors import ConfigError
+from pipeline.face.alert_commands import alerts
 from stages.sinks.alarms.preview import calendar, rehearsal
 from stages.sinks.store.stage import Store, StoreConfig
 
@@ -77,18 +80,19 @@ def test_the_coming_days_and_the_past(manyeyes):
     assert "off    disarmed" in out
 
 
-def test_without_a_past_there_is_no_dry_run(manyeyes):
-    manyeyes.write(CONFIG)
-    code, out, _ = manyeyes("alerts", "run.toml", "--next", "1d")
-    assert (code, "no dry run: run.toml: there is no store; add a [[sink]]" in out) == (0, True)
-    manyeyes.write(CONFIG[: CONFIG.index("[[alert]]")])
-    assert manyeyes("alerts", "run.toml") == (
-        78, "", "manyeyes: run.toml: there is no alert; add an [[alert]] and a [[target]]\n",
-    )  # fmt: skip
-    manyeyes.write(CONFIG)
-    code, _, err = manyeyes("alerts", "run.toml", "--next", "week")
-    assert (code, err.count("\n")) == (78, 1)
-    assert "--next: wanted a length of time like 7d" in err
+def test_without_a_past_there_is_no_dry_run(tmp_path, capsys):
+    path = tmp_path / "run.toml"
+
+    def told(text, coming="1d"):
+        path.write_text(text)
+        alerts(path, coming=coming, past=None, at=None, each=False, as_json=False)
+        return capsys.readouterr().out
+
+    assert "no dry run: run.toml: there is no store; add a [[sink]]" in told(CONFIG)
+    with pytest.raises(ConfigError, match="run.toml: there is no alert; add an .*and a "):
+        told(CONFIG[: CONFIG.index("[[alert]]")])
+    with pytest.raises(ConfigError, match="--next: wanted a length of time like 7d, .*'week'"):
+        told(CONFIG, "week")
 
 
 def test_the_past_needs_no_order_of_ids_and_no_whole_seconds():
