@@ -89,9 +89,9 @@ def test_without_a_past_there_is_no_dry_run(tmp_path, capsys):
         return capsys.readouterr().out
 
     assert "no dry run: run.toml: there is no store; add a [[sink]]" in told(CONFIG)
-    with pytest.raises(ConfigError, match="run.toml: there is no alert; add an .*and a "):
+    with pytest.raises(ConfigError, match=r"run.toml: there is no alert; add an .*and a "):
         told(CONFIG[: CONFIG.index("[[alert]]")])
-    with pytest.raises(ConfigError, match="--next: wanted a length of time like 7d, .*'week'"):
+    with pytest.raises(ConfigError, match=r"--next: wanted a length of time like 7d, .*'week'"):
         told(CONFIG, "week")
 
 
