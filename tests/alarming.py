@@ -78,10 +78,10 @@ def until(stage, condition):
     stage.idle()
 
 
-def account(stage, target="ops", camera="gate"):
+def account(stage, target="ops"):
     """(queued, delivered, given up)."""
     names = ("queued", "delivered", "given up")
-    return tuple(stage.runtime.counted(f"delivery:{target}:{name}", camera) for name in names)
+    return tuple(stage.runtime.counted_in_all(f"delivery:{target}:{name}") for name in names)
 
 
 def start(path, url, first):

@@ -56,7 +56,7 @@ METRICS = {
     "manyeyes_camera_paused": ("gauge", {"camera"}),
     "manyeyes_detections_total": ("counter", {"camera", "label"}),
     "manyeyes_alarms_total": ("counter", {"camera", "alert", "verdict"}),
-    "manyeyes_alarm_deliveries_total": ("counter", {"camera", "target", "outcome"}),
+    "manyeyes_alarm_deliveries_total": ("counter", {"target", "outcome"}),
     "manyeyes_alarm_lateness_seconds": ("histogram", {"target"}),
     "manyeyes_stage_events_total": ("counter", {"stage", "camera", "event"}),
     "manyeyes_engine_info": ("gauge", {"stage", "engine"}),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -23,17 +22,16 @@ _COUNTERS = {
     "left": ("zone_left", "Objects that left it; entered - left are inside", ("zone",)),
     "health": ("camera_health", "What happened to cameras: down, frozen, dark, …", ("kind",)),
     "alarm": ("alarms", "Happenings that an alert wants, by its verdict", ("alert", "verdict")),
+}
+_FROM_0 = ("detections", "alarm")  # others of a name belong to one camera, and are shown there
+# those of all cameras together, also of those that have left: an account has to add up
+_TOTALS = {
     "delivery": (
         "alarm_deliveries",
         "Alarms for a target; queued - delivered - given up are waiting, failed are attempts",
         ("target", "outcome"),
     ),
 }
-_FROM_0 = (
-    "detections",
-    "alarm",
-    "delivery",
-)  # others of a name belong to one camera, and are shown there
 _HISTOGRAMS = {
     "lateness": (
         "alarm_lateness_seconds",
@@ -49,20 +47,30 @@ def counted(plan: Plan, ledger: Ledger, risen: Callable[..., int]) -> Iterator[M
         kind: CounterMetricFamily(f"manyeyes_{name}", text, labels=["camera", *labels])
         for kind, (name, text, labels) in _COUNTERS.items()
     }
+    totals = {
+        kind: CounterMetricFamily(f"manyeyes_{name}", text, labels=labels)
+        for kind, (name, text, labels) in _TOTALS.items()
+    }
     others = CounterMetricFamily(
         "manyeyes_stage_events", "What stages count", labels=["stage", "camera", "event"]
     )
     for spec in plan.processes:
         cameras = [camera for camera in spec.cameras if camera in ledger.camera_index]
-        for name, camera in product(ledger.layout.counters.get(spec.name, ()), cameras):
-            # a stage that is killed between counting and remembering counts anew
-            n = risen(ledger.counted(spec.name, name, camera), spec.name, camera, name)
+        for name in ledger.layout.counters.get(spec.name, ()):
             kind, *labels = name.split(":")
-            if kind not in families:
-                others.add_metric([spec.name, camera, name], n)
-            elif n or kind in _FROM_0:
-                families[kind].add_metric([camera, *labels], n)
-    yield from (family for family in families.values() if family.samples)
+            if kind in totals:
+                n = risen(ledger.counted_in_all(spec.name, name), spec.name, "", name)
+                totals[kind].add_metric(labels, n)
+                continue
+            for camera in cameras:
+                # a stage that is killed between counting and remembering counts anew
+                n = risen(ledger.counted(spec.name, name, camera), spec.name, camera, name)
+                if kind not in families:
+                    others.add_metric([spec.name, camera, name], n)
+                elif n or kind in _FROM_0:
+                    families[kind].add_metric([camera, *labels], n)
+    known = (*families.values(), *totals.values())
+    yield from (family for family in known if family.samples)
     yield others
 
 

@@ -126,7 +126,7 @@ class Outbox:
 
     def abandon(self, targets: Sequence[str]) -> dict[str, int]:
         """End what waits for others than these: target → messages."""
-        others = {target for target, _ in self.waiting()}.difference(targets)
+        others = set(self.waiting()).difference(targets)
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             ended = (
@@ -154,13 +154,13 @@ class Outbox:
         rows = self._db.execute("SELECT key, t_wall_ns FROM cooling").fetchall()
         return {tuple(json.loads(key)): t_ns for key, t_ns in rows}
 
-    def waiting(self) -> dict[tuple[str, str], int]:
-        """(target, camera) → messages."""
-        rows = self._db.execute(
-            f"SELECT target, camera, count(*) FROM message WHERE state = {WAITING} "
-            "GROUP BY target, camera"
+    def waiting(self) -> dict[str, int]:
+        """Target → messages."""
+        return dict(
+            self._db.execute(
+                f"SELECT target, count(*) FROM message WHERE state = {WAITING} GROUP BY target"
+            ).fetchall()
         )
-        return {(target, camera): n for target, camera, n in rows}
 
     def is_there(self) -> bool:
         """Whether it is still the file at its path: nobody has moved or deleted it."""

@@ -173,19 +173,15 @@ class Alarms(Sink):
         process did before it was killed."""
         waiting = self._outbox.waiting()
         for name in (fields["name"] for fields in self.config.targets):
-            by_camera = {camera: n for (target, camera), n in waiting.items() if target == name}
-            self._waiting[name] = sum(by_camera.values())
-            for camera in self.runtime.cameras:
-                here = by_camera.pop(camera, 0)
-                if camera == self.runtime.cameras[-1]:
-                    here += sum(by_camera.values())  # of cameras that there are no more
-                counted = {
-                    outcome: self.runtime.counted(f"delivery:{name}:{outcome}", camera)
-                    for outcome in ("queued", "delivered", "given up")
-                }
-                missing = here + counted["delivered"] + counted["given up"] - counted["queued"]
-                outcome = "queued" if missing > 0 else "delivered"
-                self.runtime.count(f"delivery:{name}:{outcome}", camera, abs(missing))
+            self._waiting[name] = waiting.get(name, 0)
+            queued, delivered, given_up = (
+                self.runtime.counted_in_all(f"delivery:{name}:{outcome}")
+                for outcome in ("queued", "delivered", "given up")
+            )
+            missing = waiting.get(name, 0) + delivered + given_up - queued
+            outcome = "queued" if missing > 0 else "delivered"
+            camera = self.runtime.cameras[-1]
+            self.runtime.count(f"delivery:{name}:{outcome}", camera, abs(missing))
 
     def _keep(self, messages: Sequence[Message], cooling: dict[Key, int]) -> None:
         try:
@@ -247,7 +243,7 @@ class Alarms(Sink):
             self._waiting[message.target] -= 1
 
     def _count(self, outcome: str, message: Message) -> None:
-        cameras = self.runtime.cameras
+        cameras = self.runtime.cameras  # its own may have left
         camera = message.camera if message.camera in cameras else cameras[-1]
         self.runtime.count(f"delivery:{message.target}:{outcome}", camera)
 
