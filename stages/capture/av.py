@@ -32,7 +32,7 @@ from stages.capture.patience import LONGEST_S, Patience
 from stages.capture.planes import place
 from stages.capture.redirects import destination
 from stages.capture.sizes import check_max_size
-from stages.capture.tracks import film_of
+from stages.imaging.films import film_of
 
 DECODED = {"all": "DEFAULT", "reference": "NONREF", "keyframes": "NONKEY"}  # AVDiscard
 FIRST_PICTURE_S = 12.0  # a camera may send its next keyframe as late as this

@@ -14,8 +14,8 @@ from pipeline.errors import BrokenSource, ConfigError, EndOfStream, FrameError, 
 from pipeline.redaction import shown
 from pipeline.stage import Picture, Source
 from stages.capture.clock import TURN_S, RecordingClock, wait_until
-from stages.capture.planes import Turn, looks_of
 from stages.capture.sizes import check_max_size, fit_size
+from stages.imaging.films import Turn, looks_of
 
 
 @dataclass(frozen=True, kw_only=True)

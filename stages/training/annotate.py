@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 
 from pipeline.detections import Detections
 from pipeline.errors import DataError
 from pipeline.messages import Image
 from stages.imaging.drawing import draw
+from stages.imaging.films import film_of, turn_of, width_of
 from stages.training.convert import new_folder
 from stages.training.formats import PICTURE_SUFFIXES, pictures_below
 from stages.training.pictures import decode
@@ -146,11 +148,12 @@ def _frames(path: Path, stem: str, note: Callable[[str], None]) -> Iterator[Shot
     count = 0
     try:
         with av.open(str(path)) as container:
-            if not container.streams.video:
+            film = film_of(container)
+            if film is None:
                 raise DataError(f"{path}: no video in this file")
-            rate = Fraction(container.streams.video[0].average_rate or 25)
-            for frame in container.decode(video=0):
-                image = frame.to_ndarray(format="bgr24").astype("uint8", copy=False)
+            rate = Fraction(film.average_rate or 25)
+            for frame in container.decode(film):
+                image = _upright(frame, film)
                 yield Shot(
                     source=stem, index=count, path=path, name=None, image=image, rate_hz=rate
                 )
@@ -162,6 +165,13 @@ def _frames(path: Path, stem: str, note: Callable[[str], None]) -> Iterator[Shot
             )
             return
         raise DataError(f"{path}: no readable picture or video: {error.strerror}") from error
+
+
+def _upright(frame: Any, film: Any) -> Image:
+    """A decoded picture as a run sees it: turned, with square pixels; uint8 (H, W, 3) BGR."""
+    wide = width_of(frame, film.sample_aspect_ratio or film.codec_context.sample_aspect_ratio)
+    image = frame.to_ndarray(format="bgr24", width=wide).astype("uint8", copy=False)
+    return np.ascontiguousarray(turn_of(frame).upright(image))
 
 
 class _Film:

@@ -14,6 +14,7 @@ from pipeline.errors import EndOfStream
 from pipeline.stage import LocalRuntime, Picture, Source
 from stages.capture.av import AvConfig, AvSource
 from stages.capture.opencv import OpenCvConfig, OpenCvSource
+from stages.training.annotate import shots
 
 CORNERS = {(0, 0): (40, 40, 220), (0, 1): (40, 220, 40), (1, 0): (220, 40, 40)}  # row, column: BGR
 UNIT = 1 << 16
@@ -118,3 +119,16 @@ def test_a_turned_wide_and_large_one_fits_the_slot(tmp_path, reader):
             np.rot90(coloured((384, 256)), -1), (64, 96), interpolation=cv2.INTER_AREA
         )
         assert np.abs(bgr.astype(int) - wanted).mean() < 8
+
+
+@pytest.mark.parametrize("pixel_aspect", [(1, 1), (2, 1)])
+@pytest.mark.parametrize("turn", MATRICES)
+def test_predict_sees_what_a_run_sees(tmp_path, turn, pixel_aspect):
+    path = write_clip(tmp_path / "a.mp4", [coloured()] * 3, pixel_aspect=pixel_aspect)
+    with_matrix(path, MATRICES[turn][0])
+    in_a_run = read_by("av", path)
+    without = list(shots([path], lambda text: None))
+    assert [shot.index for shot in without] == [0, 1, 2]
+    for shot, (_, bgr) in zip(without, in_a_run, strict=True):
+        assert shot.image.shape == bgr.shape
+        assert np.abs(shot.image.astype(int) - bgr).mean() < 3
