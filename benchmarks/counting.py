@@ -22,7 +22,7 @@ from benchmarks.measure import Figure, Machine, Target, median, report
 from pipeline.detections import Detections
 from pipeline.messages import FrameInfo, Result
 from pipeline.plan.model_path import demo_model
-from pipeline.stage import LocalRuntime
+from pipeline.runtime import LocalRuntime
 from stages.detector.bundle import read_facts
 from stages.imaging.scenes import Scene as Rendered
 from stages.scene.stage import Scene, SceneConfig

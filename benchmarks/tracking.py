@@ -26,7 +26,7 @@ from benchmarks.measure import Figure, Machine, Target, median, ratio, report
 from pipeline.detections import Detections, TrackIds
 from pipeline.happenings import Happening
 from pipeline.messages import FrameInfo, Result
-from pipeline.stage import LocalRuntime
+from pipeline.runtime import LocalRuntime
 from stages.imaging.scenes import Scene
 from stages.sinks.store.stage import Store, StoreConfig
 from stages.track.follower import FollowerConfig, LibraryFollower

@@ -1,4 +1,4 @@
-"""The whole contract for writing a stage.
+"""The whole contract for writing a stage; what it may ask for is in `runtime.py`.
 
 A stage is a class with a frozen dataclass as its `config`. The runner of the process it lives in calls
 
@@ -19,11 +19,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -35,128 +33,9 @@ from pipeline.messages import (
     PixelFormat,
     Result,
     Tensor,
-    copies,
     frame_shape,
-    lay_out,
 )
-
-Array = npt.NDArray[Any]
-
-
-class CameraState(NamedTuple):
-    """How it is with a camera, whatever becomes of its frames."""
-
-    is_up: bool = True
-    cause: str = ""  # of errors.CAUSES, why it is not
-    frames: int = 0  # that came of it so far
-    last_frame_ns: int = 0  # monotonic; 0: none came yet
-
-
-class Fates(NamedTuple):
-    """Of the frames from one id to another."""
-
-    below: int  # the first that has not met its fate, or has not come
-    served: int = 0
-    dropped: Mapping[str, int] = MappingProxyType({})  # reason → frames
-
-
-class Runtime(Protocol):
-    """What the process around a stage offers to it."""
-
-    @property
-    def cameras(self) -> tuple[str, ...]:
-        """Whose frames come here now."""
-
-    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-        """Memory for one array of a result: a view of a shared slot, so that nothing is copied later.
-
-        Uninitialised, C-contiguous. To be filled and returned inside a message by the same call of
-        `process`; afterwards it belongs to the readers. Raises FrameError if the slot is too small.
-        """
-
-    def pack(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
-        """Copies of all arrays of a result (at least one) in one shared slot, as `empty` has it for one.
-
-        Each begins on a cache line, ALIGN_BYTES, of its own. Raises FrameError if the slot is too small.
-        """
-
-    def original(self, path: str) -> str:
-        """Where to open a file that the class named in `files`: it is there as it was at the start."""
-
-    def count(self, name: str, camera: str, n: int = 1) -> None:
-        """Add n to one of the counters that the class declared in `counters`."""
-
-    def counted(self, name: str, camera: str) -> int:
-        """What one of the counters of this stage has come to, in this process and those before it."""
-
-    def camera(self, camera: str) -> CameraState:
-        """How it is with a camera now."""
-
-    def measure(self, name: str, seconds: float) -> None:
-        """Put a duration into one of the histograms that the class declared in `histograms`."""
-
-    def fates(self, camera: str, since: int) -> Fates:
-        """What became of a camera's frames on their way to detection, from the id `since` on."""
-
-    def counted_in_all(self, name: str) -> int:
-        """The same for all cameras of the run together, those among them that have left."""
-
-    def quit(self) -> None:
-        """Ask for an orderly end of the whole run (a viewer pressed `q`)."""
-
-
-class LocalRuntime:
-    """The runtime of a unit test: plain memory, a Counter, and `quit` that is remembered."""
-
-    def __init__(self, cameras: Sequence[str] = ("test",)) -> None:
-        self.cameras = tuple(cameras)
-        self.counts: Counter[tuple[str, str]] = Counter()
-        self.durations: dict[str, list[float]] = {}
-        self.wants_quit = False
-        self.states: dict[str, CameraState] = {}
-
-    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-        """Fresh memory."""
-        return np.empty(shape, dtype)
-
-    def pack(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
-        """Copies in one piece of it."""
-        specs = lay_out(arrays)
-        buffer = self.empty((specs[-1].end,), np.uint8)
-        return copies(arrays, specs, buffer)
-
-    def original(self, path: str) -> str:
-        """The file itself."""
-        return path
-
-    def count(self, name: str, camera: str, n: int = 1) -> None:
-        """Kept in `counts[name, camera]`."""
-        self.counts[name, camera] += n
-
-    def counted(self, name: str, camera: str) -> int:
-        """From `counts`."""
-        return self.counts[name, camera]
-
-    def camera(self, camera: str) -> CameraState:
-        """From `states`; one that is not there is up."""
-        return self.states.get(camera, CameraState())
-
-    def measure(self, name: str, seconds: float) -> None:
-        """Kept in `durations[name]`."""
-        self.durations.setdefault(name, []).append(seconds)
-
-    def fates(self, camera: str, since: int) -> Fates:
-        """From `states`: all were served."""
-        frames = self.states.get(camera, CameraState()).frames
-        return Fates(max(since, frames), max(0, frames - since))
-
-    def counted_in_all(self, name: str) -> int:
-        """From `counts`."""
-        return sum(n for (one, _), n in self.counts.items() if one == name)
-
-    def quit(self) -> None:
-        """Kept in `wants_quit`."""
-        self.wants_quit = True
+from pipeline.runtime import LocalRuntime, Runtime
 
 
 class _Part:
@@ -178,13 +57,17 @@ class _Part:
 
     @classmethod
     def check(cls, config: Any) -> None:
-        """Called in the supervisor before any process starts; cheap; raises ConfigError."""
+        """Whether this can work. Called in the supervisor before any process starts, also by `check`.
+
+        Leaves nothing behind, imports nothing heavy, takes at most some milliseconds. Raises ConfigError
+        (ResourceError for what the machine lacks) with what is wrong and what to do.
+        """
 
     @classmethod
     def slot_bytes(cls, config: Any, frame_bytes: int) -> int:
-        """Bytes of one result in shared memory; 0: results carry no pixels.
+        """Bytes of one result in shared memory; 0: results carry no pixels. Called as `check` is.
 
-        frame_bytes: the largest frame that any camera of the run can deliver.
+        frame_bytes: the largest frame that any camera of the run can deliver. May raise ConfigError.
         """
         return 0
 
@@ -223,7 +106,10 @@ class _Part:
         return ()
 
     def setup(self) -> None:
-        """Load, open, allocate. May block for up to two minutes. Raises ConfigError to end the run."""
+        """Load, open, allocate. May block for up to two minutes. Raises ConfigError to end the run.
+
+        Called once in each process, first of all; anything else that it raises is tried again in a new one.
+        """
 
     def close(self) -> None:
         """Flush and close; called once, also after an error; must return within a second."""
@@ -289,7 +175,10 @@ class Source(_Part):
     ends it."""
 
     def open(self) -> None:
-        """Connect. May block for up to 5 s. Raises SourceError; is called again later."""
+        """Connect. May block for up to 5 s. Raises SourceError; is called again later, by the same thread.
+
+        Also called to connect anew after a SourceError of `read`; `close` was called between the two.
+        """
 
     def resume(self, frames: int) -> None:
         """Called before `open` if the source was read before, by a process that died or up to a
@@ -310,7 +199,10 @@ class Source(_Part):
         raise NotImplementedError
 
     def skip(self) -> bool:
-        """Like read, but the pixels are not wanted: spend as little as possible. True: one passed."""
+        """Like read, but the pixels are not wanted: spend as little as possible. True: one passed.
+
+        Blocks, paces itself and raises as `read` does; False where `read` would return None.
+        """
         raise NotImplementedError
 
 

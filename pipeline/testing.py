@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.messages import Frame, FrameInfo
-from pipeline.stage import BatchStage, JoinStage, LocalRuntime, Stage
+from pipeline.runtime import LocalRuntime
+from pipeline.stage import BatchStage, JoinStage, Stage
 
 
 def frame(

@@ -12,7 +12,7 @@ from pathlib import Path
 from walks import result
 
 from pipeline.happenings import Happening
-from pipeline.stage import LocalRuntime
+from pipeline.runtime import LocalRuntime
 from stages.sinks.alarms.stage import Alarms, AlarmsConfig
 
 SECOND, HOUR = 10**9, 3600 * 10**9

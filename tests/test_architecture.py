@@ -103,6 +103,7 @@ FREE = {"numpy", "pipeline", "stages", "__future__"} | set(sys.stdlib_module_nam
 # What a stage may know of the runtime.
 CONTRACT = {
     "pipeline.stage",
+    "pipeline.runtime",
     "pipeline.messages",
     "pipeline.detections",
     "pipeline.clock",

@@ -4,7 +4,7 @@ import numpy as np
 
 from pipeline.detections import Detections
 from pipeline.messages import FrameInfo, Result
-from pipeline.stage import LocalRuntime
+from pipeline.runtime import LocalRuntime
 from stages.scene.stage import Scene, SceneConfig
 
 WIDTH, HEIGHT = 200, 100  # px of the picture: margins of 0.01 are 1 px

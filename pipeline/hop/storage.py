@@ -76,7 +76,7 @@ class Storage:
         return None
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """See stage.Runtime.empty."""
+        """See runtime.Runtime.empty."""
         kind = np.dtype(dtype)
         slot, buffer = self._take(int(np.prod(shape)) * kind.itemsize)
         array = buffer.view(kind).reshape(shape)
@@ -84,7 +84,7 @@ class Storage:
         return array
 
     def pack(self, arrays: Sequence[npt.NDArray[Any]]) -> tuple[npt.NDArray[Any], ...]:
-        """See stage.Runtime.pack."""
+        """See runtime.Runtime.pack."""
         specs = lay_out(arrays)
         slot, buffer = self._take(specs[-1].end)
         place = self._open[slot] = _Place(copies(arrays, specs, buffer), specs)

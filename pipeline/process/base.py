@@ -74,7 +74,7 @@ class Process:
         self._new_pollers()
 
     def original(self, path: str) -> str:
-        """See stage.Runtime.original."""
+        """See runtime.Runtime.original."""
         return f"/proc/self/fd/{self._originals[path]}" if path in self._originals else path
 
     def named(self, text: str) -> str:

@@ -23,7 +23,8 @@ from pipeline.plan.loading import build
 from pipeline.process.base import IDLE_MS, Process
 from pipeline.process.join import Join
 from pipeline.process.memory import Memory
-from pipeline.stage import BatchStage, CameraState, Fates, Stage
+from pipeline.runtime import CameraState, Fates
+from pipeline.stage import BatchStage, Stage
 
 log = logging.getLogger("manyeyes")
 
@@ -43,25 +44,25 @@ class StageRuntime:
 
     @property
     def cameras(self) -> tuple[str, ...]:
-        """See stage.Runtime.cameras."""
+        """See runtime.Runtime.cameras."""
         return self._process.spec.cameras
 
     def count(self, name: str, camera: str, n: int = 1) -> None:
-        """See stage.Runtime.count."""
+        """See runtime.Runtime.count."""
         self._process.ledger.count(self._process.spec.name, name, camera, n)
 
     def counted(self, name: str, camera: str) -> int:
-        """See stage.Runtime.counted."""
+        """See runtime.Runtime.counted."""
         return self._process.ledger.counted(self._process.spec.name, name, camera)
 
     def fates(self, camera: str, since: int) -> Fates:
-        """See stage.Runtime.fates."""
+        """See runtime.Runtime.fates."""
         ledger = self._process.ledger
         row = ledger.camera_index[camera]
         return Fates(*ledger.fates(row, DETECT, since))
 
     def camera(self, camera: str) -> CameraState:
-        """See stage.Runtime.camera."""
+        """See runtime.Runtime.camera."""
         ledger = self._process.ledger
         row = ledger.camera_index[camera]
         is_up, frames = bool(ledger["camera_up"][row]), int(ledger["captured"][row])
@@ -69,11 +70,11 @@ class StageRuntime:
         return CameraState(is_up, cause, frames, int(ledger["last_frame_ns"][row]))
 
     def measure(self, name: str, seconds: float) -> None:
-        """See stage.Runtime.measure."""
+        """See runtime.Runtime.measure."""
         self._process.ledger.measure(self._process.spec.name, name, seconds)
 
     def counted_in_all(self, name: str) -> int:
-        """See stage.Runtime.counted_in_all."""
+        """See runtime.Runtime.counted_in_all."""
         return self._process.ledger.counted_in_all(self._process.spec.name, name)
 
 

@@ -21,7 +21,7 @@ from benchmarks.sightings import (
 from benchmarks.streams import MIN_BURST, OPENCV, Cameras, make_clip, rendered
 from pipeline.detections import Detections
 from pipeline.messages import FrameInfo, Result
-from pipeline.stage import LocalRuntime
+from pipeline.runtime import LocalRuntime
 
 
 def boxes(*corners, label=0):

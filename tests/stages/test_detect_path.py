@@ -10,7 +10,7 @@ import tiny_models
 from pipeline.detections import Detections, Fit
 from pipeline.errors import ConfigError, DeviceLost, FrameError, ModelError
 from pipeline.messages import Frame, FrameInfo, Output
-from pipeline.stage import LocalRuntime
+from pipeline.runtime import LocalRuntime
 from stages.detector.bundle import Facts, InputFacts, ResizeFacts, with_tiles
 from stages.detector.decode import Options, by_frame, detections_of_all
 from stages.detector.engines import OutOfMemory

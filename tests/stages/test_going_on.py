@@ -10,7 +10,7 @@ from walks import LEFT_HALF, MIDDLE, line, scene, zone
 from pipeline.accounts.states import MAX_STATE_BYTES
 from pipeline.detections import Detections
 from pipeline.messages import FrameInfo, Result
-from pipeline.stage import LocalRuntime
+from pipeline.runtime import LocalRuntime
 from stages.track.stage import Track, TrackConfig
 
 FRAMES = 40

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.detections import Detections
 from pipeline.messages import Frame, FrameInfo
-from pipeline.stage import LocalRuntime
+from pipeline.runtime import LocalRuntime
 from stages.imaging.drawing import color_of
 from stages.imaging.pixels import to_i420
 from stages.render import Render, RenderConfig

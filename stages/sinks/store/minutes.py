@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pipeline.messages import Result
-from pipeline.stage import Runtime
+from pipeline.runtime import Runtime
 
 MINUTE_NS = 60_000_000_000
 _LOOK_S = 1.0  # between two looks at the ledger

@@ -12,7 +12,7 @@ from walks import result
 from pipeline.errors import ConfigError
 from pipeline.face.cli import app
 from pipeline.happenings import NO_FRAME, Happening
-from pipeline.stage import Fates, LocalRuntime
+from pipeline.runtime import Fates, LocalRuntime
 from stages.sinks.alarms.outbox import Message, Outbox
 from stages.sinks.store.stage import Store, StoreConfig
 

@@ -19,7 +19,8 @@ import pytest
 from clips import moving_square, noise_i420, write_clip
 
 from pipeline.errors import ConfigError, EndOfStream, FrameError, SourceError
-from pipeline.stage import LocalRuntime, Picture
+from pipeline.runtime import LocalRuntime
+from pipeline.stage import Picture
 from stages.capture.av import AvConfig, AvSource
 
 

@@ -15,7 +15,8 @@ from clips import moving_square, noise_i420, write_clip
 from web_camera import WebCamera
 
 from pipeline.errors import EndOfStream, SourceError
-from pipeline.stage import LocalRuntime, Picture
+from pipeline.runtime import LocalRuntime
+from pipeline.stage import Picture
 from stages.capture.av import AvConfig, AvSource
 
 SIZE = (64, 48)

@@ -10,7 +10,7 @@ import pytest
 from clips import moving_square, write_clip
 
 from pipeline.errors import ConfigError, EndOfStream, SourceError
-from pipeline.stage import LocalRuntime
+from pipeline.runtime import LocalRuntime
 from stages.capture.opencv import OpenCvConfig, OpenCvSource, is_webcam
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import BrokenSource, ConfigError, EndOfStream, FrameError, SourceError
-from pipeline.stage import LocalRuntime
+from pipeline.runtime import LocalRuntime
 from stages.capture.pictures import PicturesConfig, PicturesSource, find_pictures
 
 

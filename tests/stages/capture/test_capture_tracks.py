@@ -11,7 +11,7 @@ import pytest
 from clips import moving_square, write_clip
 
 from pipeline.errors import EndOfStream, SourceError
-from pipeline.stage import LocalRuntime
+from pipeline.runtime import LocalRuntime
 from stages.capture.av import AvConfig, AvSource
 
 pytestmark = pytest.mark.skipif(

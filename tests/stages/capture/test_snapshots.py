@@ -13,7 +13,8 @@ import pytest
 from web_camera import Answer, WebCamera
 
 from pipeline.errors import ConfigError, FrameError, SourceError
-from pipeline.stage import LocalRuntime, Picture
+from pipeline.runtime import LocalRuntime
+from pipeline.stage import Picture
 from stages.capture.snapshots import SnapshotsConfig, SnapshotsSource
 
 JPEG = cv2.imencode(".jpg", np.full((48, 64, 3), 90, np.uint8))[1].tobytes()

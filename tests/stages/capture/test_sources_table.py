@@ -13,7 +13,7 @@ import pytest
 from clips import moving_square
 
 from pipeline.errors import EndOfStream
-from pipeline.stage import LocalRuntime
+from pipeline.runtime import LocalRuntime
 from stages.capture.av import AvConfig, AvSource
 
 ROOT = Path(__file__).parents[3]

@@ -11,7 +11,8 @@ import pytest
 from clips import write_clip
 
 from pipeline.errors import EndOfStream
-from pipeline.stage import LocalRuntime, Picture, Source
+from pipeline.runtime import LocalRuntime
+from pipeline.stage import Picture, Source
 from stages.capture.av import AvConfig, AvSource
 from stages.capture.opencv import OpenCvConfig, OpenCvSource
 from stages.training.annotate import shots

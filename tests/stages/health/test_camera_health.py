@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.happenings import HEALTH, NO_FRAME, to_json
-from pipeline.stage import CameraState, LocalRuntime
+from pipeline.runtime import CameraState, LocalRuntime
 from pipeline.testing import frame
 from stages.health.picture import Looks, sample
 from stages.health.stage import Health, HealthConfig

@@ -13,7 +13,7 @@ from PIL import Image as Pil
 
 from pipeline.errors import DataError, FrameError
 from pipeline.messages import Image
-from pipeline.stage import LocalRuntime
+from pipeline.runtime import LocalRuntime
 from stages.capture.pictures import PicturesConfig, PicturesSource
 from stages.training.pictures import decode
 

@@ -30,7 +30,7 @@ from standardwebhooks import Webhook as Oracle
 from pipeline.accounts.layout import EDGES_S, Layout
 from pipeline.accounts.ledger import Ledger
 from pipeline.errors import ConfigError, FrameError, ResourceError
-from pipeline.stage import LocalRuntime
+from pipeline.runtime import LocalRuntime
 from stages.sinks.alarms.lines import Lines
 from stages.sinks.alarms.stage import Alarms
 from stages.sinks.alarms.webhook import Webhook

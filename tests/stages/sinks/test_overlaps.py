@@ -12,7 +12,7 @@ from pipeline.errors import ConfigError
 from pipeline.happenings import Happening
 from pipeline.messages import FrameInfo, Result
 from pipeline.plan import config as configuration
-from pipeline.stage import LocalRuntime
+from pipeline.runtime import LocalRuntime
 from stages.imaging.scenes import Scene as Rendered
 from stages.imaging.shapes import CLASSES
 from stages.scene.stage import Scene, SceneConfig

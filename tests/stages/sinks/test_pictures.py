@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline.detections import Detections
 from pipeline.errors import ConfigError, FrameError, ResourceError
 from pipeline.happenings import picture_name
-from pipeline.stage import LocalRuntime
+from pipeline.runtime import LocalRuntime
 from pipeline.testing import frame
 from stages.sinks.store.pictures import KEPT, LOST, Pictures, PicturesConfig, sweep, worth
 

@@ -8,7 +8,7 @@ import pytest
 from pipeline.detections import Detections
 from pipeline.errors import ConfigError
 from pipeline.messages import FrameInfo, Result
-from pipeline.stage import LocalRuntime
+from pipeline.runtime import LocalRuntime
 from pipeline.testing import run_inline
 from stages.track.stage import SWITCHES, TRACKS, Track, TrackConfig
 
