@@ -124,7 +124,8 @@ def prepare_i420(
 
     planes: uint8 Y (H, W), U and V (H/2, W/2); matrix: bt601 | bt709; full_range: luma is 0..255.
     The rest as `prepare`, from which the result differs by about two grey levels in smooth pictures
-    (chroma is interpolated here, and repeated there).
+    (chroma is interpolated here, and repeated there). Chroma at half the size and OpenCV's own conversion
+    of I420 or NV12 take 0.1 ms less of 0.3, for BT.601 and even sizes alone, and change the pixels again.
     """
     for name, plane in zip("YUV", planes, strict=True):
         _check(f"plane {name}", plane, (None, None))
