@@ -230,8 +230,8 @@ def test_the_stage_runs_in_a_pipeline(mypkg):
     ):
         folder = mypkg / name
         folder.mkdir()
-        text = re.sub("(seed=[12])", r"\1&frames=1", text)  # the same picture in both
-        (folder / "run.toml").write_text("[metrics]\nenabled = false\n\n" + text)
+        same = re.sub("(seed=[12])", r"\1&frames=1", text)  # the same picture in both
+        (folder / "run.toml").write_text("[metrics]\nenabled = false\n\n" + same)
         done = manyeyes("run", folder / "run.toml")
         assert done.returncode == 0, done.stderr
         assert ("mypkg" in text) == (name == "blurred")
