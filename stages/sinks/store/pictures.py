@@ -107,12 +107,19 @@ class Pictures(JoinStage):
         for i in np.flatnonzero(found.track_ids >= 0).tolist():
             key, box = (info.camera, int(found.track_ids[i])), found.xyxy[i]
             value = worth(box, float(found.scores[i]), (info.width, info.height))
-            known = self._best.setdefault(key, _Best())
+            known = self._best.get(key) or self._new(key, value)
             known.seen_s = now_s
             if value > _BETTER * known.value:
                 gains.append((value / (known.value + 1e-9), key, value, box))
         gains.sort(key=lambda gain: gain[0], reverse=True)
         return [gain[1:] for gain in gains[:_AT_ONCE]]
+
+    def _new(self, key: tuple[str, int], value: float) -> _Best:
+        """An object that is not remembered; if it has a picture, of a process before this one, perhaps,
+        that is taken to be as good as what is seen now."""
+        path = os.path.join(self.config.path, f"{picture_name(self.config.run, *key)}.jpg")
+        self._best[key] = _Best(value if os.path.exists(path) else 0.0)
+        return self._best[key]
 
     def _write(self, camera: str, track: int, crop: bytes, whole: bytes) -> None:
         folder, name = os.path.split(picture_name(self.config.run, camera, track))

@@ -67,6 +67,18 @@ def test_of_an_object_the_largest_and_surest_picture_is_kept(pictures):
     assert not list(Path(pictures.config.path).rglob("*.part"))
 
 
+def test_one_that_was_killed_replaces_no_picture_by_one_that_is_no_better(pictures):
+    small, middling, large = (300, 150, 340, 200), (280, 130, 340, 210), (200, 100, 400, 300)
+    pictures.process(shown(RED, middling), found(middling))
+    second = Pictures(pictures.config)
+    second.runtime = pictures.runtime
+    second.setup()
+    second.process(shown(BLUE, small), found(small))
+    assert np.allclose(middle(kept(pictures)), RED, atol=12)
+    second.process(shown(BLUE, large), found(large))
+    assert np.allclose(middle(kept(pictures)), BLUE, atol=12)
+
+
 def test_a_frame_that_was_scaled_down_has_its_boxes_where_they_are(pictures):
     box = (100, 50, 200, 150)
     scaled = shown(RED, box)
