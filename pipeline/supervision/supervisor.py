@@ -212,6 +212,7 @@ class Supervisor:
             if child.restarts.breaker_open and child.state == "ready" and child.worked:
                 child.restarts.worked()
         self.changes.step(now)
+        self._go_when_ready(now)
         if self._stop_at is None:
             self.crew.start_due(now, self.changes.may_start)
         self.introductions.connect()
@@ -275,10 +276,13 @@ class Supervisor:
             child.send("pause")
         if self.live:
             child.send("go")
-        elif all(c.state == "ready" for c in self.crew.children.values()):
-            self.live, self._live_at = True, time.monotonic()
-            for other in self.crew.children.values():
-                other.send("go")
+
+    def _go_when_ready(self, now: float) -> None:
+        """The sources read from now on, if everything is there; the last that was not may have left."""
+        if not self.live and all(c.state == "ready" for c in self.crew.children.values()):
+            self.live, self._live_at = True, now
+            for child in self.crew.children.values():
+                child.send("go")
 
     def _died(self, child: Child, status: int, now: float) -> None:
         was = child.state

@@ -80,6 +80,15 @@ def test_cameras_join_and_leave_while_it_goes_on(child):
     assert not child.change({"yard": 2}, {**tables, "preprocess": {"workers": 2}}), "this is not so"
 
 
+def test_a_camera_that_leaves_while_the_run_starts_does_not_keep_the_others_waiting(child):
+    tables = tomllib.loads(FLEET)
+    tables["sink"].append({"type": "store", "path": "{machine}.db"})
+    child.start({"gate": 1, "yard": 2}, tables, now_s() + HOUR_S)
+    until(lambda: child.told().get("cameras"))
+    assert child.change({"gate": 1}, tables)
+    until(lambda: delivered(child, "gate") > 0)
+
+
 def test_it_is_killed_when_the_lease_is_over(child):
     child.start({"gate": 1}, tomllib.loads(FLEET), now_s() + HOUR_S)
     until(lambda: child.told().get("pid"))
