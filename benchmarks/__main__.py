@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import ROOT
-from benchmarks.plots import shown
+from benchmarks.rig.measure import ROOT
+from benchmarks.rig.plots import shown
 
 README = Path(__file__).with_name("README.md")
 RESULTS = ROOT / "out" / "bench"
@@ -33,6 +33,7 @@ LONG = {  # only when it is named; "…-long" is the longer run of a module
     "soak": ["--seconds", "1800"],
     "training": ["--pairs", "7"],
 }
+PLACES = {"capacity": "tool.capacity"}  # of those that do not lie beside this file
 
 
 def main() -> None:
@@ -48,7 +49,7 @@ def main() -> None:
     options = parser.parse_args()
     RESULTS.mkdir(parents=True, exist_ok=True)
     for name in options.names or SUITE:
-        module = f"benchmarks.{name.removesuffix('-long')}"
+        module = f"benchmarks.{PLACES.get(name, name.removesuffix('-long'))}"
         command = [sys.executable, "-m", module, *(SUITE | LONG)[name]]
         done = subprocess.run([*command, "--json", RESULTS / f"{name}.json"], cwd=ROOT, check=False)
         if done.returncode:

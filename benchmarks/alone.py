@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import ROOT
+from benchmarks.rig.measure import ROOT
 from pipeline.messages import Frame, Result
 from pipeline.plan.graph import Plan, ProcessSpec
 from pipeline.plan.loading import build

@@ -26,8 +26,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import Figure, Target, command, median
-from benchmarks.rig import changed
+from benchmarks.rig.measure import Figure, Target, command, median
+from benchmarks.rig.runs import changed
 from pipeline.accounts.layout import DETECT
 from pipeline.detections import Detections, iou_matrix
 from pipeline.messages import Frame, Output, Tensor

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import Figure, Machine, Target, median, report
+from benchmarks.rig.measure import Figure, Machine, Target, median, report
 from pipeline.detections import Detections
 from pipeline.messages import FrameInfo, Result
 from pipeline.plan.model_path import demo_model

@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.conditioned import conditioned, scenes
 from benchmarks.exported import check
-from benchmarks.measure import MIN_PAIRS, Figure, interleaved, median, ratio
+from benchmarks.rig.measure import MIN_PAIRS, Figure, interleaved, median, ratio
 from pipeline.detections import Detections, Fit
 from pipeline.errors import ConfigError
 from pipeline.hop.pool import PoolReader, PoolWriter, pool_bytes

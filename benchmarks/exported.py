@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import Figure, Machine, Target, interleaved, ratio, report
+from benchmarks.rig.measure import Figure, Machine, Target, interleaved, ratio, report
 from pipeline.detections import Detections, Fit
 from stages.detector import engines
 from stages.detector.decode import Options, detections_from

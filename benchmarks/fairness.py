@@ -14,8 +14,8 @@ from threading import Timer
 
 import numpy as np
 
-from benchmarks.measure import Figure, Target, command, median, ratio
-from benchmarks.rig import Rig, cameras, changed
+from benchmarks.rig.measure import Figure, Target, command, median, ratio
+from benchmarks.rig.runs import Rig, cameras, changed
 
 SECONDS = 210  # about how long all of it takes with the windows below, the starts included
 COUNTS = (1, 4, 16, 64)  # cameras

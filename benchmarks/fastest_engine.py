@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.measure import ROOT
+from benchmarks.rig.measure import ROOT
 
 
 def fastest_engine(bundle: Path, threads: int = 1) -> str:

@@ -14,7 +14,7 @@ import time
 import tracemalloc
 from pathlib import Path
 
-from benchmarks.measure import Figure, Target, command, median
+from benchmarks.rig.measure import Figure, Target, command, median
 from pipeline.fleet.config import Fleet, FleetConfig
 from pipeline.fleet.controller import Controller
 from pipeline.fleet.leases import Report

@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from benchmarks.detectors import Detector
-    from benchmarks.measure import Figure
-    from benchmarks.rig import Rig
+    from benchmarks.rig.measure import Figure
+    from benchmarks.rig.runs import Rig
     from pipeline.plan.config import Config
 
 WHEELS = {  # module: the distribution that has it
@@ -84,7 +84,7 @@ def main() -> None:
         _refuse(f"this Python has no {', '.join(missing)}; bring their wheels and pip install them")
     _check(options.device)
 
-    from benchmarks.measure import Machine, report
+    from benchmarks.rig.measure import Machine, report
 
     machine, figures = Machine(), []
     with tempfile.TemporaryDirectory(prefix="manyeyes-gpu-") as name:
@@ -187,9 +187,9 @@ def _throughput(settings: Settings, bundles: Bundles, name: str, source: str) ->
     import numpy as np
 
     from benchmarks import detectors
-    from benchmarks.measure import MIN_PAIRS, Target, ratio
-    from benchmarks.replay import Pace
-    from benchmarks.rig import Rig
+    from benchmarks.rig.measure import MIN_PAIRS, Target, ratio
+    from benchmarks.rig.replay import Pace
+    from benchmarks.rig.runs import Rig
     from benchmarks.throughput import gated
 
     folder = settings.folder / f"b1-{name}-{source}"
@@ -232,7 +232,7 @@ def _throughput(settings: Settings, bundles: Bundles, name: str, source: str) ->
 
 
 def _config(settings: Settings, bundles: Bundles, source: str, model: dict[str, Any]) -> Config:
-    from benchmarks.rig import cameras
+    from benchmarks.rig.runs import cameras
     from pipeline.plan import config as configuration
 
     if source == "memory":
@@ -251,8 +251,8 @@ def _flow(rig: Rig, gate: Any, on: bool) -> None:
 
 
 def _decoding(bundles: Bundles, seconds: float) -> float:
-    from benchmarks import limits
-    from benchmarks.copies import clips_of
+    from benchmarks.tool import limits
+    from benchmarks.tool.copies import clips_of
     from pipeline.plan import config as configuration
 
     return limits.decoding(
@@ -279,7 +279,7 @@ def d(settings: Settings, bundles: Bundles) -> list[Figure]:
 
 def e(settings: Settings, bundles: Bundles) -> list[Figure]:
     """Capacity of each model, from memory and from H.264."""
-    from benchmarks import capacity
+    from benchmarks.tool import capacity
     from pipeline.plan import config as configuration
 
     figures = []
@@ -302,7 +302,7 @@ def e(settings: Settings, bundles: Bundles) -> list[Figure]:
 
 def figure_of(row: dict[str, Any]) -> Figure:
     """Back from a document, which says more of it."""
-    from benchmarks.measure import Figure, Target
+    from benchmarks.rig.measure import Figure, Target
 
     fields = {field.name for field in dataclasses.fields(Figure)}
     known = {key: value for key, value in row.items() if key in fields}

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import ROOT
+from benchmarks.rig.measure import ROOT
 from pipeline.accounts.layout import DETECT
 from pipeline.messages import Frame
 from pipeline.plan.graph import EdgeSpec, Plan, Policy, ProcessSpec

@@ -28,8 +28,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import MIN_PAIRS, Figure, Machine, Target, ratio, report
-from benchmarks.rig import Rig, Window, cameras
+from benchmarks.rig.measure import MIN_PAIRS, Figure, Machine, Target, ratio, report
+from benchmarks.rig.runs import Rig, Window, cameras
 
 CAMERAS = 4
 SPREAD = 0.02  # by which the rate of a camera may lie above or below the mean

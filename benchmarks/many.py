@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.measure import ROOT, Figure, Machine, Target, median, report
+from benchmarks.rig.measure import ROOT, Figure, Machine, Target, median, report
 
 SECONDS = 60
 LOST_S = 300.0  # a start that took longer has failed

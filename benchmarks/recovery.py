@@ -28,7 +28,7 @@ from typing import Literal
 import numpy as np
 
 from benchmarks.arrivals import Arrivals
-from benchmarks.measure import ROOT, Figure, Machine, Target, median, report
+from benchmarks.rig.measure import ROOT, Figure, Machine, Target, median, report
 from pipeline.plan.config import CameraConfig, Config, ModelConfig, SinkConfig
 from pipeline.plan.graph import Plan
 from pipeline.plan.standard import make

@@ -23,10 +23,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.measure import MIN_PAIRS, ROOT, Figure, Machine, Target, ratio, report
 from benchmarks.peers.contenders import PEERS, USERS_ENGINE, Contender, Ours, Peer
-from benchmarks.sightings import MAX_BOXES, Sightings, detections
-from benchmarks.streams import Cameras, Clip, burst, make_clip, recorded, rendered
+from benchmarks.peers.sightings import MAX_BOXES, Sightings, detections
+from benchmarks.peers.streams import Cameras, Clip, burst, make_clip, recorded, rendered
+from benchmarks.rig.measure import MIN_PAIRS, ROOT, Figure, Machine, Target, ratio, report
 from pipeline.detections import Detections
 from pipeline.plan.model_path import demo_model
 from stages.detector.matching import match

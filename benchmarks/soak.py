@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.measure import Figure, Machine, Target, report
+from benchmarks.rig.measure import Figure, Machine, Target, report
 from pipeline.plan import config as configuration
 from pipeline.plan.standard import make
 from pipeline.supervision.supervisor import Options, Supervisor

@@ -22,8 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.measure import ROOT, Figure, Target, command, interleaved, median
-from benchmarks.rig import Rig, Window, cameras
+from benchmarks.rig.measure import ROOT, Figure, Target, command, interleaved, median
+from benchmarks.rig.runs import Rig, Window, cameras
 
 SECONDS = 90  # about how long all of it takes with what follows
 STARTS = 5

@@ -39,7 +39,7 @@ import numpy as np
 
 from benchmarks.alone import PARTS, Alone, as_dict
 from benchmarks.fastest_engine import fastest_engine
-from benchmarks.measure import (
+from benchmarks.rig.measure import (
     MIN_PAIRS,
     Figure,
     Machine,
@@ -49,8 +49,8 @@ from benchmarks.measure import (
     ratio,
     report,
 )
-from benchmarks.replay import Pace
-from benchmarks.rig import Rig, Window
+from benchmarks.rig.replay import Pace
+from benchmarks.rig.runs import Rig, Window
 from pipeline.accounts.layout import MAX_BATCH
 from pipeline.messages import Result
 from pipeline.plan import config as configuration

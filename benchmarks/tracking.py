@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import Figure, Machine, Target, median, ratio, report
+from benchmarks.rig.measure import Figure, Machine, Target, median, ratio, report
 from pipeline.detections import Detections, TrackIds
 from pipeline.happenings import Happening
 from pipeline.messages import FrameInfo, Result

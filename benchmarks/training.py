@@ -29,8 +29,8 @@ from rich.console import Console
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
 from benchmarks import exported
-from benchmarks.measure import Figure, Machine, Target, interleaved, ratio, report
 from benchmarks.peers.references import Reference, collate
+from benchmarks.rig.measure import Figure, Machine, Target, interleaved, ratio, report
 from stages.imaging.scenes import CLASSES, still
 from stages.training import datasets, models, runs, settings
 from stages.training.datasets import DataSet

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.hops import Hop, Ours, Sample
-from benchmarks.measure import MIN_PAIRS, Figure, Target, command, interleaved, ratio
 from benchmarks.peers.transport import Peers
+from benchmarks.rig.measure import MIN_PAIRS, Figure, Target, command, interleaved, ratio
 
 PACED_HZ = 30.0
 PACED_FRAMES = 30

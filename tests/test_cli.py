@@ -282,7 +282,7 @@ def test_a_layout_that_does_not_fit_is_not_imported(manyeyes):
         assert_refused(manyeyes, arguments, "tiny.pt: ", "layout", "size")
     arguments = ["model", "import", "tiny.pt", "--layout", "candidates", *facts]
     code, out, err = manyeyes(*arguments)
-    assert (code, err) == (0, "as models of layout candidates have it: dtype uint8\n")
+    assert (code, err) == (0, "as models of candidates have it: dtype uint8\n")
     assert "tiny.bundle: tiny, 2 classes, 64x64" in out
 
 

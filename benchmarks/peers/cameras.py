@@ -23,8 +23,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks.sightings import Sightings
-from benchmarks.streams import number_of
+from benchmarks.peers.sightings import Sightings
+from benchmarks.peers.streams import number_of
 from pipeline.detections import Detections
 from pipeline.messages import Image
 from stages.detector import archive

@@ -8,10 +8,10 @@ import subprocess
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from benchmarks.measure import ROOT
-from benchmarks.rig import Rig
-from benchmarks.sightings import SightingsSink
-from benchmarks.streams import OPENCV, Cameras
+from benchmarks.peers.sightings import SightingsSink
+from benchmarks.peers.streams import OPENCV, Cameras
+from benchmarks.rig.measure import ROOT
+from benchmarks.rig.runs import Rig
 from pipeline.host.machine import CHILD_ENVIRONMENT
 from pipeline.plan import config as configuration
 from pipeline.plan.config import SinkConfig

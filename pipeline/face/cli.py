@@ -57,7 +57,7 @@ app.add_typer(alert_commands.app)  # alerts
 app.add_typer(ctl_commands.app, name="ctl")
 app.add_typer(fleet_commands.app, name="fleet")
 app.add_typer(load("stages.training.commands:app"))  # data, train, evaluate, export, predict
-app.add_typer(load("benchmarks.commands:app"), name="bench")  # capacity, stages, compare
+app.add_typer(load("benchmarks.tool.commands:app"), name="bench")  # capacity, stages, compare
 
 
 @app.callback()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.stage_times import stage_of
+from benchmarks.tool.stage_times import stage_of
 
 MANYEYES = Path(sys.executable).with_name("manyeyes")
 # It sleeps, so that its declared time does not depend on what else wants the cores.

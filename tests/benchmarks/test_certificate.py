@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.capacity import document, summary
-from benchmarks.certificate import page
-from benchmarks.copies import Clip, clips_of, copied, harmless, is_live
-from benchmarks.limits import Limits
-from benchmarks.search import Trial, find
+from benchmarks.tool.capacity import document, summary
+from benchmarks.tool.certificate import page
+from benchmarks.tool.copies import Clip, clips_of, copied, harmless, is_live
+from benchmarks.tool.limits import Limits
+from benchmarks.tool.search import Trial, find
 from pipeline.errors import ConfigError
 from pipeline.plan import config as configuration
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.compare import changes, notes, read
+from benchmarks.tool.compare import changes, notes, read
 from pipeline.errors import ConfigError
 
 MANYEYES = Path(sys.executable).with_name("manyeyes")

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from clips import moving_square, write_clip
 
-from benchmarks.copies import Paced, PacedConfig, clips_of, copied, paced
-from benchmarks.rig import Window
-from benchmarks.stage_times import Look, Spent
-from benchmarks.trials import trial_of
+from benchmarks.rig.runs import Window
+from benchmarks.tool.copies import Paced, PacedConfig, clips_of, copied, paced
+from benchmarks.tool.stage_times import Look, Spent
+from benchmarks.tool.trials import trial_of
 from pipeline.accounts.layout import EDGES_S
 from pipeline.errors import ConfigError
 from pipeline.plan import config as configuration
@@ -67,7 +67,7 @@ def test_the_clip_begins_again_at_its_end_with_the_same_pictures(clip):
 def test_what_is_not_due_for_long_is_not_waited_for(clip):
     (found,) = clips_of(configuration.from_sources([str(clip)]))
     config = {"run": found.run, "config": found.config, "rate_hz": 0.01, "phase": 0.9}
-    source = build("benchmarks.copies:Paced", config)
+    source = build("benchmarks.tool.copies:Paced", config)
     source.setup()
     source.open()
     assert source.read(np.empty(1 << 20, np.uint8)) is None

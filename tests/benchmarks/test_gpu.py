@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import detectors, gpu
-from benchmarks.measure import ROOT, Figure, Target
+from benchmarks.rig.measure import ROOT, Figure, Target
 
 
 def run(*arguments):

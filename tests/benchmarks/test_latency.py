@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.latency import MIN_BATCHES, batches, between, fit
-from benchmarks.probes import ROW
+from benchmarks.rig.probes import ROW
 from benchmarks.throughput import same
 
 

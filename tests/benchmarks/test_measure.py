@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.__main__ import BEGIN, END, write_table
-from benchmarks.measure import (
+from benchmarks.rig.measure import (
     Machine,
     Target,
     interleaved,

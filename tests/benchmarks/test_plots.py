@@ -5,8 +5,8 @@ import math
 import cv2
 import pytest
 
-from benchmarks import plots
-from benchmarks.measure import Figure, Machine, Target, report
+from benchmarks.rig import plots
+from benchmarks.rig.measure import Figure, Machine, Target, report
 from pipeline.errors import ResourceError
 
 

@@ -1,7 +1,7 @@
 import threading
 import time
 
-from benchmarks.pulse import Pulse
+from benchmarks.rig.pulse import Pulse
 
 
 def test_the_pulse_goes_on_until_the_end_and_leaves_no_thread():

@@ -7,9 +7,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from benchmarks.probes import ROW, TIMES, Rows
-from benchmarks.replay import Pace, Replay, ReplayConfig, render_stills
-from benchmarks.rig import Look, Rig, between, cameras, changed
+from benchmarks.rig.probes import ROW, TIMES, Rows
+from benchmarks.rig.replay import Pace, Replay, ReplayConfig, render_stills
+from benchmarks.rig.runs import Look, Rig, between, cameras, changed
 from pipeline.messages import FrameInfo
 
 

@@ -9,16 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.peers.cameras import PEERS, Task
-from benchmarks.rivals import OURS, SETTINGS, Sample, Setting, agreement, figures, jain, sample
-from benchmarks.rivals import PEERS as NAMES
-from benchmarks.sightings import (
+from benchmarks.peers.sightings import (
     MAX_BOXES,
     Sightings,
     SightingsConfig,
     SightingsSink,
     detections,
 )
-from benchmarks.streams import MIN_BURST, OPENCV, Cameras, make_clip, rendered
+from benchmarks.peers.streams import MIN_BURST, OPENCV, Cameras, make_clip, rendered
+from benchmarks.rivals import OURS, SETTINGS, Sample, Setting, agreement, figures, jain, sample
+from benchmarks.rivals import PEERS as NAMES
 from pipeline.detections import Detections
 from pipeline.messages import FrameInfo, Result
 from pipeline.runtime import LocalRuntime

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.search import Trial, find, limiting
+from benchmarks.tool.search import Trial, find, limiting
 
 FINE = Trial(
     cameras=1, seconds=5, p50_ms=20, p99_ms=50, served=1.0, fps=5, cores=0.5,

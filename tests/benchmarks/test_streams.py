@@ -11,8 +11,16 @@ from clips import moving_square, write_clip
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import rtsp
-from benchmarks.streams import MIN_BURST, Cameras, make_clip, number_of, recorded, rendered, stamp
+from benchmarks.peers import rtsp
+from benchmarks.peers.streams import (
+    MIN_BURST,
+    Cameras,
+    make_clip,
+    number_of,
+    recorded,
+    rendered,
+    stamp,
+)
 
 SIZE = (320, 180)
 

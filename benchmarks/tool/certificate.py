@@ -5,10 +5,10 @@ from __future__ import annotations
 import html
 from typing import Any
 
-from benchmarks import plots
-from benchmarks.capacity import headline
-from benchmarks.measure import ROOT
-from benchmarks.search import SLOWER
+from benchmarks.rig import plots
+from benchmarks.rig.measure import ROOT
+from benchmarks.tool.capacity import headline
+from benchmarks.tool.search import SLOWER
 
 _CSS = ROOT / "stages" / "training" / "report.css"
 _MORE_CSS = """

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from rich.table import Table
 
-from benchmarks.measure import resampled_medians
-from benchmarks.search import OTHERS, SLOWER
+from benchmarks.rig.measure import resampled_medians
+from benchmarks.tool.search import OTHERS, SLOWER
 from pipeline.errors import ConfigError
 
 # What two machines must have in common before their figures mean anything beside each other.

@@ -1,6 +1,6 @@
 """How many cameras does this machine take at a latency? Measured, as a document, as a line for people.
 
-    python -m benchmarks.capacity [--fps 5] [--p99-ms 100] [--seconds 60] [--video FILE] [--json FILE]
+    python -m benchmarks.tool.capacity [--fps 5] [--p99-ms 100] [--seconds 60] [--video FILE] [--json FILE]
 
 `manyeyes bench capacity` does the same for any configuration, and writes the page of `certificate.py`.
 """
@@ -21,11 +21,12 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from benchmarks import limits, plots, trials
-from benchmarks.copies import Clip, clips_of, copied
-from benchmarks.limits import Limits
-from benchmarks.measure import ROOT, Figure, Machine, Target
-from benchmarks.search import SERVED, Found, Trial, find, limiting
+from benchmarks.rig import plots
+from benchmarks.rig.measure import ROOT, Figure, Machine, Target
+from benchmarks.tool import limits, trials
+from benchmarks.tool.copies import Clip, clips_of, copied
+from benchmarks.tool.limits import Limits
+from benchmarks.tool.search import SERVED, Found, Trial, find, limiting
 from pipeline.plan import config as configuration
 from pipeline.plan.config import Config
 from pipeline.plan.standard import make
@@ -228,7 +229,7 @@ def main() -> None:
     found = measure(
         configuration.from_sources([options.video]), p99_ms=options.p99_ms, fps=options.fps,
         seconds=options.seconds, most=256, tell=lambda line: print(line, file=sys.stderr),
-        command=shlex.join(["python", "-m", "benchmarks.capacity", *sys.argv[1:]]),
+        command=shlex.join(["python", "-m", "benchmarks.tool.capacity", *sys.argv[1:]]),
     )  # fmt: skip
     Console().print(summary(found), soft_wrap=True)
     if options.json:

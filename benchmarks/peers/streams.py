@@ -24,7 +24,7 @@ from itertools import count, islice, repeat
 from pathlib import Path
 from typing import Any
 
-from benchmarks import rtsp
+from benchmarks.peers import rtsp
 from pipeline.messages import Image
 
 BURST_S, MIN_BURST = 0.4, 12

@@ -65,8 +65,8 @@ def capacity(
 
     Example, to try a number again: manyeyes bench capacity street.mp4 --fps 5 --cameras 12
     """
-    from benchmarks import capacity as measuring
-    from benchmarks import certificate
+    from benchmarks.tool import capacity as measuring
+    from benchmarks.tool import certificate
     from pipeline.face.cli import fetched_config
 
     notes = Console(stderr=True)
@@ -116,7 +116,8 @@ def stages(
 
     Example: manyeyes bench stages street.toml --seconds 20 -o before
     """
-    from benchmarks import breakdown, plots
+    from benchmarks.rig import plots
+    from benchmarks.tool import breakdown
     from pipeline.face.cli import fetched_config
 
     notes = Console(stderr=True)
@@ -155,7 +156,7 @@ def compare(
 
     Example: manyeyes bench compare before/stages.json after/stages.json --fail-above 0.1
     """
-    from benchmarks import compare as comparing
+    from benchmarks.tool import compare as comparing
 
     documents = comparing.read(a), comparing.read(b)
     rows = comparing.changes(*documents, fail_above)

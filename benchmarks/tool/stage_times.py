@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.measure import busy_s
-from benchmarks.rig import SUPERVISOR, Rig, Window
+from benchmarks.rig.measure import busy_s
+from benchmarks.rig.runs import SUPERVISOR, Rig, Window
 from pipeline.accounts.ledger import Ledger
 from pipeline.plan.graph import Plan
 

@@ -12,7 +12,7 @@ the ledger through /proc/PID/fd, CPU time from the processes' own clocks, memory
 looking costs the run nothing. Cameras with a synthetic:// source become Replay: rendered stills from
 memory.
 
-    python -m benchmarks.rig FOLDER              the child
+    python -m benchmarks.rig.runs FOLDER              the child
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from benchmarks.measure import ROOT
-from benchmarks.probes import Rows, with_probes
-from benchmarks.replay import Pace, Replay, ReplayConfig, render_stills
+from benchmarks.rig.measure import ROOT
+from benchmarks.rig.probes import Rows, with_probes
+from benchmarks.rig.replay import Pace, Replay, ReplayConfig, render_stills
 from pipeline.accounts.layout import DETECT, RING
 from pipeline.accounts.ledger import Ledger
 from pipeline.accounts.tally import Tally
@@ -230,7 +230,7 @@ class Rig:
     def _start(self, folder: Path) -> None:
         begun_s = time.monotonic()
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.rig", str(folder)],
+            [sys.executable, "-m", "benchmarks.rig.runs", str(folder)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(),
         )  # fmt: skip
         line = _pipe(self._child.stdout).readline()
@@ -352,7 +352,12 @@ def main() -> None:
     search_current_folder()
     fields = json.loads((Path(sys.argv[1]) / "plan.json").read_text())
     processes = tuple(ProcessSpec.from_json(spec) for spec in fields["processes"])
-    plan = Plan(cameras=tuple(fields["cameras"]), policy=fields["policy"], processes=processes)
+    plan = Plan(
+        cameras=tuple(fields["cameras"]),
+        policy=fields["policy"],
+        processes=processes,
+        spare=fields["spare"],
+    )
     told = False
 
     def tell(supervisor: Supervisor) -> None:

@@ -23,13 +23,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import plots
+from benchmarks.rig import plots
 from pipeline.errors import ConfigError
 
 Verdict = Literal["met", "missed", "undecided", "report"]
 Sample = TypeVar("Sample")
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MIN_PAIRS = 5
 _RESAMPLES = 4000
 _LIBRARIES = (

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from benchmarks.copies import clips_of, harmless, is_live
-from benchmarks.measure import Figure, Machine, resampled_medians
-from benchmarks.pulse import Pulse
-from benchmarks.rig import Rig, Window
-from benchmarks.stage_times import Look, Spent, stage_of, windows
+from benchmarks.rig.measure import Figure, Machine, resampled_medians
+from benchmarks.rig.pulse import Pulse
+from benchmarks.rig.runs import Rig, Window
+from benchmarks.tool.copies import clips_of, harmless, is_live
+from benchmarks.tool.stage_times import Look, Spent, stage_of, windows
 from pipeline.accounts.layout import DETECT
 from pipeline.accounts.ledger import Ledger, quantile_s
 from pipeline.errors import ConfigError

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.copies import Clip, copied, paced
-from benchmarks.pulse import Pulse
-from benchmarks.rig import Rig
-from benchmarks.search import Trial
-from benchmarks.stage_times import Look, windows
+from benchmarks.rig.pulse import Pulse
+from benchmarks.rig.runs import Rig
+from benchmarks.tool.copies import Clip, copied, paced
+from benchmarks.tool.search import Trial
+from benchmarks.tool.stage_times import Look, windows
 from pipeline.accounts.ledger import quantile_s
 from pipeline.errors import ResourceError
 from pipeline.plan.config import Config

@@ -1,6 +1,6 @@
 """What the hardware could do at best: decoding alone, and the bare model alone, on the whole machine.
 
-    python -m benchmarks.limits         a worker: its task on stdin, then a line when it may begin
+    python -m benchmarks.tool.limits         a worker: its task on stdin, then a line when it may begin
 
 Workers load and warm up, wait for each other, and then work side by side for some seconds. The model gets
 rendered pictures in its input size that are ready in memory, and gives its raw outputs: no letterbox, no
@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.copies import Clip
-from benchmarks.rig import environment
+from benchmarks.rig.runs import environment
+from benchmarks.tool.copies import Clip
 from pipeline.errors import EndOfStream, ManyeyesError
 from pipeline.host.machine import CHILD_ENVIRONMENT
 from pipeline.plan.graph import Plan
@@ -98,7 +98,7 @@ def _has_device(name: str) -> bool:
 def _together(tasks: list[dict[str, Any]], threads: int, seconds: float) -> float:
     """Pictures a second of all tasks, each in a process of its own, at the same time."""
     count = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    command = [sys.executable, "-m", "benchmarks.limits"]
+    command = [sys.executable, "-m", "benchmarks.tool.limits"]
     workers = [
         subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,

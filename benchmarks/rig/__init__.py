@@ -1,0 +1,1 @@
+"""How it is measured: whole runs that are looked at, figures with intervals, tables and plots."""
