@@ -42,7 +42,7 @@ def figures(
         config.write_text(configuration(cameras, rate_hz, model))
         begun = time.monotonic()
         with running(config) as (process, address):
-            ready_s = _until_ready(process, address, begun)
+            ready_s = until_ready(process, address, begun)
             started_s = cpu_s(process.pid)
             before = events.stat().st_size
             time.sleep(seconds)
@@ -95,7 +95,8 @@ def running(config: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
             process.send_signal(signal.SIGINT)
 
 
-def _until_ready(process: subprocess.Popen[str], address: str, begun: float) -> float:
+def until_ready(process: subprocess.Popen[str], address: str, begun: float) -> float:
+    """Wait for results of every camera; returns how long after `begun`, monotonic, they were all there."""
     while (seconds := time.monotonic() - begun) < LOST_S:
         if process.poll() is not None:
             raise RuntimeError("the run ended before it was ready; see above")
