@@ -242,8 +242,8 @@ class Stage(_Shared):
         """What this stage has to know of a camera to go on; at most 64 KiB. None: nothing new.
 
         Called after each item of the camera, before it is sent on. Should the process be killed, the next
-        one gets it; should that one get the same item again, it must give the same result for it and
-        change nothing, so the state holds which item it is of.
+        one gets it, and goes on with the item after that one: for items that come again the process
+        sends what was given for them, if those are Results.
         """
         raise NotImplementedError
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import defaultdict, deque
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from pipeline.accounts.layout import DETECT, MAX_BATCH
@@ -17,8 +19,9 @@ from pipeline.errors import (
     PoolGone,
     TornFrame,
 )
+from pipeline.hop.codec import message_front
 from pipeline.hop.reader import Delivery
-from pipeline.messages import Message
+from pipeline.messages import Message, Result
 from pipeline.plan.loading import build
 from pipeline.process.base import IDLE_MS, Process
 from pipeline.process.join import Join
@@ -88,6 +91,10 @@ class StageProcess(Process):
         """Until drained; then the stage is closed."""
         # what was worked at and not accounted for: items, begin and end in monotonic seconds
         self._worked: list[tuple[Sequence[Delivery], float, float]] = []
+        # what was worked at, by camera, and is DONE when all that came of it is: under `every` nothing
+        # of a stage that remembers is lost with it, since it comes again and needs no work
+        self._kept: defaultdict[str, deque[Delivery]] = defaultdict(deque)
+        self._keeps = self.spec.remembers and self.policy == "every"
         stage = build(self.spec.run, self.spec.config)
         stage.runtime = StageRuntime(self)
         if self.spec.role == "join":
@@ -118,6 +125,8 @@ class StageProcess(Process):
     def left(self, camera: str) -> None:
         """See Process.left."""
         self.stage.remove(camera)
+        self.memory.leave(camera)
+        self._kept.pop(camera, None)
         if self.join is not None:
             self.join.leave(camera)
 
@@ -132,9 +141,7 @@ class StageProcess(Process):
                 self.writer.exchange()
                 worked = self._work()
             # items that cost next to nothing share a turn, its wake-up and its DONE message
-            # but not those of a stage that remembers: it could give no more than the last one again
-            shared_s = 0.0 if self.spec.remembers else _SHARED_TURN_S[self.policy]
-            end = time.monotonic() + shared_s
+            end = time.monotonic() + _SHARED_TURN_S[self.policy]
             while worked and self.reader.waiting and time.monotonic() < end and self._work():
                 pass
             self.writer.exchange()  # first: somebody waits for it
@@ -159,7 +166,7 @@ class StageProcess(Process):
     def _is_finished(self) -> bool:
         if self.reader.waiting and self.join is None:
             return False
-        return self.writer.idle
+        return self.writer.idle and not any(self._kept.values())
 
     def _work(self) -> bool:
         """One item or batch. False: there was nothing that could be done now."""
@@ -202,7 +209,9 @@ class StageProcess(Process):
         start = time.monotonic()
         opened = []
         for delivery in deliveries:
-            if (item := self._open(delivery)) is not None:
+            if self.spec.outputs and self.memory.has_seen(delivery.camera, delivery.frame_id):
+                self._answer_again(delivery)
+            elif (item := self._open(delivery)) is not None:
                 opened.append((delivery, item))
         results: Sequence[Any] = ()
         if opened:
@@ -222,12 +231,30 @@ class StageProcess(Process):
         """What nobody waits for: DONEs, and how long everything took."""
         for deliveries, start, end in self._worked:
             for delivery in deliveries:
-                self.reader.done(delivery)
+                if self._keeps:
+                    self._kept[delivery.camera].append(delivery)
+                else:
+                    self.reader.done(delivery)
                 self.ledger.observe("wait_seconds", self.index, delivery.wait_s(start))
             self.ledger.observe("stage_seconds", self.index, end - start)
             if self.spec.role == "batch":
                 self.ledger.add("batch_size", (self.index, min(len(deliveries), MAX_BATCH)))
         self._worked.clear()
+        for camera, kept in self._kept.items():
+            while kept and self._has_left(camera, kept[0].frame_id):
+                self.reader.done(kept.popleft())
+
+    def _has_left(self, camera: str, frame_id: int) -> bool:
+        """Whether all that came of a frame is DONE, or was dropped."""
+        oldest = self.writer.oldest(camera)
+        return oldest is None or frame_id < oldest
+
+    def _has_arrived(self, camera: str, frame_id: int) -> bool:
+        """Whether it is where it was to go, too."""
+        row = self.ledger.camera_index[camera]
+        return self._has_left(camera, frame_id) and all(
+            self.ledger.settled(row, path, frame_id) for path in self.spec.paths
+        )
 
     def _open(self, delivery: Delivery) -> Message | None:
         try:
@@ -270,8 +297,12 @@ class StageProcess(Process):
         if result is None and self.spec.role != "sink" and paths:
             return self._drop(delivery, "filtered")
         self.ledger.add("processed", (self.index, camera))
-        self.memory.save(delivery.camera)
-        if result is not None and self.spec.outputs and not self._publish(delivery, result):
+        front = None
+        if self.spec.remembers:
+            front = message_front(result) if isinstance(result, Result) else None
+            arrived = partial(self._has_arrived, delivery.camera)
+            self.memory.save(delivery.camera, delivery.frame_id, front, arrived)
+        if result is not None and self.spec.outputs and not self._publish(delivery, result, front):
             return None
         if self.spec.delivers:  # only now: what is between two processes is nobody's to forget
             for path in paths:
@@ -288,10 +319,22 @@ class StageProcess(Process):
         if results:
             self.writer.exchange()
 
-    def _publish(self, delivery: Delivery, result: Message) -> bool:
-        """False: it can't be sent, and that is the end of this frame alone."""
+    def _answer_again(self, delivery: Delivery) -> None:
+        """A frame that the stage has worked at came again, since we or its producer died."""
+        camera, frame_id = delivery.camera, delivery.frame_id
+        front = self.memory.answer(camera, frame_id)
+        if front is not None:
+            self.writer.offer(delivery.envelope.info, None, front)
+        elif self.memory.is_lost(camera, frame_id):
+            self._drop(delivery, "stage_died")  # says nothing new where the answer has arrived
+
+    def _publish(self, delivery: Delivery, result: Message, front: bytes | None) -> bool:
+        """False: it can't be sent, and that is the end of this frame alone. front: it, if it is encoded."""
         try:
-            self.writer.publish(result)
+            if front is None:
+                self.writer.publish(result)
+            else:
+                self.writer.offer(result.info, None, front)
         except (FrameError, MessageError) as error:
             log.warning("%s", self._described(error, [(delivery, result)]))
             self._drop(delivery, "error")
