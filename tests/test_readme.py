@@ -178,7 +178,7 @@ def test_the_events_of_a_run_get_the_figures_of_the_model(tmp_path, monkeypatch)
     demo.render(tmp_path / "scenes", "val", 10)
     manyeyes("data", "split", "scenes", "-o", "montreal", "--parts", "train=0.2,test=0.8")
     shown = commands("manyeyes", TRAINING)
-    judged = shown.index("manyeyes evaluate test.jsonl montreal-test")
+    judged = shown.index("manyeyes evaluate test.jsonl montreal-test --score montreal.bundle")
     for line in shown[judged - 2 : judged]:
         done = manyeyes(*shlex.split(line)[1:])
         assert done.returncode == 0, done.stderr

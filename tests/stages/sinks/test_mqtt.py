@@ -4,6 +4,7 @@ import gc
 import json
 import signal
 import subprocess
+import threading
 import time
 
 import pytest
@@ -128,6 +129,9 @@ def test_a_certificate_that_nobody_trusts_and_one_that_is_trusted(tmp_path, capl
         stage = alarms(tmp_path / "o.db", [mqtt(broker, tls=True, ca_file=str(certificate))])
         until(stage, lambda: account(stage) == (1, 1, 0))
         stage.close()
+    for thread in threading.enumerate():  # `close` does not wait for one that is connecting
+        if thread.name.startswith("paho"):
+            thread.join()
     gc.collect()
 
 
