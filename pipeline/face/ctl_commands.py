@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.errors import ManyeyesError
+from pipeline.plan.model_path import model_path
 from pipeline.plan.sources import check_path
 from pipeline.supervision.asking import ask
 
@@ -18,6 +21,8 @@ app = typer.Typer(help="Look at a run that goes on, and tell it what to do.", no
 Pid = Annotated[
     int | None, typer.Option("--pid", help="of the run's supervisor, where several runs go on")
 ]
+
+_LOOK_S = 0.2  # between two looks at a change
 
 
 @app.command()
@@ -44,6 +49,8 @@ def status(
     console.print(table)
     for name, row in told["sinks"].items():
         console.print(f"sink {name}: {row['taken']} of {row['offered']} taken, {row['lost']} lost")
+    if told["withdrawn"]:
+        console.print(f"the last change was {told['withdrawn']}")
     for name, row in told["stages"].items():
         if row["state"] != "ready" or row["restarts"]:
             console.print(f"stage {name}: {row['state']}, {row['restarts']} restarts")
@@ -121,9 +128,54 @@ def remove(
     _tell(ask(pid, {"do": "remove", "camera": camera}))
 
 
+@app.command()
+def swap(
+    model: Annotated[str, typer.Argument(help="a bundle, or a name of `manyeyes model list`")],
+    camera: Annotated[
+        list[str] | None, typer.Option("--camera", help="only this one; may be given again")
+    ] = None,
+    known_classes: Annotated[
+        bool, typer.Option("--known-classes", help="keep only those that the run knows")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would happen")] = False,
+    pid: Pid = None,
+) -> None:
+    """Let another model look, in the place of [model] or of that of the named cameras.
+
+    It is started, tested and warm before the cameras go over to it. If it fails, the old one goes on, and
+    has missed nothing. Waits until it is done.
+
+    Example: manyeyes ctl swap night.bundle --camera gate
+    """
+    question = {"do": "swap", "model": str(model_path(model)), "cameras": camera or []}
+    asked = {"known_classes": known_classes, "is_asked_only": dry_run}
+    _tell(ask(pid, question | asked))
+    if not dry_run:
+        _wait(pid)
+
+
+@app.command()
+def rollback(pid: Pid = None) -> None:
+    """Go back to the plan before the last change, and wait until that runs; again: and forth.
+
+    Example: manyeyes ctl rollback --pid 4711
+    """
+    _tell(ask(pid, {"do": "rollback"}))
+    _wait(pid)
+
+
+def _wait(pid: int | None) -> None:
+    """Until the change is done. Raises ManyeyesError if it was withdrawn."""
+    while not (told := ask(pid, {"do": "status"}))["settled"]:
+        time.sleep(_LOOK_S)
+    if told["withdrawn"] is not None:
+        raise ManyeyesError(f"ctl: {told['withdrawn']}")
+    print("done")
+
+
 def _tell(told: dict[str, Any]) -> None:
     for line in told["lines"] or ["nothing changes"]:
-        print(line)
+        print(line, flush=True)
 
 
 def _change(order: str, camera: str, pid: int | None) -> None:

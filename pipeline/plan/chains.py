@@ -70,9 +70,30 @@ def chains_of(config: Config, before: Sequence[Chain] = ()) -> tuple[Chain, ...]
     return tuple(chains)
 
 
-def classes_of(chains: Sequence[Chain]) -> tuple[str, ...]:
-    """The names of all classes of a run, those of the first model first."""
-    return tuple(dict.fromkeys(name for chain in chains for name in chain.facts.classes))
+def classes_of(chains: Sequence[Chain], known: Sequence[str] = ()) -> tuple[str, ...]:
+    """The names of all classes of a run, those of the first model first.
+
+    known: those that a run has already; they keep their places, and what else a model keeps follows.
+    """
+    names = dict.fromkeys(known)
+    for chain in chains:
+        kept = chain.model.classes if known else None
+        names |= dict.fromkeys(n for n in chain.facts.classes if kept is None or n in kept)
+    return tuple(names)
+
+
+def postprocess_of(chain: Chain, classes: Sequence[str]) -> dict[str, Any]:
+    """What is kept of what a model finds; classes: of the run, which may lack what is not kept."""
+    model = chain.model
+    return {
+        "facts": chain.facts.to_json(),
+        "score_threshold": model.score_threshold,
+        "per_class": dict(model.per_class),
+        "classes": None if model.classes is None else list(model.classes),
+        "iou_threshold": model.iou_threshold,
+        "max_detections": model.max_detections,
+        "labels": [classes.index(n) if n in classes else -1 for n in chain.facts.classes],
+    }
 
 
 def _lanes(cameras: Sequence[str], before: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:

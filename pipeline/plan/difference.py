@@ -70,6 +70,11 @@ def differs(old: Plan, new: Plan, camera: str) -> bool:
     return _part(old, camera) != _part(new, camera)
 
 
+def is_same(old: ProcessSpec, new: ProcessSpec) -> bool:
+    """Whether one process can be both, whatever their cameras."""
+    return _facts(old) == _facts(new)
+
+
 def joined(running: Plan, target: Plan, cameras: Set[str]) -> Plan:
     """`running`, and these cameras as `target` has them, and the processes that it wants beside them."""
     processes: dict[str, ProcessSpec] = dict(running.by_name)
@@ -104,6 +109,16 @@ def without(running: Plan, camera: str | None = None, processes: Iterable[str] =
             for spec in specs
         ),
     )
+
+
+def wired(plan: Plan, names: Set[str]) -> list[set[str]]:
+    """These processes in groups, those together that feed one another, also by way of others of them."""
+    groups: list[set[str]] = []
+    for name in names:
+        near = {name} | (names & {*plan.producers(name)})
+        near.update(*(group for group in groups if group & near))
+        groups = [group for group in groups if not group & near] + [near]
+    return groups
 
 
 def _merged(old: ProcessSpec, more: ProcessSpec) -> ProcessSpec:
@@ -148,8 +163,15 @@ def _check_fixed(name: str, old: ProcessSpec | None, new: ProcessSpec | None) ->
 def _check_same(old: ProcessSpec, new: ProcessSpec) -> None:
     before, after = _facts(old), _facts(new)
     if changed := [key for key in before if before[key] != after[key]]:
-        keys = ", ".join(_keys(changed, before, after))
-        raise _refusal(f"{old.name!r} would be another one ({keys})")
+        keys = [*_keys(changed, before, after)]
+        if keys == ["classes"]:
+            new_ones = [n for n in new.config["classes"] if n not in old.config["classes"]]
+            raise ConfigError(
+                f"{old.name!r} would have to learn {', '.join(map(repr, new_ones[:10]))}, and knows the "
+                "classes of its start; keep only what it knows ([model] classes in a file, "
+                "--known-classes of `ctl swap`), or stop the run and start it again"
+            )
+        raise _refusal(f"{old.name!r} would be another one ({', '.join(keys)})")
 
 
 def _keys(changed: list[str], before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:

@@ -7,16 +7,17 @@ the run: a plan that follows differs in what was edited and in nothing else.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.plan import config as configuration
-from pipeline.plan.chains import Chain, chains_of
-from pipeline.plan.config import Config
+from pipeline.plan.chains import READ_FACTS, Chain, chains_of, classes_of
+from pipeline.plan.config import Config, ModelConfig
 from pipeline.plan.graph import Plan
+from pipeline.plan.loading import load
 from pipeline.plan.standard import make
 
 # Sections that are read at the start of a run and never again
@@ -28,7 +29,9 @@ class Proposal:
     """What the next plan could be."""
 
     config: Config
+    written: ModelConfig  # [model] as it was before any swap
     chains: tuple[Chain, ...]
+    classes: tuple[str, ...]  # by label; it only grows
     plan: Plan
 
 
@@ -43,16 +46,31 @@ class Planner:
         self.file = file
         self._read = read
         self._run_id = secrets.token_hex(4)
-        self._now = self._made(config, ())
+        self._now = self._good = self._made(config)
+        self._before: Proposal | None = None
 
     @property
     def plan(self) -> Plan:
         """The plan that was accepted last."""
         return self._now.plan
 
-    def accept(self, proposal: Proposal) -> None:
-        """From now on this is the plan."""
-        self._now = proposal
+    def accept(self, proposal: Proposal, *, is_whole: bool = True) -> None:
+        """From now on this is the plan. is_whole: what was accepted last has come to run."""
+        if is_whole:
+            self._good = self._now
+        self._before, self._now = self._now, proposal
+
+    def withdraw(self) -> None:
+        """From now on that is the plan again which ran before what was accepted since."""
+        self._now, self._before = self._good, None
+
+    def rollback(self) -> Proposal:
+        """What was the plan before the last change. Raises ConfigError if there was none."""
+        if self._before is None:
+            raise ConfigError(
+                "ctl rollback: nothing has changed yet; there is no plan to go back to"
+            )
+        return self._before
 
     def from_file(self, file: Path) -> Proposal:
         """As a file has it. Raises ConfigError."""
@@ -65,7 +83,7 @@ class Planner:
                         f"{file.name}: [{section}] {key} can't change while a run goes on; "
                         "stop it and start it again"
                     )
-        return self._made(config, self._now.chains)
+        return self._made(config, self._now, config.model)
 
     def with_file(self, file: Path) -> Proposal:
         """And the cameras of a file. Raises ConfigError."""
@@ -80,15 +98,59 @@ class Planner:
         """But this camera. Raises ConfigError."""
         left = tuple(c for c in self._now.config.camera if c.name != camera)
         config = configuration.with_cameras(self._now.config, left, "ctl remove")
-        return self._made(config, self._now.chains)
+        return self._made(config, self._now)
+
+    def with_model(self, path: Path, cameras: Sequence[str], *, known: bool = False) -> Proposal:
+        """This bundle in the place of [model], or of the models of these cameras.
+
+        known: of its classes keep those alone that the run knows, which is a matter of [model] only.
+        Raises ConfigError.
+        """
+        now, model = self._now.config, self._now.written
+        if cameras:
+            if known:
+                raise ConfigError(
+                    "ctl swap: what is kept of classes is said of [model], not of one camera; leave out "
+                    "--camera or --known-classes"
+                )
+            own = None if path == now.model.path else path
+            return self._made(now.model_copy(update={"camera": tuple(
+                camera.model_copy(update={"model": own}) if camera.name in cameras else camera
+                for camera in now.camera
+            )}), self._now)  # fmt: skip
+        if all(camera.model is not None for camera in now.camera):
+            raise ConfigError(
+                "ctl swap: every camera has a model of its own; say which with --camera"
+            )
+        if path != model.path:
+            model = model.model_copy(update={"path": path, "name": None, "sha256": None})
+        if known:
+            model = model.model_copy(update={"classes": self._known(path, model)})
+        return self._made(now.model_copy(update={"model": model}), self._now)
+
+    def _known(self, path: Path, model: ModelConfig) -> tuple[str, ...]:
+        wanted = self._now.classes if model.classes is None else model.classes
+        known = tuple(n for n in load(READ_FACTS)(path).classes if n in self._now.classes)
+        if not (kept := tuple(name for name in known if name in wanted)):
+            raise ConfigError(
+                f"{path}: has none of the classes {', '.join(wanted[:10])}; start the run again with it"
+            )
+        return kept
 
     def _with(self, cameras: tuple[configuration.CameraConfig, ...], where: str) -> Proposal:
         before = self._now.config
         config = configuration.with_cameras(before, (*before.camera, *cameras), where)
-        return self._made(config, self._now.chains)
+        return self._made(config, self._now)
 
-    def _made(self, config: Config, before: tuple[Chain, ...]) -> Proposal:
-        chains = chains_of(config, before)
+    def _made(
+        self, config: Config, before: Proposal | None = None, written: ModelConfig | None = None
+    ) -> Proposal:
+        chains = chains_of(config, before.chains if before else ())
+        # as a start would have it: it knows what the models of by then lack
         plan = make(config, self._run_id, chains)
+        classes = classes_of(chains, before.classes if before else ())
+        if classes != classes_of(chains):
+            plan = make(config, self._run_id, chains, classes)
         plan.check()
-        return Proposal(config=config, chains=chains, plan=plan)
+        written = written or (before.written if before else config.model)
+        return Proposal(config=config, written=written, chains=chains, classes=classes, plan=plan)

@@ -16,8 +16,8 @@ from pipeline.errors import ConfigError
 from pipeline.happenings import HEALTH
 from pipeline.messages import Frame, Result
 from pipeline.plan.alarms import alarms_sink
-from pipeline.plan.chains import Chain, chains_of, classes_of
-from pipeline.plan.config import CameraConfig, Config, ModelConfig, SinkConfig, StageConfig
+from pipeline.plan.chains import Chain, chains_of, classes_of, postprocess_of
+from pipeline.plan.config import CameraConfig, Config, SinkConfig, StageConfig
 from pipeline.plan.draft import Draft, PlannedSink, depths_of
 from pipeline.plan.fields import check_fields, check_keys
 from pipeline.plan.graph import Plan
@@ -48,13 +48,18 @@ SINKS = {
 _GONE_S = 2.0  # after its tracker has given it up, an object is gone
 
 
-def make(config: Config, run_id: str | None = None, chains: tuple[Chain, ...] = ()) -> Plan:
+def make(
+    config: Config,
+    run_id: str | None = None,
+    chains: tuple[Chain, ...] = (),
+    classes: tuple[str, ...] = (),
+) -> Plan:
     """The plan of a run. Starts nothing, loads no model. Raises ConfigError.
 
-    run_id: goes with ids of objects to the outside; None: a new one. chains: if they are known.
+    run_id: goes with ids of objects to the outside; None: a new one. chains, classes: if they are known.
     """
     chains = chains or chains_of(config)
-    classes = classes_of(chains)
+    classes = classes or classes_of(chains)
     # without any the results still have to end somewhere
     sinks = config.sink or (() if config.alert else (SinkConfig(type="null"),))
     draft = Draft(
@@ -232,7 +237,7 @@ def _add_chain(
     for name in before:
         draft.edge(name, batcher, draft.depths.tensors, (DETECT,))
     in_order = draft.config.run.policy == "every"
-    found = _postprocess(chain.model, text, [classes.index(name) for name in chain.facts.classes])
+    found = postprocess_of(chain, classes)
     found["tells_missed"] = any(sink.type == "store" for sink in draft.config.sink)
     draft.add(last, POSTPROCESS, found, role="stage", delivers=True, in_order=in_order, **own)
     environment = {key: str(chain.threads) for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
@@ -269,18 +274,6 @@ def _add_preprocess(
                 draft.edge(producer, name, draft.depths.frames, (DETECT,))
                 draft.reads(name, producer)
     return tuple(names)
-
-
-def _postprocess(model: ModelConfig, facts: str, labels: list[int]) -> dict[str, Any]:
-    return {
-        "facts": facts,
-        "score_threshold": model.score_threshold,
-        "per_class": dict(model.per_class),
-        "classes": None if model.classes is None else list(model.classes),
-        "iou_threshold": model.iou_threshold,
-        "max_detections": model.max_detections,
-        "labels": labels,
-    }
 
 
 def _add_track(

@@ -6,6 +6,8 @@ does not run joins.
 
     join    rows in the ledger and a process of its own; readers hear of it before any writer can
     leave   its process ends; then, from the writers on, each process says when it has nothing of it left
+    swap    the processes of the other model start without a camera; when all are ready, cameras leave
+            and join there. If one of them dies before, the plan that ran is wanted again
 
 A process that dies meanwhile is started as it has to be by then: one that had not yet said that it has
 nothing left of a camera comes back with it, and is asked again.
@@ -22,8 +24,9 @@ from typing import Protocol
 from pipeline.accounts.books import Accounts
 from pipeline.accounts.layout import Layout
 from pipeline.errors import ConfigError, ManyeyesError, ResourceError
-from pipeline.plan.difference import Difference, between, differs, joined, without
+from pipeline.plan.difference import Difference, between, differs, is_same, joined, wired, without
 from pipeline.plan.graph import Plan
+from pipeline.plan.planner import Planner
 from pipeline.supervision.child import Child
 from pipeline.supervision.crew import Crew
 from pipeline.supervision.introductions import Introductions
@@ -32,6 +35,7 @@ from pipeline.supervision.needs import Needs
 log = logging.getLogger("manyeyes")
 
 _AGAIN_S = 1.0  # after what the host refused
+KEEP_S = 60.0  # that the processes of the model before wait for a way back
 
 
 class Run(Protocol):
@@ -40,6 +44,7 @@ class Run(Protocol):
     accounts: Accounts
     crew: Crew
     introductions: Introductions
+    planner: Planner | None
     paused: set[str]
     stopping: bool
 
@@ -69,6 +74,11 @@ class Changes:
         self._ending: set[str] = set()  # processes that are to end, and not to come back
         self._settled = True  # what runs is what is wanted
         self._again_at = 0.0
+        self.withdrawn: str | None = None  # why the last change was
+        self.good = self.target  # what ran last whole: before the changes that are under way
+        self._kept: frozenset[str] = frozenset()  # ready, and without a camera
+        self._kept_until = 0.0
+        self._stale: set[str] = set()  # have to go first: others of their names are wanted
 
     @property
     def leaving(self) -> frozenset[str]:
@@ -86,25 +96,65 @@ class Changes:
         difference = between(self.target, target)
         _check_room(target, self._run.accounts.layout)
         if difference:
-            Needs.between(self._run.crew.plan, target).check()
+            running = self._run.crew.plan
+            # what is new starts beside all that runs
+            for most in (target, joined(running, target, set())):
+                Needs.between(running, most).check()
         return difference
 
-    def apply(self, target: Plan) -> Difference:
-        """Want this plan from now on; returns at once. Raises as `check`, and then nothing has changed."""
+    def apply(self, target: Plan, *, keep: bool = False) -> Difference:
+        """Want this plan from now on; returns at once. Raises as `check`, and then nothing has changed.
+
+        keep: processes that it has not are kept for `KEEP_S`, so that the way back is short.
+        """
         if self._run.stopping:
             raise ManyeyesError("ctl: the run is stopping; there is nothing to change any more")
         difference = self.check(target)
-        before, self.target = self.target, target
+        before = self.target, self._kept, self._stale
+        roles = {name: spec.role for name, spec in self.target.by_name.items()}
+        stops = (name for name in difference.stops if roles[name] != "source")
+        self.target, self._stale = target, self._stale | self._stale_for(target)
+        self._kept = frozenset(stops) if keep else frozenset()
         try:
             self._join()
         except ResourceError:
-            self.target = before
+            self.target, self._kept, self._stale = before
             raise
-        self._settled = False
+        self._settled, self.withdrawn = False, None
         return difference
+
+    def withdraw(self, child: Child, how: str) -> bool:
+        """One has died: if it was to take over from others and was not ready, all goes on as before."""
+        running, name = self._run.crew.plan.by_name, child.name
+        is_next = name in self.target.by_name and name not in self.good.by_name
+        if self._settled or not is_next or child.spec.role == "source" or running[name].cameras:
+            return False
+        self.withdrawn = f"withdrawn, and all goes on as before: stage {name!r} died: {how}"
+        log.error("the change is %s", self.withdrawn)
+        self._ending.add(name)
+        self._stale |= self._stale_for(self.good)
+        self.target, self._kept = self.good, frozenset()
+        if self._run.planner is not None:
+            self._run.planner.withdraw()
+        return True
+
+    def _stale_for(self, target: Plan) -> set[str]:
+        """What still runs and was not wanted until now, and can't be what `target` wants of that name."""
+        running = self._run.crew.plan.by_name
+        names = {
+            name
+            for name, spec in running.items()
+            if spec.role != "source" and name in target.by_name and name not in self.target.by_name
+        }
+        fits = names.isdisjoint(self._ending) and all(
+            is_same(running[name], target.by_name[name]) for name in names
+        )
+        return set() if fits else names  # one alone would not find those it was wired to
 
     def step(self, now_s: float) -> None:
         """What can be done now; to be called in every turn of the supervisor."""
+        if self._settled and self._kept and now_s >= self._kept_until:
+            self._kept, self._settled = frozenset(), False
         if self._settled or self._run.stopping:
             return
         self._begin_to_leave()
@@ -118,7 +168,9 @@ class Changes:
             except ResourceError as error:
                 log.warning("%s; trying again", error)
                 self._again_at = now_s + _AGAIN_S
-        self._settled = self._is_settled()
+        self._settled, self._kept_until = self._is_settled(), now_s + KEEP_S
+        if self._settled:
+            self.good = self.target
 
     def left(self, child: Child, camera: str) -> None:
         """A process says that it has nothing of a camera any more."""
@@ -159,6 +211,11 @@ class Changes:
         if camera not in target.cameras:
             return True
         needed = [s.name for s in target.processes if camera in s.cameras and s.role != "source"]
+        going = self._going()
+        if any(camera in run.crew.plan.by_name[name].cameras for name in going):
+            return True
+        if not going.isdisjoint(needed):
+            return False
         ready = run.introductions.ready_ones(needed)
         return len(ready) == len(needed) and differs(run.crew.plan, target, camera)
 
@@ -196,18 +253,32 @@ class Changes:
     def _end_unused(self) -> None:
         """Processes that nobody wants any more, once their cameras have left; the writers first."""
         run = self._run
-        unused = [
+        unused = {
             name
             for name, spec in run.crew.plan.by_name.items()
-            if name not in self.target.by_name and spec.role != "source" and not spec.cameras
-        ]
-        for name in unused:
-            producers = [run.crew.children[p] for p in run.crew.plan.producers(name)]
-            if name not in self._ending and all(p.state == "ended" for p in producers):
-                self._end(run.crew.children[name])
-        if unused and all(run.crew.children[name].state == "ended" for name in unused):
-            self._ending.difference_update(unused)
-            run.crew.drop(without(run.crew.plan, processes=unused))
+            if spec.role != "source" and not self._is_to_stay(name)
+        }
+        for names in wired(run.crew.plan, unused):  # one chain does not wait for another
+            if any(run.crew.plan.by_name[name].cameras for name in names):
+                continue
+            for name in names - self._ending:
+                producers = [run.crew.children[p] for p in run.crew.plan.producers(name)]
+                if all(p.state == "ended" for p in producers):
+                    self._end(run.crew.children[name])
+            if all(run.crew.children[name].state == "ended" for name in names):
+                self._ending -= names
+                self._stale -= names
+                run.crew.drop(without(run.crew.plan, processes=names))
+
+    def _going(self) -> set[str]:
+        """Processes on their way out, and others of their names are wanted."""
+        names = (self._ending | self._stale) & self.target.by_name.keys()
+        return {name for name in names if self.target.by_name[name].role != "source"}
+
+    def _is_to_stay(self, name: str) -> bool:
+        if name in self._ending or name in self._stale:
+            return False  # one of the same name may come after it
+        return name in self.target.by_name or name in self._kept
 
     def _end(self, child: Child) -> None:
         self._ending.add(child.name)
@@ -232,6 +303,8 @@ class Changes:
             if camera not in run.crew.plan.cameras and not run.accounts.has_account(camera)
         }
         if len(cameras) > run.accounts.rows_left:
+            return
+        if self._going():
             return
         plan = joined(run.crew.plan, self.target, cameras)
         if plan == run.crew.plan:
@@ -258,8 +331,10 @@ class Changes:
         run = self._run
         return (
             not self._leaving
+            and not self._going()
             and {*run.crew.plan.cameras} == {*self.target.cameras}
-            and run.crew.plan.by_name.keys() == self.target.by_name.keys()
+            and run.crew.plan.by_name.keys() - self._kept == self.target.by_name.keys()
+            and not any(differs(run.crew.plan, self.target, c) for c in self.target.cameras)
             and not any(
                 c.wants_memory and c.state in ("starting", "ready")
                 for c in run.crew.children.values()

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from pipeline.accounts.books import Accounts
 from pipeline.errors import ConfigError, ManyeyesError
+from pipeline.plan import model_path
 from pipeline.plan.graph import Plan
 from pipeline.plan.planner import Planner, Proposal
 from pipeline.supervision.apply import Changes
@@ -65,6 +66,8 @@ class Orders:
             "apply": lambda asked: self._change(self._file(asked)),
             "add": lambda asked: self._change(self._added(asked)),
             "remove": lambda asked: self._change(self._removed(asked)),
+            "swap": self._swap,
+            "rollback": lambda _: self._change(self._planner.rollback(), keep=True),
         }
 
     def answer(self, asked: Told) -> Told:
@@ -117,6 +120,7 @@ class Orders:
         state = "stopping" if run.stopping else "running" if run.live else "starting"
         return {
             "state": state, "pid": os.getpid(), "cameras": cameras, "sinks": sinks, "stages": stages,
+            "settled": run.changes.settled, "withdrawn": run.changes.withdrawn,
         }  # fmt: skip
 
     def _state(self, camera: str) -> str:
@@ -142,12 +146,15 @@ class Orders:
 
     # -- changes -----------------------------------------------------------------------------------
 
-    def _change(self, proposal: Proposal, *, is_asked_only: bool = False) -> Told:
-        if is_asked_only:
-            difference = self._run.changes.check(proposal.plan)
-        else:
-            difference = self._run.changes.apply(proposal.plan)
-            self._planner.accept(proposal)
+    def _change(
+        self, proposal: Proposal, *, is_asked_only: bool = False, keep: bool = False
+    ) -> Told:
+        changes = self._run.changes
+        difference = changes.check(proposal.plan)
+        if difference and not is_asked_only:
+            is_whole = changes.target is changes.good
+            difference = changes.apply(proposal.plan, keep=keep)
+            self._planner.accept(proposal, is_whole=is_whole)
         return {"lines": difference.lines()}
 
     def _file(self, asked: Told) -> Proposal:
@@ -163,6 +170,22 @@ class Orders:
 
     def _removed(self, asked: Told) -> Proposal:
         return self._planner.without(self._camera(asked))
+
+    def _swap(self, asked: Told) -> Told:
+        path = model_path.there(Path(str(asked.get("model"))), "ctl swap: model", Path("/"))
+        names = asked.get("cameras", [])
+        if not isinstance(names, list):
+            raise ManyeyesError("ctl: swap wants a model, and a list of cameras")
+        cameras = [self._camera({"camera": name}) for name in names]
+        known = bool(asked.get("known_classes"))
+        is_asked_only = bool(asked.get("is_asked_only"))
+        proposal = self._planner.with_model(path, cameras, known=known)
+        told = self._change(proposal, is_asked_only=is_asked_only, keep=True)
+        if told["lines"]:
+            told["lines"].insert(
+                0, f"{path.name} is started and tested, then cameras go over to it"
+            )
+        return told
 
     def _camera(self, asked: Told) -> str:
         camera, known = str(asked.get("camera")), self._run.changes.target.cameras

@@ -298,7 +298,10 @@ class Supervisor:
             reader.send("settle", dead=[child.name, child.code], sender=child.identity)
         child.state = "ended"
         well = status == 0 and (child.drained or child.spec.role == "source")
-        if well or self.changes.is_ending(child.name):
+        how = f"signal {-status}" if status < 0 else f"exit code {status}"
+        how += f" ({child.failure[1]})" if child.failure else ""
+        over = well or self.changes.is_ending(child.name) or self.changes.withdraw(child, how)
+        if over:
             self.introductions.ended(child)
         else:
             self.introductions.died(child)
@@ -307,7 +310,7 @@ class Supervisor:
             self.accounts.audit.ended(child.code)
         else:
             self.accounts.audit.died(child.code, now)
-        if well or self.changes.is_ending(child.name):
+        if over:
             return
         refused = child.failure is not None and child.failure[0] == ConfigError.exit_code
         ends_run = not self.live or (refused and self.options.strict)
@@ -324,9 +327,7 @@ class Supervisor:
                 f"stage {child.name!r} died five times within a minute before its first frame"
                 f"{': ' + child.failure[1] if child.failure else ''}; see its messages above"
             )
-        how = f"signal {-status}" if status < 0 else f"exit code {status}"
-        why = f" ({child.failure[1]})" if child.failure else ""
-        log.warning("stage %r died: %s%s; restart in %.2f s", child.name, how, why, delay_s)
+        log.warning("stage %r died: %s; restart in %.2f s", child.name, how, delay_s)
         child.state, child.restart_at = "waiting", now + delay_s
 
     def _tell_settled(self, dead: list[tuple[str, int]]) -> None:

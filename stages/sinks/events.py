@@ -85,6 +85,8 @@ def line_of(result: Result, classes: Sequence[str]) -> bytes:
         event["name"] = info.name
     elif info.recorded and info.pts_ns is not None:
         event["media_time"] = round(info.pts_ns / 1e9, 6)
+    if result.model_id:
+        event["model"] = result.model_id
     event["detections"] = [
         {
             "xyxy": [float(str(edge)) for edge in box],

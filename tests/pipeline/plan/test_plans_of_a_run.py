@@ -1,10 +1,12 @@
 """The plans of one run, one after the other: what was edited differs, and nothing else."""
 
+import bundles
 import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.plan import config as configuration
 from pipeline.plan.difference import Difference, between, joined, without
+from pipeline.plan.model_path import demo_model
 from pipeline.plan.planner import Planner
 
 TOML = """
@@ -91,3 +93,68 @@ def test_what_is_no_matter_of_cameras_is_refused_by_name(file, more, said):
     plans = planner(file("a"))
     with pytest.raises(ConfigError, match=said):
         between(plans.plan, plans.from_file(file("a", more=more)).plan)
+
+
+# -- another model ---------------------------------------------------------------------------------
+
+ZONE = (
+    '[[zone]]\nname = "kerb"\ncamera = "a"\npolygon = [[0, 0], [1, 0], [1, 1]]\nclasses = ["car"]\n'
+)
+
+
+def batches(plan):
+    """What each inference has, and who looks with it."""
+    return {(s.config["model"], s.cameras) for s in plan.processes if s.role == "batch"}
+
+
+def test_another_model_takes_the_place_of_the_first_or_of_one_camera_and_can_go_back(
+    file, tmp_path
+):
+    plans = planner(file("a", "b"))
+    demo = str(demo_model())
+    other = bundles.with_classes(tmp_path / "other.bundle", "bicycle", "person", "car")
+    swapped = plans.with_model(other, ())
+    difference = between(plans.plan, swapped.plan)
+    assert (difference.joins, difference.leaves, difference.changes) == ((), (), ("a", "b"))
+    assert {camera for _, cameras in batches(swapped.plan) for camera in cameras} == {"a", "b"}
+    assert {path for path, _ in batches(swapped.plan)} == {str(other)}
+    assert swapped.plan.by_name["postprocess.other"].config["labels"] == [2, 0, 1]
+    with pytest.raises(ConfigError, match="nothing has changed yet"):
+        plans.rollback()
+
+    first = plans.plan
+    plans.accept(swapped)
+    assert plans.rollback().plan is first
+    assert not between(swapped.plan, plans.with_model(other, ()).plan)
+    one = plans.with_model(demo_model(), ["b"])
+    assert batches(one.plan) == {(str(other), ("a",)), (demo, ("b",))}
+    plans.accept(one, is_whole=False)  # the swap had not come to run
+    plans.withdraw()
+    assert plans.plan is first
+
+
+def test_a_model_with_other_classes_may_take_over_if_nobody_misses_one_or_learns_one(
+    file, tmp_path
+):
+    trucks = bundles.with_classes(tmp_path / "trucks.bundle", "car", "truck", "person")
+    plans = planner(file("a"))
+    with pytest.raises(ConfigError, match=r"'\w+' would have to learn 'truck'"):
+        between(plans.plan, plans.with_model(trucks, ()).plan)
+    known = plans.with_model(trucks, (), known=True)
+    assert between(plans.plan, known.plan).changes == ("a",)
+    post = known.plan.by_name["postprocess.trucks"].config
+    assert (post["classes"], post["labels"]) == (["car", "person"], [1, -1, 0])
+    plans.accept(known)
+    demo = plans.with_model(demo_model(), ()).plan  # it is not kept from finding bicycles
+    assert demo.by_name["postprocess.demo"].config["classes"] is None
+
+    (tmp_path / "b").mkdir()
+    people = bundles.with_classes(tmp_path / "b" / "people.bundle", "person", "truck", "bicycle")
+    plans = planner(file("a", more=ZONE))
+    with pytest.raises(ConfigError, match=r"zone 'kerb'.*the model has no class 'car'"):
+        plans.with_model(people, (), known=True)
+    none = bundles.with_classes(tmp_path / "none.bundle", "x", "y", "z")
+    with pytest.raises(ConfigError, match="none of the classes person, car, bicycle"):
+        plans.with_model(none, (), known=True)
+    with pytest.raises(ConfigError, match="leave out"):
+        plans.with_model(trucks, ["a"], known=True)
