@@ -64,7 +64,7 @@ class CameraProcess(Process):
         self._began_at = int(self.ledger["began_at"][self._camera])
         self._epoch = int(self.ledger["stream_epoch"][self._camera])
         self._looks: tuple[Any, ...] = ()  # of this stream; (): it has not begun
-        self._behind_ns: int | None = None  # its clock behind ours, at its last picture
+        self._times_ns: tuple[int, int] | None = None  # of its last picture: by its clock, by ours
         self._front: bytes | None = None  # of the descriptors of this stream
         max_fps = self.spec.options.get("max_fps")
         self._period_ns = int(1e9 / max_fps) if max_fps else 0
@@ -305,20 +305,34 @@ class CameraProcess(Process):
         return front
 
     def _is_new_stream(self, picture: Picture, now_ns: int) -> bool:
-        before, before_ns = self._looks, self._behind_ns
+        before, last = self._looks, self._times_ns
         self._looks = (
             picture.width, picture.height, picture.source_size, picture.format, picture.matrix,
             picture.full_range,
         )  # fmt: skip
-        self._behind_ns = None
+        self._times_ns = None
         if picture.pts_ns is not None and not picture.recorded:
-            self._behind_ns = now_ns - picture.pts_ns
+            self._times_ns = picture.pts_ns, now_ns
         if self._looks != before:
             return before != ()
-        # against the clock here: a camera that sends one picture in ten seconds jumps over nothing
-        if before_ns is None or self._behind_ns is None:
+        if last is None or self._times_ns is None:
             return False
-        return abs(self._behind_ns - before_ns) > _PTS_JUMP_NS
+        return jumps(last, self._times_ns, waits=self.policy == "every")
+
+
+def jumps(last_ns: tuple[int, int], next_ns: tuple[int, int], *, waits: bool) -> bool:
+    """Whether the clock of a camera jumped between two of its pictures; each (its clock, ours).
+
+    Against the clock here: a camera that sends one picture in ten seconds jumps over nothing. waits:
+    it is read when there is room, so a picture that comes late says nothing about its clock.
+    """
+    passed_ns, passed_here_ns = (
+        after - before for before, after in zip(last_ns, next_ns, strict=True)
+    )
+    ahead_ns = passed_ns - passed_here_ns
+    if waits and passed_ns >= 0:
+        return ahead_ns > _PTS_JUMP_NS
+    return abs(ahead_ns) > _PTS_JUMP_NS
 
 
 def _next_delay(delay_s: float, lost_for_s: float) -> float:
