@@ -39,3 +39,11 @@ def manyeyes(tmp_path):
     yield command
     for pid in command.processes():
         os.kill(int(pid), signal.SIGKILL)
+
+
+@pytest.fixture(autouse=True)
+def no_handler_for_children():
+    """PyTorch's loader leaves one behind. It runs on the stack for signals that other libraries move about
+    in this process, and none of ours: where that is gone, the end of any child is a segmentation fault."""
+    yield
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
