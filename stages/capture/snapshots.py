@@ -66,7 +66,11 @@ class SnapshotsSource(Source):
     @classmethod
     def check(cls, config: SnapshotsConfig) -> None:
         """Refuse other schemes, passwords in the URL, credentials that are not there, odd numbers."""
-        if urlsplit(config.url).scheme.lower() not in ("http", "https"):
+        try:
+            scheme = urlsplit(config.url).scheme.lower()
+        except ValueError as error:  # a bracket where an address has none
+            raise ConfigError(f"the address of the snapshots is no URL: {error}") from None
+        if scheme not in ("http", "https"):
             raise ConfigError("snapshots come over http:// or https://; remove reader")
         refuse_secrets(config.url)
         if config.credentials is not None:

@@ -106,6 +106,7 @@ def _elsewhere(tmp_path_factory):
 @example(f"rtsp://127.0.0.1:9/{HEAD}{TAIL}/live")
 @example(f"rtsp:/127.0.0.1:9/{HEAD}{TAIL}/live")
 @example(f"synthetic://127.0.0.1:9;password={HEAD}[{TAIL}")
+@example(f"http://127.0.0.1:9;password={HEAD}]{TAIL}.jpg")
 def test_no_sentence_and_no_name_holds_a_secret(source):
     texts = said(source)
     assert len(texts) >= 4
