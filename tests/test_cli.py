@@ -420,7 +420,8 @@ def test_ctrl_c_ends_a_run_in_order(manyeyes):
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
     out, err = process.communicate(timeout=10)
     assert process.returncode == 0
-    assert err == ""
+    worse = [line for line in err.splitlines() if not line.startswith("INFO ")]
+    assert worse == []  # INFO: the engine that it took, where this is the first run on the host
     for camera in ("cam0", "cam1"):
         assert re.search(rf"^ {camera} +detect +\d+ +\d+ +0 +0 ", out, re.M), out
         assert (manyeyes.folder / "v" / f"{camera}.mp4").stat().st_size > 0
