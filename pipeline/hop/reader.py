@@ -204,7 +204,7 @@ class Reader:
             full.sort(key=self._turns.__getitem__)
         for camera in full:
             queue = self._queues[camera]
-            while queue and self._takes_once and self._is_settled(queue[0]):
+            while queue and self._takes_once and self.is_settled(queue[0]):
                 self.done(queue.popleft())  # sent twice, since its producer or this process died
             if (
                 queue
@@ -273,6 +273,12 @@ class Reader:
         batched = (d for batch in self.batches for d in batch if d.camera == camera)
         return min((d.frame_id for d in (*self._queues[camera], *batched)), default=None)
 
+    def is_settled(self, delivery: Delivery) -> bool:
+        """Whether its frame has met its fate on all of its ways; never so for what is in no frame."""
+        camera = self._ledger.camera_index[delivery.camera]
+        settled, paths = self._ledger.settled, self.paths(delivery)
+        return bool(paths) and all(settled(camera, p, delivery.frame_id) for p in paths)
+
     def _pool(self, ref: SlotRef) -> PoolReader:
         pool = self._pools.get(ref.pool_epoch)
         if pool is None:
@@ -292,11 +298,6 @@ class Reader:
         queue = self._queues[camera]
         if queue[-2].frame_id > queue[-1].frame_id:
             self._queues[camera] = deque(sorted(queue, key=lambda d: d.frame_id))
-
-    def _is_settled(self, delivery: Delivery) -> bool:
-        camera = self._ledger.camera_index[delivery.camera]
-        settled, paths = self._ledger.settled, self.paths(delivery)
-        return bool(paths) and all(settled(camera, p, delivery.frame_id) for p in paths)
 
     def _is_next(self, delivery: Delivery) -> bool:
         """Whether every earlier frame has met its fate, so that order is kept whatever died."""

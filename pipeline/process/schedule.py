@@ -28,7 +28,8 @@ class Batcher(Generic[Item]):
     """What waits for one model, and what its workers hold.
 
     newest: one waiting item per camera, replaced by a newer one. A camera in service is not served
-        again before that batch is finished, so results keep their order by themselves.
+        again before that batch is finished, so results keep their order but for the moment that they
+        are in the sockets of two workers; a stage that remembers ends what was overtaken there.
     every: up to `depth` waiting items per camera, nothing is replaced. A camera may have items in
         several workers at once and several in one batch; postprocess restores their order.
 

@@ -320,13 +320,15 @@ class StageProcess(Process):
             self.writer.exchange()
 
     def _answer_again(self, delivery: Delivery) -> None:
-        """A frame that the stage has worked at came again, since we or its producer died."""
+        """A frame that the stage is past: it came again, since we or its producer died, or too late."""
         camera, frame_id = delivery.camera, delivery.frame_id
         front = self.memory.answer(camera, frame_id)
         if front is not None:
             self.writer.offer(delivery.envelope.info, None, front)
         elif self.memory.is_lost(camera, frame_id):
             self._drop(delivery, "stage_died")  # says nothing new where the answer has arrived
+        elif not self.reader.is_settled(delivery):
+            self._drop(delivery, "superseded")  # a newer one overtook it, from another process
 
     def _publish(self, delivery: Delivery, result: Message, front: bytes | None) -> bool:
         """False: it can't be sent, and that is the end of this frame alone. front: it, if it is encoded."""

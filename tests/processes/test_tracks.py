@@ -65,6 +65,33 @@ def test_two_cameras_share_no_id_though_the_tracker_is_killed(tmp_path):
     assert all(totals.error == 0 for totals in supervisor.totals.values())
 
 
+def test_a_result_that_a_newer_one_overtook_is_accounted_for(tmp_path):
+    """Two workers have frames of one camera, and one is slow: the tracker is past what that one gives.
+
+    As it comes in a run where two results, sent one after the other, lie in two sockets of postprocess.
+    """
+    events = tmp_path / "events.jsonl"
+    source = "synthetic://?seed=1&size=320x180&rate=20&frames=60"
+    settings = config.from_sources([source], events=events, policy="newest", track=True)
+    model = settings.model.model_copy(update={"engine": "stub", "workers": 2})
+    plan = make(settings.model_copy(update={"model": model}))
+    parts = {process.name: process for process in plan.processes}
+    for worker, alpha_ms in (("inference.0", 100.0), ("inference.1", 500.0)):  # a frame comes in 50
+        config_of = {**parts[worker].config, "stub_alpha_ms": alpha_ms}
+        parts[worker] = replace(parts[worker], config=config_of)
+    options = {**parts["batcher"].options, "policy": "every"}
+    parts["batcher"] = replace(parts["batcher"], options=options)
+    supervisor = Supervisor(replace(plan, processes=tuple(parts.values())), Options())
+    supervisor.run()
+    detect = supervisor.totals["cam0", "detect"]
+    [sink] = supervisor.sink_totals.values()
+    assert detect.error == sink.error == 0
+    assert sink.dropped["superseded"] > 0
+    ids = [row["frame_id"] for row in lines(events)]
+    assert sink.delivered == len(ids)
+    assert ids == sorted(set(ids))
+
+
 LINE = """
 [model]
 engine = "stub"
