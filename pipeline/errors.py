@@ -26,11 +26,12 @@ frame are attached once, by the runner.
 from __future__ import annotations
 
 CAUSES = (
-    "",  # none is known: it was never up, or its process is gone
+    "",  # none is known: it was never up
     "network",  # it does not answer, or sends nothing any more
     "login",  # it wants another user or password
     "codec",  # it sends what can't be decoded, or no video
     "paused",  # somebody asked for that
+    "process",  # the process that reads it died, and the next one has no frame yet
 )
 """Why a camera is down."""
 

@@ -12,6 +12,7 @@ from pipeline.accounts.layout import DETECT, PATHS, VIEW, Layout
 from pipeline.accounts.ledger import Ledger
 from pipeline.accounts.rows import Rows
 from pipeline.accounts.tally import Tally, Totals
+from pipeline.errors import CAUSES
 from pipeline.host import memory
 
 _COUNT_S = 0.25  # between two counts of all frames; nobody looks more often
@@ -72,6 +73,12 @@ class Accounts:
     def leave(self, camera: str) -> None:
         """No process has frames of this camera; its account is closed when the last is settled."""
         self._leaving.add(camera)
+
+    def went_with_its_process(self, camera: str) -> None:
+        """Nobody reads it: who wrote whether it is up is dead, so it is written here."""
+        row = self.ledger.camera_index[camera]
+        self.ledger.put("down_cause", row, CAUSES.index("process"))
+        self.ledger.put("camera_up", row, 0)
 
     def admit(self, process: str, counters: Sequence[str]) -> None:
         """Rows for a process that is new. Raises ResourceError."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pipeline.accounts.layout import PATHS
 from pipeline.plan.config import Config
 from pipeline.plan.draft import PlannedSink
 from pipeline.plan.fields import check_fields
 from pipeline.plan.loading import load
+from pipeline.plan.watching import pictures_of
 
 ALARMS = "stages.sinks.alarms.stage:Alarms"
 TARGETS = {
@@ -17,8 +20,10 @@ TARGETS = {
 }
 
 
-def alarms_sink(config: Config, classes: tuple[str, ...], number: int) -> PlannedSink:
-    """number: of sinks before it. Raises ConfigError for keys that a target does not know."""
+def alarms_sink(
+    config: Config, classes: tuple[str, ...], sinks: Sequence[PlannedSink]
+) -> PlannedSink:
+    """sinks: those before it. Raises ConfigError for keys that a target does not know."""
     targets = []
     for target in config.target:
         run = TARGETS[target.type]
@@ -29,12 +34,13 @@ def alarms_sink(config: Config, classes: tuple[str, ...], number: int) -> Planne
         "alerts": [alert.model_dump(mode="json") for alert in config.alert],
         "targets": targets,
         "classes": list(classes),
+        "pictures": next(filter(None, map(pictures_of, sinks)), {}).get("path"),
     }
     return PlannedSink(
         name="sink.alarms",
         run=ALARMS,
         fields=fields,
-        way=len(PATHS) + number,
+        way=len(PATHS) + len(sinks),
         takes_frames=False,
         max_hz=None,
     )

@@ -62,13 +62,13 @@ def make(
     classes = classes or classes_of(chains)
     # without any the results still have to end somewhere
     sinks = config.sink or (() if config.alert else (SinkConfig(type="null"),))
+    planned = tuple(_sink(sink, config, classes, n) for n, sink in enumerate(sinks))
+    if config.alert:
+        planned += (alarms_sink(config, classes, planned),)
     draft = Draft(
         config=config,
         depths=depths_of(config.run.policy, max(chain.max_batch for chain in chains)),
-        sinks=(
-            *(_sink(sink, config, classes, n) for n, sink in enumerate(sinks)),
-            *((alarms_sink(config, classes, len(sinks)),) if config.alert else ()),
-        ),
+        sinks=planned,
     )
     view_hz = _view_hz(draft.sinks)
 

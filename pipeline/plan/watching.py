@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pipeline.plan.config import Config
-from pipeline.plan.draft import Draft
+from pipeline.plan.draft import Draft, PlannedSink
 from pipeline.plan.loading import build, stage_class
 
 HEALTH = "stages.health.stage:Health"
@@ -33,9 +35,8 @@ def add_health(draft: Draft, sources: tuple[str, ...], run_id: str) -> None:
 def add_pictures(draft: Draft, view: tuple[str, ...], last: tuple[str, ...], run_id: str) -> None:
     """For each store that keeps pictures a process that sees frames and who is in them."""
     for sink in draft.sinks:
-        wanted = getattr(stage_class(sink.run), "keeps_pictures", None)
-        fields = wanted and wanted(build(sink.run, sink.fields).config)
-        if not fields:
+        fields = pictures_of(sink)
+        if fields is None:
             continue
         name = f"pictures.{sink.name.removeprefix('sink.')}"
         options = {"max_age_ms": _MAX_AGE_MS, "max_waiting": _PICTURES[0], "policy": "newest"}
@@ -45,6 +46,13 @@ def add_pictures(draft: Draft, view: tuple[str, ...], last: tuple[str, ...], run
             draft.reads(name, producer)
         for producer in last:
             draft.edge(producer, name, draft.depths.results, (), overflow="drop")
+
+
+def pictures_of(sink: PlannedSink) -> dict[str, Any] | None:
+    """What a sink wants of the process that keeps its pictures of objects: fields; None: none are kept."""
+    wanted = getattr(stage_class(sink.run), "keeps_pictures", None)
+    fields: dict[str, Any] | None = wanted and wanted(build(sink.run, sink.fields).config)
+    return fields
 
 
 def views_of(config: Config) -> list[list[list[str]]]:

@@ -312,6 +312,8 @@ class Supervisor:
             self.accounts.audit.died(child.code, now)
         if over:
             return
+        if child.spec.role == "source":
+            self.accounts.went_with_its_process(*child.spec.cameras)
         refused = child.failure is not None and child.failure[0] == ConfigError.exit_code
         ends_run = not self.live or (refused and self.options.strict)
         if child.failure is not None and ends_run and not child.is_late:

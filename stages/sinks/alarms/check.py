@@ -76,7 +76,7 @@ def _check_filters(where: str, rule: Rule) -> None:
                 )
 
 
-def check_targets(targets: Sequence[dict[str, Any]]) -> None:
+def check_targets(targets: Sequence[dict[str, Any]], *, has_pictures: bool) -> None:
     """Raises ConfigError."""
     for fields in targets:
         target = target_of(fields)
@@ -84,6 +84,11 @@ def check_targets(targets: Sequence[dict[str, Any]]) -> None:
         if library and importlib.util.find_spec(library) is None:
             raise ConfigError(
                 f"target {target.name!r}: it needs {library}; pip install 'manyeyes[{extra}]'"
+            )
+        if target.picture and not has_pictures:
+            raise ConfigError(
+                f"target {target.name!r}: picture: nobody keeps pictures; "
+                "add a [[sink]] with type = 'store', or leave picture out"
             )
         try:
             target.check(target.config)

@@ -15,6 +15,7 @@ from queue import SimpleQueue
 from pipeline.errors import ConfigError
 from stages.sinks.alarms import age
 from stages.sinks.alarms.outbox import Message, Reader
+from stages.sinks.alarms.pictures import Pictures
 from stages.sinks.alarms.rules import Rule
 from stages.sinks.alarms.target import NotDelivered, Target
 
@@ -41,9 +42,11 @@ class Courier(threading.Thread):
         rules: Sequence[Rule],
         path: str,
         attempts: SimpleQueue[Attempt],
+        pictures: str | None = None,
         pauses_s: tuple[float, float] = PAUSES_S,
     ) -> None:
         super().__init__(name=f"target {target.name}", daemon=True)
+        self._pictures = Pictures(pictures, target.picture)
         self._target, self._path, self._attempts = target, path, attempts
         self._rules = [rule for rule in rules if target.name in rule.to]
         self._new, self._again = threading.Event(), threading.Event()
@@ -91,7 +94,8 @@ class Courier(threading.Thread):
 
     def _deliver(self, message: Message) -> None:
         try:
-            self._target.deliver(message.id, message.document)
+            picture = self._pictures.of(message)
+            self._target.deliver(message.id, message.document, picture)
         except Exception:
             self._attempts.put(Attempt(message, taken=False))
             raise

@@ -1,7 +1,7 @@
 """What Home Assistant is told of us over MQTT, so that alarms are there without a word of configuration.
 
 Device discovery, https://www.home-assistant.io/integrations/mqtt: one retained message a machine, in which
-each alert is an `event` entity, and whether we are there a `binary_sensor`. Pure.
+each alert is an `event` entity, its picture an `image`, and whether we are there a `binary_sensor`. Pure.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from stages.sinks.alarms.rules import Rule
+from stages.sinks.alarms.rules import OF_OBJECTS, Rule
 
 # An event has a type, and everything else are its attributes.
 _EVENT = (
@@ -24,7 +24,9 @@ def topic(prefix: str, base: str) -> str:
     return f"{prefix}/device/{_node(base)}/config"
 
 
-def device(base: str, rules: Sequence[Rule], version: str) -> dict[str, Any]:
+def device(
+    base: str, rules: Sequence[Rule], version: str, *, has_pictures: bool = False
+) -> dict[str, Any]:
     """The message. base: as for `topic`."""
     node = _node(base)
     status = f"{base}/status"
@@ -41,6 +43,20 @@ def device(base: str, rules: Sequence[Rule], version: str) -> dict[str, Any]:
         }
         for rule in rules
     }
+    # names that no alert can have
+    images = {
+        f".picture.{rule.name}": {
+            "platform": "image",
+            "unique_id": f"{node}.picture.{rule.name}",
+            "name": f"{rule.name} picture",
+            "image_topic": f"{base}/pictures/{rule.name}",
+            "content_type": "image/jpeg",
+            "availability_topic": status,
+            "qos": 1,
+        }
+        for rule in rules
+        if has_pictures and set(rule.kinds) & set(OF_OBJECTS)
+    }
     return {
         "device": {
             "identifiers": [node],
@@ -51,7 +67,8 @@ def device(base: str, rules: Sequence[Rule], version: str) -> dict[str, Any]:
         "origin": {"name": "manyeyes", "sw_version": version},
         "components": {
             **events,
-            ".status": {  # a name that no alert can have
+            **images,
+            ".status": {
                 "platform": "binary_sensor",
                 "unique_id": f"{node}.status",
                 "name": "status",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import FrameError, ResourceError
+from stages.sinks.alarms.pictures import Picture
 from stages.sinks.alarms.rules import Rule
 from stages.sinks.alarms.target import NotDelivered, Target
 from stages.sinks.lines import LinesFile
@@ -33,7 +34,7 @@ class Lines(Target):
         """Nothing yet: the first message opens it."""
         self._file = LinesFile("alarms", self.config.path)
 
-    def deliver(self, message_id: str, document: str) -> None:
+    def deliver(self, message_id: str, document: str, picture: Picture | None) -> None:
         """One line."""
         try:
             self._file.follow()

@@ -1,6 +1,7 @@
 """MQTT: an alarm is a retained message, and whether we are there is one, too.
 
     <topic>/alarms/<alert>     the last alarm of each alert: JSON, QoS 1
+    <topic>/pictures/<alert>   the JPEG that belongs to it, said before it; empty: it has none
     <topic>/status             online; offline as our last will
 
 One message is under way at a time, so their order holds; it counts as delivered when the broker has said
@@ -10,6 +11,7 @@ PUBACK without an error. Home Assistant finds us by itself (`home_assistant.py`)
 from __future__ import annotations
 
 import json
+import logging
 import ssl
 import sys
 import threading
@@ -23,13 +25,18 @@ from pipeline import credentials
 from pipeline.errors import ConfigError
 from pipeline.redaction import shown
 from stages.sinks.alarms import home_assistant
-from stages.sinks.alarms.rules import Rule
+from stages.sinks.alarms.pictures import Kind, Picture
+from stages.sinks.alarms.rules import OF_OBJECTS, Rule
 from stages.sinks.alarms.target import NotDelivered, Target
+
+log = logging.getLogger("manyeyes")
 
 KEYS = ("USER", "PASSWORD")
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
 _KEEPALIVE_S = 20  # a broker that is silent for half as long again is away
 _RECONNECT_S = 1, 15
+_MAX_BYTES = 268_435_455  # of a message, where the broker says nothing
+_HEAD_BYTES = 32  # of one, beside its topic and what it says
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +48,7 @@ class MqttConfig:
     ca_file: str | None = None  # mqtts: PEM of the authorities; None: those of the host
     topic: str = "manyeyes"  # what all of ours begin with; another one for each machine
     home_assistant: str = "homeassistant"  # its discovery prefix; "": it is told nothing
+    picture: Kind = ""  # in a topic of its own
     timeout_s: float = 10.0  # for the answer of the broker
 
 
@@ -86,8 +94,13 @@ class Mqtt(Target):
         from paho.mqtt.enums import CallbackAPIVersion
 
         self._rules, self._wake = rules, wake
+        self._shown = {  # alerts that have pictures
+            rule.name for rule in rules if self.config.picture and set(rule.kinds) & set(OF_OBJECTS)
+        }
         self._problem = "is not connected yet"
         self._sent_id, self._mid = "", 0  # of the message that is under way
+        self._picture_mid = 0  # 0: it has none
+        self._most_bytes = _MAX_BYTES  # that the broker takes in a message
         self._answers: dict[int, Any] = {}
         self._answered = threading.Condition()
         host, port, tls = _address(self.config.url) or ("", 0, False)
@@ -107,25 +120,41 @@ class Mqtt(Target):
         client.connect_async(host, port, keepalive=_KEEPALIVE_S)
         client.loop_start()
 
-    def deliver(self, message_id: str, document: str) -> None:
-        """One PUBLISH, whose answer is waited for. What is under way is not sent anew: the library does
-        that when the broker is back."""
+    def deliver(self, message_id: str, document: str, picture: Picture | None) -> None:
+        """One PUBLISH, whose answer is waited for, behind that of its picture. What is under way is not
+        sent anew: the library does that when the broker is back."""
         where = shown(self.config.url)
         if message_id != self._sent_id:
             if not self._client.is_connected():
                 raise NotDelivered(f"{where}: {self._problem}")
             self._answers.clear()  # of what nobody waited for
-            topic = f"{self.config.topic}/alarms/{message_id.rpartition(':')[2]}"
+            alert = message_id.rpartition(":")[2]
+            self._picture_mid = self._show(alert, picture)
+            topic = f"{self.config.topic}/alarms/{alert}"
             self._mid = self._client.publish(topic, document, qos=1, retain=True).mid
             self._sent_id = message_id
         with self._answered:
             self._answered.wait_for(lambda: self._mid in self._answers, self.config.timeout_s)
             answer = self._answers.get(self._mid)
+            of_picture = self._answers.get(self._picture_mid)
         if answer is None:
             raise NotDelivered(f"{where}: {self._problem or 'does not answer'}")
         self._sent_id = ""
         if answer.is_failure:
             raise NotDelivered(f"{where}: does not take the message: {answer}")
+        if of_picture is not None and of_picture.is_failure:
+            log.warning("target %r: %s: does not take pictures: %s", self.name, where, of_picture)
+
+    def _show(self, alert: str, picture: Picture | None) -> int:
+        """Say the picture of an alarm, or that it has none, where its alert has any; returns its number."""
+        if alert not in self._shown:
+            return 0
+        topic = f"{self.config.topic}/pictures/{alert}"
+        jpeg = b"" if picture is None else picture.jpeg
+        if len(topic) + len(jpeg) + _HEAD_BYTES > self._most_bytes:
+            jpeg = b""
+        mid: int = self._client.publish(topic, jpeg, qos=1, retain=True).mid
+        return mid
 
     def close(self) -> None:
         """Say goodbye; who can't be told learns it by our last will."""
@@ -144,6 +173,7 @@ class Mqtt(Target):
             self._problem = f"refuses us: {reason}"
             return
         self._problem = ""
+        self._most_bytes = getattr(properties, "MaximumPacketSize", _MAX_BYTES)
         client.publish(self._status, "online", qos=1, retain=True)
         if self.config.home_assistant:
             self._introduce()
@@ -167,7 +197,9 @@ class Mqtt(Target):
             self._introduce()
 
     def _introduce(self) -> None:
-        device = home_assistant.device(self.config.topic, self._rules, _version())
+        device = home_assistant.device(
+            self.config.topic, self._rules, _version(), has_pictures=bool(self.config.picture)
+        )
         topic = home_assistant.topic(self.config.home_assistant, self.config.topic)
         self._client.publish(topic, json.dumps(device), qos=1, retain=True)
 

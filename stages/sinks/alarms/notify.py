@@ -15,6 +15,7 @@ from typing import Any
 
 from pipeline import credentials
 from pipeline.errors import ConfigError
+from stages.sinks.alarms.pictures import Kind, Picture
 from stages.sinks.alarms.rules import Rule
 from stages.sinks.alarms.target import NotDelivered, Target
 
@@ -28,6 +29,7 @@ class NotifyConfig:
     """Which service."""
 
     credentials: str  # NAME: NAME_URL, or NAME_FILE
+    picture: Kind = ""  # attached, where the service takes one
 
 
 class Notify(Target):
@@ -51,15 +53,24 @@ class Notify(Target):
         """Read the URL."""
         self._service = _service(self.config.credentials)
 
-    def deliver(self, message_id: str, document: str) -> None:
+    def deliver(self, message_id: str, document: str, picture: Picture | None) -> None:
         """One message; its title is the name of the alert."""
         alarm = json.loads(document)
         happening = alarm["happening"]
         body = f"{alarm['text']}\n{happening['time']}"
-        if not self._service.notify(body=body, title=alarm["alert"]):
+        attached = None if picture is None else _attached(picture)
+        if not self._service.notify(body=body, title=alarm["alert"], attach=attached):
             raise NotDelivered(
                 f"credentials '{self.config.credentials}': the service did not take it"
             )
+
+
+def _attached(picture: Picture) -> Any:
+    from apprise.attachment import memory
+
+    make: Any = memory.AttachMemory
+    name = picture.name.rpartition("/")[2]
+    return make(content=picture.jpeg, name=name, mimetype="image/jpeg")
 
 
 def _service(name: str) -> Any:

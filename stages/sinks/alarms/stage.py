@@ -39,6 +39,7 @@ class AlarmsConfig:
     alerts: tuple[dict[str, Any], ...]  # as `[[alert]]` has them
     targets: tuple[dict[str, Any], ...]  # name, type, and the fields of its class
     classes: tuple[str, ...]  # of the models
+    pictures: str | None = None  # the folder in which a store keeps those of objects
     max_age_h: float = 72.0  # what waits for longer is given up
     max_mb: float = 64.0  # what waits beyond it, the oldest first
     keep_days: float = 30.0  # that what was delivered is remembered
@@ -71,7 +72,7 @@ class Alarms(Sink):
     def check(cls, config: AlarmsConfig) -> None:
         """Raises ConfigError for a rule or a target that can't be, or for a file that is no outbox."""
         check.check_rules(config.alerts, config.classes)
-        check.check_targets(config.targets)
+        check.check_targets(config.targets, has_pictures=config.pictures is not None)
         check.check_file(config.path)
         for name in ("max_age_h", "max_mb", "keep_days"):
             if not getattr(config, name) > 0:
@@ -112,7 +113,10 @@ class Alarms(Sink):
         self._account()
         for fields in self.config.targets:
             target = check.target_of(fields)
-            courier = Courier(target, self._rules, self.config.path, self._attempts, self.pauses_s)
+            courier = Courier(
+                target, self._rules, self.config.path, self._attempts, self.config.pictures,
+                self.pauses_s,
+            )  # fmt: skip
             self._couriers[target.name] = courier
             courier.start()
 

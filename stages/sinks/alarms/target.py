@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+from stages.sinks.alarms.pictures import Kind, Picture
 from stages.sinks.alarms.rules import Rule
 
 
@@ -28,6 +29,12 @@ class Target:
     def check(cls, config: Any) -> None:
         """Called in the supervisor, before anything starts; asks no network. Raises ConfigError."""
 
+    @property
+    def picture(self) -> Kind:
+        """Which picture of an object it wants with its alarms."""
+        wanted: Kind = getattr(self.config, "picture", "")
+        return wanted
+
     @classmethod
     def secrets(cls, config: Any) -> tuple[str, ...]:
         """Names of environment variables, as `Stage.secrets`."""
@@ -41,11 +48,13 @@ class Target:
         again, so that what waits need not wait for its next attempt.
         """
 
-    def deliver(self, message_id: str, document: str) -> None:
+    def deliver(self, message_id: str, document: str, picture: Picture | None) -> None:
         """Returns when the other side has said that it has the message; raises NotDelivered, in some
         seconds, if it has not. The same message then comes again, and again after a restart.
 
         message_id: the same whenever the message comes. document: JSON, as `rules.to_json` has it.
+        picture: the best that there is by now, if it wants one and there is one; an alarm that can't be
+        delivered with it is delivered without.
         """
         raise NotImplementedError
 

@@ -4,6 +4,7 @@
     webhook-timestamp: 1763805600              of this attempt
     webhook-signature: v1,…                    HMAC-SHA256 of "id.timestamp.body", base64
 
+A picture is a member of that JSON, in base64 or as a link, so that it is signed, too.
 Any answer of 2xx means that the alarm has arrived; every other one, that it has to come again.
 """
 
@@ -13,6 +14,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from pipeline import credentials
 from pipeline.errors import ConfigError
 from pipeline.redaction import shown
 from stages.sinks.alarms.age import wall_s
+from stages.sinks.alarms.pictures import Kind, Picture
 from stages.sinks.alarms.rules import Rule
 from stages.sinks.alarms.target import NotDelivered, Target
 
@@ -30,6 +33,7 @@ KEY = "SECRET"  # the variable is NAME_SECRET
 _PREFIX = "whsec_"
 _MIN_KEY_BYTES = 24  # as the standard wants it
 _MAX_ANSWER_BYTES = 1 << 16
+_TOO_LARGE = 413
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +43,8 @@ class WebhookConfig:
     url: str  # http:// or https://, without user and password
     credentials: str | None = None  # NAME: NAME_SECRET or NAME_FILE signs; None: nothing is signed
     ca_file: str | None = None  # PEM of the authorities; None: those of the host
+    picture: Kind = ""  # in the body, in base64
+    picture_url: str | None = None  # where the store's pictures are served: a link instead
     timeout_s: float = 10.0  # for each step of an attempt
 
 
@@ -58,6 +64,8 @@ class Webhook(Target):
                 f"url must be http:// or https:// without user and password, got {shown(config.url)}; "
                 'a key that signs goes by credentials = "NAME"'
             )
+        if config.picture_url is not None:
+            _check_link(config.picture_url, config.picture)
         if not 0 < config.timeout_s <= 60:
             raise ConfigError(f"timeout_s must be within 0..60, got {config.timeout_s:g}")
         if config.credentials is not None:
@@ -83,23 +91,12 @@ class Webhook(Target):
             headers={"content-type": "application/json", "user-agent": "manyeyes"},
         )
 
-    def deliver(self, message_id: str, document: str) -> None:
+    def deliver(self, message_id: str, document: str, picture: Picture | None) -> None:
         """One POST; what the answer says beside its status is nobody's business."""
-        body, headers = document.encode(), {"webhook-id": message_id}
-        timestamp = str(wall_s())
-        headers["webhook-timestamp"] = timestamp
-        if self._key is not None:
-            headers["webhook-signature"] = signature(self._key, message_id, timestamp, body)
+        status, location = self._post(message_id, self._with(document, picture))
+        if status == _TOO_LARGE and picture is not None:
+            status, location = self._post(message_id, document)
         where = shown(self.config.url)
-        try:
-            with self._client.stream(
-                "POST", self.config.url, content=body, headers=headers
-            ) as answer:
-                status = answer.status_code
-                location = answer.headers.get("location", "")
-                _read_on(answer, time.monotonic() + self.config.timeout_s)
-        except self._refused as error:
-            raise NotDelivered(f"{where}: {type(error).__name__}: {error}") from error
         if 300 <= status < 400:
             raise NotDelivered(
                 f"{where}: answers {status}, see {shown(location)}; write the URL that is meant"
@@ -107,9 +104,49 @@ class Webhook(Target):
         if not 200 <= status < 300:
             raise NotDelivered(f"{where}: answers {status}")
 
+    def _with(self, document: str, picture: Picture | None) -> str:
+        if picture is None:
+            return document
+        url, there = self.config.picture_url, {"media_type": "image/jpeg"}
+        if url is None:
+            there["base64"] = base64.b64encode(picture.jpeg).decode()
+        else:
+            there["url"] = f"{url.rstrip('/')}/{picture.name}"
+        return json.dumps(json.loads(document) | {"picture": there}, ensure_ascii=False)
+
+    def _post(self, message_id: str, document: str) -> tuple[int, str]:
+        """Status of the answer, and where it sends us. Raises NotDelivered if there is none."""
+        body, headers = document.encode(), {"webhook-id": message_id}
+        timestamp = str(wall_s())
+        headers["webhook-timestamp"] = timestamp
+        if self._key is not None:
+            headers["webhook-signature"] = signature(self._key, message_id, timestamp, body)
+        try:
+            with self._client.stream(
+                "POST", self.config.url, content=body, headers=headers
+            ) as answer:
+                _read_on(answer, time.monotonic() + self.config.timeout_s)
+                return answer.status_code, answer.headers.get("location", "")
+        except self._refused as error:
+            where = shown(self.config.url)
+            raise NotDelivered(f"{where}: {type(error).__name__}: {error}") from error
+
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
+
+
+def _check_link(url: str, picture: Kind) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        raise ConfigError(
+            "picture_url must be http:// or https:// without user and password, "
+            f"got {shown(url)}; write where the folder of the store's pictures is served"
+        )
+    if not picture:
+        raise ConfigError(
+            'picture_url says where, and not which; add picture = "object" or "frame"'
+        )
 
 
 def _read_on(answer: Any, until_s: float) -> None:

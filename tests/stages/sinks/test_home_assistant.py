@@ -1,6 +1,6 @@
 """What Home Assistant is told of us, against a strict schema written from its documentation.
 
-https://www.home-assistant.io/integrations/mqtt, event.mqtt and binary_sensor.mqtt
+https://www.home-assistant.io/integrations/mqtt, event.mqtt, image.mqtt and binary_sensor.mqtt
 """
 
 import json
@@ -60,10 +60,20 @@ class BinarySensor(Entity):
     payload_off: Text = "OFF"
 
 
+class Image(Strict):
+    platform: Literal["image"]
+    unique_id: Text
+    name: Text | None = None
+    image_topic: Topic
+    content_type: Text = "image/jpeg"
+    availability_topic: Topic | None = None
+    qos: Literal[0, 1, 2] = 0
+
+
 class Discovery(Strict):
     device: Device
     origin: Origin
-    components: dict[str, Annotated[Event | BinarySensor, Field(discriminator="platform")]]
+    components: dict[str, Annotated[Event | BinarySensor | Image, Field(discriminator="platform")]]
 
 
 RULES = [
@@ -72,8 +82,17 @@ RULES = [
 ]
 
 
-def message(base="home/manyeyes"):
-    return json.loads(json.dumps(home_assistant.device(base, RULES, "0.1.0")))
+def message(base="home/manyeyes", **options):
+    return json.loads(json.dumps(home_assistant.device(base, RULES, "0.1.0", **options)))
+
+
+def test_who_has_pictures_has_one_of_each_alert_about_objects():
+    found = Discovery.model_validate(message(has_pictures=True))
+    assert set(found.components) == {"visitor", "full", ".status", ".picture.visitor"}
+    picture = found.components[".picture.visitor"]
+    assert picture.image_topic == "home/manyeyes/pictures/visitor"
+    ids = [entity.unique_id for entity in found.components.values()]
+    assert len(set(ids)) == 4
 
 
 def test_its_schema_takes_the_message():

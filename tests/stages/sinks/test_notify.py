@@ -1,5 +1,6 @@
 """Alarms by apprise, through a service of its own that a test can be: a JSON receiver."""
 
+import base64
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -42,7 +43,11 @@ def test_a_service_gets_a_line_of_text_and_its_address_is_shown_to_nobody(
     thread.start()
     port = server.server_address[1]
     monkeypatch.setenv("PHONE_URL", f"json://me:topsecret@127.0.0.1:{port}/room17")
-    stage = alarms(tmp_path / "o.db", [TARGET])
+    picture = tmp_path / "pictures" / "5f3a" / "gate" / "7.jpg"
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(b"JPEG")
+    target = TARGET | {"picture": "object"}
+    stage = alarms(tmp_path / "o.db", [target], pictures=str(tmp_path / "pictures"))
     stage.process(seen(0, happening()))
     until(stage, lambda: account(stage) == (1, 1, 0))
     assert stage.runtime.counted("delivery:ops:failed", "gate") == 2
@@ -52,6 +57,10 @@ def test_a_service_gets_a_line_of_text_and_its_address_is_shown_to_nobody(
     server.server_close()
     [body] = took
     assert body["title"] == "visitor"
+    [attached] = body["attachments"]
+    assert attached["filename"] == "7.jpg"
+    assert attached["mimetype"] == "image/jpeg"
+    assert base64.b64decode(attached["base64"]) == b"JPEG"
     assert body["message"].splitlines() == [
         "gate: person entered yard", "2025-11-22T10:00:00.000000Z",
     ]  # fmt: skip
