@@ -86,6 +86,14 @@ class Runtime(Protocol):
     def counted_in_all(self, name: str) -> int:
         """The same for all cameras of the run together, those among them that have left."""
 
+    def settle(self, camera: str, frames: int, *, taken: bool) -> None:
+        """Say what became of so many frames: the oldest that `process` was given and are not settled.
+
+        For a sink with `settles`, which has a frame later than `process` returns; to be called in
+        `process`, `idle`, `remove` and `close`. A frame that `process` raised for is none of them.
+        taken: they are where they were to go; else they are lost, as by a FrameError.
+        """
+
     def quit(self) -> None:
         """Ask for an orderly end of the whole run (a viewer pressed `q`); items may still come."""
 
@@ -98,6 +106,7 @@ class LocalRuntime:
         self.counts: Counter[tuple[str, str]] = Counter()
         self.durations: dict[str, list[float]] = {}
         self.wants_quit = False
+        self.settled: Counter[tuple[str, bool]] = Counter()
         self.states: dict[str, CameraState] = {}
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
@@ -138,6 +147,10 @@ class LocalRuntime:
     def counted_in_all(self, name: str) -> int:
         """From `counts`."""
         return sum(n for (one, _), n in self.counts.items() if one == name)
+
+    def settle(self, camera: str, frames: int, *, taken: bool) -> None:
+        """Kept in `settled[camera, taken]`."""
+        self.settled[camera, taken] += frames
 
     def quit(self) -> None:
         """Kept in `wants_quit`."""

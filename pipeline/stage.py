@@ -289,3 +289,6 @@ class Sink(Stage):
 
     takes_health: ClassVar[bool] = False
     """Whether it wants results of NO_FRAME, too: what happens to cameras."""
+
+    settles: ClassVar[bool] = False
+    """Whether what it was given is taken only when it says so: see `Runtime.settle`."""

@@ -10,6 +10,7 @@ from pathlib import Path
 SCRIPT = """
 import sys
 from sink_frames import frame, result
+from pipeline.runtime import LocalRuntime
 from stages.sinks.events import Events, EventsConfig
 from stages.sinks.video import Video, VideoConfig
 
@@ -18,6 +19,7 @@ if kind == "video":
     sink, make = Video(VideoConfig(path=path)), frame
 else:
     sink, make = Events(EventsConfig(path=path, classes=("person", "car"))), result
+sink.runtime = LocalRuntime()
 sink.setup()
 n = 0
 while True:

@@ -230,6 +230,10 @@ class Process:
         """Ids of frames of a camera, the oldest of all that this process has among them."""
         return self.reader.oldest(camera), self.writer.oldest(camera)
 
+    def settle(self, camera: str, frames: int, *, taken: bool) -> None:
+        """See runtime.Runtime.settle; for sinks alone."""
+        raise NotImplementedError
+
     def run(self) -> None:
         """Until drained."""
         raise NotImplementedError

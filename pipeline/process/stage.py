@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -80,6 +80,10 @@ class StageRuntime:
         """See runtime.Runtime.counted_in_all."""
         return self._process.ledger.counted_in_all(self._process.spec.name, name)
 
+    def settle(self, camera: str, frames: int, *, taken: bool) -> None:
+        """See runtime.Runtime.settle."""
+        self._process.settle(camera, frames, taken=taken)
+
 
 class StageProcess(Process):
     """Runs a Stage, JoinStage, Sink or BatchStage."""
@@ -95,6 +99,8 @@ class StageProcess(Process):
         # of a stage that remembers is lost with it, since it comes again and needs no work
         self._kept: defaultdict[str, deque[Delivery]] = defaultdict(deque)
         self._keeps = self.spec.remembers and self.policy == "every"
+        # frames that a sink has in hand and did not settle, by camera, the oldest first
+        self._owed: defaultdict[str, deque[int]] = defaultdict(deque)
         stage = build(self.spec.run, self.spec.config)
         stage.runtime = StageRuntime(self)
         if self.spec.role == "join":
@@ -127,8 +133,24 @@ class StageProcess(Process):
         self.stage.remove(camera)
         self.memory.leave(camera)
         self._kept.pop(camera, None)
+        self._owed.pop(camera, None)
         if self.join is not None:
             self.join.leave(camera)
+
+    def held(self, camera: str) -> Iterable[int | None]:
+        """As Process.held; and what a sink has not settled."""
+        yield from super().held(camera)
+        yield from list(self._owed[camera])[:1]
+
+    def settle(self, camera: str, frames: int, *, taken: bool) -> None:
+        """See runtime.Runtime.settle."""
+        row, owed = self.ledger.camera_index[camera], self._owed[camera]
+        for frame_id in [owed.popleft() for _ in range(frames)]:
+            for path in self.spec.paths:
+                if taken:
+                    self.ledger.deliver(row, path, frame_id)
+                else:
+                    self.ledger.drop(row, path, frame_id, "error")
 
     def _loop(self) -> None:
         idle_at = time.monotonic()
@@ -211,6 +233,8 @@ class StageProcess(Process):
         for delivery in deliveries:
             if self.spec.outputs and self.memory.has_seen(delivery.camera, delivery.frame_id):
                 self._answer_again(delivery)
+            elif delivery.frame_id in self._owed[delivery.camera]:
+                continue  # sent twice, since its producer died
             elif (item := self._open(delivery)) is not None:
                 opened.append((delivery, item))
         results: Sequence[Any] = ()
@@ -304,7 +328,9 @@ class StageProcess(Process):
             self.memory.save(delivery.camera, delivery.frame_id, front, arrived)
         if result is not None and self.spec.outputs and not self._publish(delivery, result, front):
             return None
-        if self.spec.delivers:  # only now: what is between two processes is nobody's to forget
+        if self.spec.role == "sink" and self.stage.settles:
+            self._owed[delivery.camera].append(delivery.frame_id)
+        elif self.spec.delivers:  # only now: what is between two processes is nobody's to forget
             for path in paths:
                 self.ledger.deliver(camera, path, delivery.frame_id)
             if DETECT in paths:

@@ -38,16 +38,12 @@ class Video(Sink):
     Config = VideoConfig
     config: VideoConfig
     turn_s = DISK_TURN_S
+    settles = True  # a frame is taken with its fragment: about a second later
 
     def __init__(self, config: VideoConfig) -> None:
         super().__init__(config)
         self._files: dict[str, VideoFile] = {}
         self._again_s: dict[str, float] = {}  # camera: when to try again, monotonic
-
-    @classmethod
-    def counters(cls, config: VideoConfig) -> tuple[str, ...]:
-        """`unwritten`: frames that were taken and encoded, but whose fragment found no room."""
-        return ("unwritten",)
 
     @classmethod
     def check(cls, config: VideoConfig) -> None:
@@ -93,7 +89,7 @@ class Video(Sink):
                 )
             file = self._files[camera] = self._begin(camera, size_wh_px)
         try:
-            file.write(frame)
+            self.runtime.settle(camera, file.write(frame), taken=True)
         except OSError as error:
             self._again_s[camera] = time.monotonic() + _AGAIN_S
             self._end(camera)
@@ -124,6 +120,8 @@ class Video(Sink):
         )  # fmt: skip
 
     def _end(self, camera: str) -> None:
-        if lost := self._files.pop(camera).end():
-            self.runtime.count("unwritten", camera, lost)
+        written, lost = self._files.pop(camera).end()
+        self.runtime.settle(camera, written, taken=True)
+        self.runtime.settle(camera, lost, taken=False)
+        if lost:
             log.warning("sink video: camera %r: %d frames found no room on the disk", camera, lost)

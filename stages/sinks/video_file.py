@@ -18,6 +18,7 @@ from stages.sinks.files import is_at
 
 TICKS_HZ = 90_000  # time base of the files
 KEY_TICKS = TICKS_HZ  # from one key frame, and fragment, to the next
+_MOST_FRAMES = 250  # of a fragment, which are lost together: the clock of a stream may stand still
 MAX_GAP_TICKS = 10 * TICKS_HZ  # who was away for longer is not missed for longer than a second
 _MUXER = {
     "movflags": "frag_keyframe+empty_moov+default_base_moof",
@@ -124,7 +125,7 @@ class VideoFile:
         self.size_wh_px = size_wh_px
         self._clock = Clock()
         self._next_key_ticks = 0
-        self._frames, self._whole_bytes = 0, 0  # in whole fragments on the disk
+        self._whole_bytes = 0  # of the file, up to the end of its last whole fragment
         self._pending = 0  # frames of the fragment that is not on the disk yet
         self._output = _Output(folder, stem)
         self._container: Any = av.open(self._output, "w", format="mp4", options=_MUXER)
@@ -146,8 +147,11 @@ class VideoFile:
         """It is at its path, or was not made yet."""
         return self._output.is_there
 
-    def write(self, frame: Frame) -> None:
-        """Encode one frame. Raises OSError; then only `end` is left."""
+    def write(self, frame: Frame) -> int:
+        """Encode one frame; returns how many of those before it are in the file since now.
+
+        Raises OSError; then only `end` is left.
+        """
         import av
 
         from stages.imaging.pixels import to_i420
@@ -156,19 +160,19 @@ class VideoFile:
         planes = to_i420(frame.image[:height, :width])
         picture = av.VideoFrame.from_ndarray(planes, format="yuv420p")
         picture.pts, picture.time_base = self._clock.ticks(frame.info), Fraction(1, TICKS_HZ)
-        is_key = picture.pts >= self._next_key_ticks
+        is_key = picture.pts >= self._next_key_ticks or self._pending >= _MOST_FRAMES
         if is_key:
             picture.pict_type = av.video.frame.PictureType.I
             self._next_key_ticks = picture.pts + KEY_TICKS
         self._mux(picture)
-        if is_key:  # the fragment before it is on the disk now
-            self._frames += self._pending
-            self._whole_bytes = self._output.nbytes if self._frames else 0
-            self._pending = 0
-        self._pending += 1
+        whole = self._pending if is_key else 0
+        if whole:  # the fragment before it is on the disk now
+            self._whole_bytes = self._output.nbytes
+        self._pending += 1 - whole
+        return whole
 
-    def end(self) -> int:
-        """Write what is left and close; returns how many frames were taken and are not in the file."""
+    def end(self) -> tuple[int, int]:
+        """Write what is left and close; returns how many frames are in the file since now, or lost."""
         with contextlib.suppress(OSError):
             if self._output.error is None:
                 self._mux(None)
@@ -176,9 +180,9 @@ class VideoFile:
             self._container.close()
         if self._output.error is None:
             self._output.close(self._output.nbytes)
-            return 0
+            return self._pending, 0
         self._output.close(self._whole_bytes)
-        return self._pending
+        return 0, self._pending
 
     def _mux(self, picture: Any) -> None:
         self._container.mux(self._stream.encode(picture))

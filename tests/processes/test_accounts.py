@@ -1,12 +1,16 @@
 """The accounts of whole runs: what a sink lost is not delivered, and an account that is wrong shows it."""
 
 import dataclasses
+import signal
 
+import av
 import patterns
 import pytest
 
 from pipeline.errors import ManyeyesError
+from pipeline.plan import config
 from pipeline.plan.graph import Plan
+from pipeline.plan.standard import make
 from pipeline.supervision import child
 from pipeline.supervision.supervisor import Options, Supervisor
 
@@ -45,6 +49,33 @@ def test_the_accounts_say_what_is_in_the_files(tmp_path, policy):
         drawn = [row for row in patterns.rows(tmp_path, "frames") if row[0] == camera]
         assert supervisor.sink_totals[camera, "sink.frames"].delivered == len(drawn) > 0
         assert path.error == sink.error == sink.lost == 0
+
+
+def test_a_video_has_taken_what_is_in_its_files_when_it_is_killed_too(tmp_path):
+    source = "synthetic://?seed=1&size=160x90&rate=25&frames=200&realtime=false"
+    settings = config.from_sources([source], video=tmp_path / "v", policy="every")
+    model = settings.model.model_copy(update={"engine": "stub"})
+
+    def kill_once(supervisor):
+        sink = supervisor.children["sink.video"]
+        if not sink.restarts.count and supervisor.sink_totals["cam0", "sink.video"].delivered > 60:
+            sink.signal(signal.SIGKILL)
+
+    supervisor = Supervisor(
+        make(settings.model_copy(update={"model": model})), Options(), kill_once
+    )
+    supervisor.run()
+    totals = supervisor.sink_totals["cam0", "sink.video"]
+    assert supervisor.children["sink.video"].restarts.count == 1
+    assert totals.delivered == sum(map(count_pictures, (tmp_path / "v").iterdir()))
+    assert totals.dropped["stage_died"] == totals.captured - totals.delivered < 30
+    assert totals.captured == 200
+    assert totals.error == 0
+
+
+def count_pictures(path):
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
 
 
 @pytest.mark.parametrize("policy", ["every", "newest"])

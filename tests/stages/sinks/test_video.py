@@ -12,6 +12,7 @@ from sink_killed import run_and_kill
 from pipeline.detections import Detections
 from pipeline.errors import ConfigError, FrameError, ResourceError
 from pipeline.messages import Frame
+from pipeline.runtime import LocalRuntime
 from stages.imaging.drawing import color_of, draw
 from stages.imaging.scenes import Scene
 from stages.sinks.video import Video, VideoConfig
@@ -19,6 +20,7 @@ from stages.sinks.video import Video, VideoConfig
 
 def sink(folder: Path, **config) -> Video:
     video = Video(VideoConfig(path=str(folder), **config))
+    video.runtime = LocalRuntime(("gate",))
     video.check(video.config)
     video.setup()
     return video
@@ -44,6 +46,25 @@ def test_every_frame_is_there_in_order_at_its_time(tmp_path):
     assert [bar(image) for image in images] == [n % 16 for n in range(60)]
     np.testing.assert_allclose(times, [n / 25 for n in range(60)], atol=1e-4)
     assert abs(images[0].astype(int) - frame(0).image).mean() < 4
+
+
+def test_a_frame_is_taken_when_its_second_is_in_the_file(tmp_path):
+    video = sink(tmp_path)
+    for n in range(60):
+        video.process(frame(n))
+        in_file = video.runtime.settled["gate", True]
+        assert in_file == n // 25 * 25
+        assert not in_file or len(decode(tmp_path / "gate.mp4")[0]) == in_file
+    video.close()
+    assert video.runtime.settled == {("gate", True): 60, ("gate", False): 0}
+
+
+def test_where_the_clock_stands_still_a_frame_is_taken_all_the_same(tmp_path):
+    video = sink(tmp_path)
+    for n in range(600):
+        video.process(frame(n, t_capture_ns=5_000_000_000))
+    assert video.runtime.settled["gate", True] == 500
+    video.close()
 
 
 @pytest.mark.parametrize("size_wh", [(640, 360), (1280, 720)])
@@ -177,7 +198,7 @@ def test_what_the_disk_does_not_take_is_counted_and_no_file_is_torn(
     with small_files(12_000):
         taken = fill(video, [frame(n) for n in range(300)])
         video.close()
-    unwritten = video.runtime.counts["unwritten", "gate"]
+    unwritten = video.runtime.settled["gate", False]
     assert 0 < unwritten < len(taken) < 300
     assert len(pictures(tmp_path)) == len(taken) - unwritten
     assert all(path.stat().st_size <= 12_000 for path in tmp_path.iterdir())
@@ -188,7 +209,7 @@ def test_the_last_fragment_may_find_no_room_either(tmp_path, small_files):
     assert fill(video, [frame(n) for n in range(30)]) == [*range(30)]
     with small_files(1000):
         video.close()
-    assert video.runtime.counts["unwritten", "gate"] == 5
+    assert video.runtime.settled["gate", False] == 5
     assert pictures(tmp_path) == [n % 16 for n in range(25)]
 
 
@@ -208,7 +229,7 @@ def test_a_full_disk_leaves_no_empty_file_and_the_video_goes_on_when_there_is_ro
     after = fill(video, [frame(n) for n in range(200, 230)])
     assert len(after) == 30
     video.close()
-    unwritten = video.runtime.counts["unwritten", "gate"]
+    unwritten = video.runtime.settled["gate", False]
     assert len(lost_from) <= unwritten + 1
     shown = pictures(small_disk)
     assert len(shown) == len(before) + len(lost_from) + len(after) - unwritten
