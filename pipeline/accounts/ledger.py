@@ -194,6 +194,18 @@ class Ledger:
         self._settled_below[camera, path] = low
         return low
 
+    def is_through(self, camera: int, below: int) -> bool:
+        """Whether every frame below this id has met its fate on the detect path, and at each sink of
+        results that it came to."""
+        if self.oldest_unsettled(camera, DETECT, below) < below:
+            return False
+        first = max(int(self._cells["began_at"][camera]), below - RING // 2)
+        places = np.arange(first, below) % RING
+        fates = (self[name][camera][:, places] > 0 for name in ("offered", "delivered", "dropped"))
+        offered, delivered, dropped = fates
+        ways = [len(PATHS) + n for n, (_, path) in enumerate(self.layout.sinks) if path == DETECT]
+        return not (offered & ~(delivered | dropped))[ways].any()
+
     def fates(self, camera: int, path: int, since: int) -> tuple[int, int, dict[str, int]]:
         """Of the frames from `since` to the first that is in flight: that one's id, how many were
         delivered, and how many dropped, by reason. Of older frames than the ring has nothing is known."""

@@ -73,7 +73,8 @@ class Writer:
         self.adopt(spec)
 
     def adopt(self, spec: ProcessSpec) -> None:
-        """These are our cameras and edges from now on. Of those that are left nothing may be here."""
+        """These are our cameras and edges from now on. Of cameras that are left nothing may be here; what
+        an edge has of one that it serves no more is sent."""
         for edge in spec.outputs:
             if edge.consumer in self._links:
                 self._links[edge.consumer].spec = edge
@@ -245,9 +246,15 @@ class Writer:
     def oldest(self, camera: str) -> int | None:
         """The smallest id of a frame of this camera that waits or is under way; None: there is none."""
         return min(
-            (i for link in self._serves[camera] if (i := link.edge.oldest(camera)) is not None),
+            (i for link in self._links.values() if (i := link.edge.oldest(camera)) is not None),
             default=None,
         )
+
+    def lags(self, camera: str) -> bool:
+        """Whether something of a camera waits for a consumer, or is at one, that gets no more of it."""
+        served = self._serves[camera]
+        others = (link for link in self._links.values() if link not in served)
+        return any(link.edge.oldest(camera) is not None for link in others)
 
     def _is_ended(self, link: _Link, parcel: Parcel) -> bool:
         settled, paths = self._ledger.settled, link.spec.paths

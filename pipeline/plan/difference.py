@@ -1,7 +1,8 @@
 """What makes one plan of another while it runs, and what can't be done so. Pure.
 
-Cameras join and leave; one that is another by now (its source, its limits, its model) leaves and joins.
-With them come and go the processes that work for them alone. All else has to stay as it is.
+Cameras join and leave; one that is another by now (its source, its limits) leaves and joins. One that is
+read as before, and looked at by another model, goes over to that between two frames. With them come and
+go the processes that work for them alone. All else has to stay as it is.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ class Difference:
     joins: tuple[str, ...] = ()
     leaves: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()  # cameras that leave and join as something else
+    moves: tuple[str, ...] = ()  # cameras that go over to other processes
     starts: tuple[str, ...] = ()  # processes
     stops: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return any((self.joins, self.leaves, self.changes, self.starts, self.stops))
+        return any(getattr(self, field.name) for field in dataclasses.fields(self))
 
     def lines(self) -> list[str]:
         """For a person; none if there is no difference."""
@@ -37,6 +39,7 @@ class Difference:
             "leaves": self.leaves,
             "joins": self.joins,
             "is read anew, as it is configured now": self.changes,
+            "goes over to another model": self.moves,
         }
         lines = [f"camera {name!r} {does}" for does, names in said.items() for name in names]
         for does, names in (("started", self.starts), ("ended", self.stops)):
@@ -49,17 +52,19 @@ def between(old: Plan, new: Plan) -> Difference:
     """What makes `new` of `old`. Raises ConfigError for what only a new start can do."""
     if old.policy != new.policy:
         raise _refusal(f"the policy would be {new.policy!r} and not {old.policy!r}")
-    both = [camera for camera in new.cameras if camera in old.cameras]
-    changes = tuple(camera for camera in both if _part(old, camera) != _part(new, camera))
+    both = (camera for camera in new.cameras if camera in old.cameras)
+    others = [camera for camera in both if differs(old, new, camera)]
     for name in dict.fromkeys((*old.by_name, *new.by_name)):
         _check_fixed(name, old.by_name.get(name), new.by_name.get(name))
+    common = old.by_name.keys() & new.by_name.keys()
     for name, spec in old.by_name.items():
-        if name in new.by_name and spec.role != "source":  # that is its camera's own; see _part
-            _check_same(spec, new.by_name[name])
+        if name in common and spec.role != "source":  # that is its camera's own; see _part
+            _check_same(spec, new.by_name[name], common)
     return Difference(
         joins=tuple(camera for camera in new.cameras if camera not in old.cameras),
         leaves=tuple(camera for camera in old.cameras if camera not in new.cameras),
-        changes=changes,
+        changes=tuple(camera for camera in others if not may_move(old, new, camera)),
+        moves=tuple(camera for camera in others if may_move(old, new, camera)),
         starts=tuple(name for name in new.by_name if name not in old.by_name),
         stops=tuple(name for name in old.by_name if name not in new.by_name),
     )
@@ -68,6 +73,18 @@ def between(old: Plan, new: Plan) -> Difference:
 def differs(old: Plan, new: Plan, camera: str) -> bool:
     """Whether a camera of both plans is not the same in both."""
     return _part(old, camera) != _part(new, camera)
+
+
+def may_move(old: Plan, new: Plan, camera: str) -> bool:
+    """Whether it is read in the same way in both plans, so that it can go over between two frames."""
+    name = old.sources[camera]
+    if new.sources[camera] != name:
+        return False
+    at_old, at_new = (
+        {spec.name for spec in plan.processes if camera in spec.cameras} for plan in (old, new)
+    )
+    before, after = (_facts(p.by_name[name], camera, at_old & at_new) for p in (old, new))
+    return before == after
 
 
 def is_same(old: ProcessSpec, new: ProcessSpec) -> bool:
@@ -81,13 +98,15 @@ def joined(running: Plan, target: Plan, cameras: Set[str]) -> Plan:
     for spec in target.processes:
         mine = spec.of(cameras)
         if spec.role == "source" and not mine.cameras:
-            continue  # its camera is here already, perhaps as another one, or joins later
+            here = [c for c in spec.cameras if c in running.cameras and c in target.cameras]
+            if spec.name not in processes or not all(may_move(running, target, c) for c in here):
+                continue  # its camera is here already as another one, or joins later
         if spec.name in processes:
             processes[spec.name] = _merged(processes[spec.name], mine)
         else:
             processes[spec.name] = mine
-    here = processes.keys()
-    specs = (replace(s, reads=tuple(r for r in s.reads if r in here)) for s in processes.values())
+    there = processes.keys()
+    specs = (replace(s, reads=tuple(r for r in s.reads if r in there)) for s in processes.values())
     new = (camera for camera in target.cameras if camera in cameras)
     return replace(running, cameras=(*running.cameras, *new), processes=tuple(specs))
 
@@ -121,22 +140,81 @@ def wired(plan: Plan, names: Set[str]) -> list[set[str]]:
     return groups
 
 
-def _merged(old: ProcessSpec, more: ProcessSpec) -> ProcessSpec:
-    """A process that gets the cameras of `more`, which is the same one for other cameras."""
-    added = {edge.consumer: edge for edge in more.outputs}
-    outputs = tuple(
-        replace(edge, cameras=(*edge.cameras, *added[edge.consumer].cameras))
-        for edge in old.outputs
+def turns(running: Plan, target: Plan, camera: str) -> frozenset[str]:
+    """The processes that send frames of a camera to others than before when it goes over."""
+    return frozenset(
+        spec.name
+        for spec in target.processes
+        if camera in spec.cameras
+        and (now := running.by_name.get(spec.name)) is not None
+        and camera in now.cameras
+        and _consumers(now, camera) != _consumers(spec, camera)
     )
-    beside_edges = more.slots - sum(edge.slots for edge in more.outputs)
-    return replace(
+
+
+def moving(running: Plan, target: Plan, camera: str) -> Plan:
+    """`running` while a camera goes over to what `target` has for it: it still is at the old, too."""
+    processes = dict(running.by_name)
+    for spec in target.processes:
+        if camera in spec.cameras:
+            now = processes[spec.name]
+            is_new = camera not in now.cameras
+            processes[spec.name] = (
+                _merged(now, spec.of({camera})) if is_new else _turned(now, spec, camera)
+            )
+    return replace(running, processes=tuple(processes.values()))
+
+
+def moved(running: Plan, target: Plan, camera: str) -> Plan:
+    """`running` when nothing of a camera is left where `target` does not have it."""
+    here = {spec.name for spec in target.processes if camera in spec.cameras}
+    specs = (s if s.name in here else s.of({*s.cameras} - {camera}) for s in running.processes)
+    return replace(running, processes=tuple(specs))
+
+
+def _turned(spec: ProcessSpec, wanted: ProcessSpec, camera: str) -> ProcessSpec:
+    """A process that sends the frames of a camera where `wanted` does, and nowhere else."""
+    to = _consumers(wanted, camera)
+
+    def of(edge: EdgeSpec) -> tuple[str, ...]:
+        if edge.consumer in to:
+            return _both(edge.cameras, (camera,))
+        return tuple(c for c in edge.cameras if c != camera)
+
+    return _resized(spec, tuple(replace(edge, cameras=of(edge)) for edge in spec.outputs))
+
+
+def _consumers(spec: ProcessSpec, camera: str) -> set[str]:
+    return {edge.consumer for edge in spec.outputs if camera in edge.cameras}
+
+
+def _merged(old: ProcessSpec, more: ProcessSpec) -> ProcessSpec:
+    """A process that gets the cameras and edges of `more`, which is the same one for other cameras."""
+    added = {edge.consumer: edge for edge in more.outputs}
+    outputs = [
+        replace(edge, cameras=_both(edge.cameras, added.pop(edge.consumer).cameras))
+        if edge.consumer in added
+        else edge
+        for edge in old.outputs
+    ]
+    merged = replace(
         old,
-        cameras=(*old.cameras, *more.cameras),
-        outputs=outputs,
-        reads=tuple(dict.fromkeys((*old.reads, *more.reads))),
-        slots=beside_edges + sum(edge.slots for edge in outputs) if more.slots else 0,
+        cameras=_both(old.cameras, more.cameras),
+        reads=_both(old.reads, more.reads),
         slot_bytes=max(old.slot_bytes, more.slot_bytes),
     )
+    return _resized(merged, (*outputs, *added.values()))
+
+
+def _both(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*first, *second)))
+
+
+def _resized(spec: ProcessSpec, outputs: tuple[EdgeSpec, ...]) -> ProcessSpec:
+    """With other edges, and the slots for them."""
+    beside_edges = spec.slots - sum(edge.slots for edge in spec.outputs)
+    slots = beside_edges + sum(edge.slots for edge in outputs) if spec.slots else 0
+    return replace(spec, outputs=outputs, slots=slots)
 
 
 def _part(plan: Plan, camera: str) -> list[Any]:
@@ -145,10 +223,9 @@ def _part(plan: Plan, camera: str) -> list[Any]:
     for spec in plan.processes:
         if camera not in spec.cameras:
             continue
-        edges = [edge.consumer for edge in spec.outputs if camera in edge.cameras]
-        parts.append((spec.name, edges))
+        parts.append((spec.name, sorted(_consumers(spec, camera))))
         if spec.role == "source":
-            parts.append(_facts(spec))
+            parts.append(_facts(spec, camera))
     return sorted(parts, key=str)
 
 
@@ -160,8 +237,9 @@ def _check_fixed(name: str, old: ProcessSpec | None, new: ProcessSpec | None) ->
         raise _refusal(f"{name!r} would be {'new' if old is None else 'gone'}")
 
 
-def _check_same(old: ProcessSpec, new: ProcessSpec) -> None:
-    before, after = _facts(old), _facts(new)
+def _check_same(old: ProcessSpec, new: ProcessSpec, both: Set[str]) -> None:
+    """both: processes of both plans; to others it may send as it likes."""
+    before, after = _facts(old, edges_to=both), _facts(new, edges_to=both)
     if changed := [key for key in before if before[key] != after[key]]:
         keys = [*_keys(changed, before, after)]
         if keys == ["classes"]:
@@ -183,11 +261,19 @@ def _keys(changed: list[str], before: dict[str, Any], after: dict[str, Any]) -> 
         yield from sorted(k for k in keys if before[key].get(k) != after[key].get(k))
 
 
-def _facts(spec: ProcessSpec) -> dict[str, Any]:
-    """What a process is, whatever its cameras."""
+def _facts(
+    spec: ProcessSpec, camera: str | None = None, edges_to: Set[str] | None = None
+) -> dict[str, Any]:
+    """What a process is, whatever its cameras; camera, edges_to: of its edges those for it, to them."""
     fields = {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec)}
     facts = {name: value for name, value in fields.items() if name not in _OF_CAMERAS}
-    return facts | {"edges": sorted(map(_bare, spec.outputs), key=str)}
+    edges = (
+        edge
+        for edge in spec.outputs
+        if (camera is None or camera in edge.cameras)
+        and (edges_to is None or edge.consumer in edges_to)
+    )
+    return facts | {"edges": sorted(map(_bare, edges), key=str)}
 
 
 def _bare(edge: EdgeSpec) -> EdgeSpec:

@@ -70,6 +70,7 @@ class Process:
         # dead producers of which we hold something, and who
         self._settling: dict[str, list[Any]] = {}
         self._leaving: dict[str, None] = {}  # cameras, in order
+        self._turning: dict[str, None] = {}  # cameras whose frames go to others than before
         self._tell_at = 0.0
         self._new_pollers()
 
@@ -102,21 +103,37 @@ class Process:
         self.storage.add(epoch, PoolWriter(fd, slots, slot_bytes))
         self.control.send("grown", pool_epoch=epoch)
 
-    def on_join(self, cameras: dict[str, int], spec: dict[str, Any]) -> None:
-        """Cameras join, with their rows in the ledger. Our producers hear of them after us."""
+    def on_join(
+        self, cameras: dict[str, int], spec: dict[str, Any], comes_over: bool = False
+    ) -> None:
+        """Cameras join, with their rows in the ledger. Our producers hear of them after us.
+
+        comes_over: others have had them until now, and may have earlier frames of them for a moment.
+        """
         for camera, row in cameras.items():
             self.ledger.admit(camera, row)
         # of the others only ours: the supervisor may not have heard yet of one that left
         self._adopt(ProcessSpec.from_json(spec).of({*self.spec.cameras, *cameras}))
         for camera in cameras:
             self.joined(camera)
+            if comes_over:
+                self.came_over(camera)
 
     def on_leave(self, camera: str) -> None:
         """No producer has anything of this camera any more; we say `left` when we have nothing, either."""
         self._leaving[camera] = None
 
+    def on_turn(self, camera: str, spec: dict[str, Any]) -> None:
+        """Frames of this camera go where the spec says from now on. We say `turned` when all that was sent
+        to others is DONE."""
+        self._adopt(ProcessSpec.from_json(spec).of({*self.spec.cameras}))
+        self._turning[camera] = None
+
     def joined(self, camera: str) -> None:
         """A camera joined."""
+
+    def came_over(self, camera: str) -> None:
+        """It was at others until now, who may still have earlier frames of it."""
 
     def left(self, camera: str) -> None:
         """A camera left."""
@@ -187,6 +204,8 @@ class Process:
             self._say_settled()
         if self._leaving:
             self._say_left()
+        if self._turning:
+            self.say_turned()
         self._act_on((self._answers if waits else self._quiet).poll(timeout_ms))
 
     def _act_on(self, events: list[tuple[int, int]]) -> None:
@@ -211,6 +230,13 @@ class Process:
             self._adopt(self.spec.of({*self.spec.cameras} - {camera}))
             self.ledger.dismiss(camera, self.index)
             self.control.send("left", camera=camera)
+
+    def say_turned(self) -> None:
+        """See `on_turn`; to be called in every turn."""
+        for camera in [*self._turning]:
+            if not self.writer.lags(camera):
+                del self._turning[camera]
+                self.control.send("turned", camera=camera)
 
     def tell_held(self) -> None:
         """Tell the supervisor which frames are here for sure no more; to be called in every turn."""
@@ -263,6 +289,7 @@ class Process:
         return not (
             self.draining
             or self._leaving
+            or self._turning
             or self.policy == "every"
             or self.writer.waiting
             or self.reader.waiting

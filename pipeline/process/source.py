@@ -35,7 +35,7 @@ from pipeline.host.memory import Bytes
 from pipeline.messages import MAX_SIDE_PX, ArraySpec, FrameInfo
 from pipeline.plan.loading import build
 from pipeline.process.base import IDLE_MS, Process
-from pipeline.process.stage import StageRuntime
+from pipeline.process.stage_runtime import StageRuntime
 from pipeline.stage import Picture, Source
 
 log = logging.getLogger("manyeyes")
@@ -72,7 +72,7 @@ class CameraProcess(Process):
 
     def turn(self, timeout_ms: int) -> None:
         """See Process.turn; sends what waits as soon as it can."""
-        ending = self.draining or self._ended
+        ending = self.draining or self._ended or bool(self._turning)
         with self._channels:
             self._watching = ending or self.writer.waiting
             poller = self._answers if self._watching else self._quiet
@@ -86,6 +86,7 @@ class CameraProcess(Process):
             self._act_on(events)
             self.writer.exchange()
             self.writer.report()
+            self.say_turned()
             self.tell_held()
 
     def on_pause(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
@@ -11,7 +12,6 @@ from typing import Any
 
 from pipeline.accounts.layout import DETECT, MAX_BATCH
 from pipeline.errors import (
-    CAUSES,
     ConfigError,
     FrameError,
     ManyeyesError,
@@ -26,63 +26,14 @@ from pipeline.plan.loading import build
 from pipeline.process.base import IDLE_MS, Process
 from pipeline.process.join import Join
 from pipeline.process.memory import Memory
-from pipeline.runtime import CameraState, Fates
+from pipeline.process.stage_runtime import StageRuntime
 from pipeline.stage import BatchStage, Stage
 
 log = logging.getLogger("manyeyes")
 
 _SHARED_TURN_S = {"newest": 0.0005, "every": 0.005}
 _CALL_IDLE_MS = 100  # stages that have something to do between items
-
-
-class StageRuntime:
-    """stage.Runtime inside a process."""
-
-    def __init__(self, process: Process) -> None:
-        self.empty = process.storage.empty
-        self.pack = process.storage.pack
-        self.quit = process.quit_run
-        self.original = process.original
-        self._process = process
-
-    @property
-    def cameras(self) -> tuple[str, ...]:
-        """See runtime.Runtime.cameras."""
-        return self._process.spec.cameras
-
-    def count(self, name: str, camera: str, n: int = 1) -> None:
-        """See runtime.Runtime.count."""
-        self._process.ledger.count(self._process.spec.name, name, camera, n)
-
-    def counted(self, name: str, camera: str) -> int:
-        """See runtime.Runtime.counted."""
-        return self._process.ledger.counted(self._process.spec.name, name, camera)
-
-    def fates(self, camera: str, since: int) -> Fates:
-        """See runtime.Runtime.fates."""
-        ledger = self._process.ledger
-        row = ledger.camera_index[camera]
-        return Fates(*ledger.fates(row, DETECT, since))
-
-    def camera(self, camera: str) -> CameraState:
-        """See runtime.Runtime.camera."""
-        ledger = self._process.ledger
-        row = ledger.camera_index[camera]
-        is_up, frames = bool(ledger["camera_up"][row]), int(ledger["captured"][row])
-        cause = "" if is_up else CAUSES[int(ledger["down_cause"][row])]
-        return CameraState(is_up, cause, frames, int(ledger["last_frame_ns"][row]))
-
-    def measure(self, name: str, seconds: float) -> None:
-        """See runtime.Runtime.measure."""
-        self._process.ledger.measure(self._process.spec.name, name, seconds)
-
-    def counted_in_all(self, name: str) -> int:
-        """See runtime.Runtime.counted_in_all."""
-        return self._process.ledger.counted_in_all(self._process.spec.name, name)
-
-    def settle(self, camera: str, frames: int, *, taken: bool) -> None:
-        """See runtime.Runtime.settle."""
-        self._process.settle(camera, frames, taken=taken)
+_BEHIND_S = 1.0  # newest: a sink that stalls keeps no camera from being looked at
 
 
 class StageProcess(Process):
@@ -101,6 +52,8 @@ class StageProcess(Process):
         self._keeps = self.spec.remembers and self.policy == "every"
         # frames that a sink has in hand and did not settle, by camera, the oldest first
         self._owed: defaultdict[str, deque[int]] = defaultdict(deque)
+        # cameras that came over from others, and until when results of these are waited for
+        self._behind: dict[str, float] = {}
         stage = build(self.spec.run, self.spec.config)
         stage.runtime = StageRuntime(self)
         if self.spec.role == "join":
@@ -128,12 +81,19 @@ class StageProcess(Process):
             self.stage.add(camera)
             self.memory.restore(camera)
 
+    def came_over(self, camera: str) -> None:
+        """See Process.came_over; results keep the order of their frames."""
+        if self.spec.delivers and DETECT in self.spec.paths:
+            wait_s = math.inf if self.policy == "every" else _BEHIND_S
+            self._behind[camera] = time.monotonic() + wait_s
+
     def left(self, camera: str) -> None:
         """See Process.left."""
         self.stage.remove(camera)
         self.memory.leave(camera)
         self._kept.pop(camera, None)
         self._owed.pop(camera, None)
+        self._behind.pop(camera, None)
         if self.join is not None:
             self.join.leave(camera)
 
@@ -180,7 +140,7 @@ class StageProcess(Process):
     def _timeout_ms(self) -> int:
         # what waits for an earlier frame's fate is not announced by a message
         joins = self.join is not None and (self.reader.waiting or self.join.waiting)
-        if joins or (self.spec.in_order and self.reader.waiting):
+        if joins or ((self.spec.in_order or self._behind) and self.reader.waiting):
             return 5
         has_idle = type(self.stage).idle not in (Stage.idle, BatchStage.idle)
         return _CALL_IDLE_MS if has_idle else IDLE_MS
@@ -221,9 +181,22 @@ class StageProcess(Process):
     def _may_take(self, delivery: Delivery) -> bool:
         if self.storage.free_slots < 1 or not self.writer.has_room(delivery.camera):
             return False
+        if self._behind and not self._is_turn_of(delivery):
+            return False
         if self.join is None:
             return True
         return self.join.is_complete(delivery, self.reader.queued(delivery.camera))
+
+    def _is_turn_of(self, delivery: Delivery) -> bool:
+        """Whether results of all earlier frames are where they were to go, from whoever had these."""
+        camera, frame_id = delivery.camera, delivery.frame_id
+        if camera in self._behind:
+            row = self.ledger.camera_index[camera]
+            is_late = time.monotonic() > self._behind[camera]
+            if not is_late and not self.ledger.is_through(row, frame_id):
+                return False
+            del self._behind[camera]
+        return True
 
     # -- items -------------------------------------------------------------------------------------
 

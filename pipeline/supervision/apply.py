@@ -6,8 +6,8 @@ does not run joins.
 
     join    rows in the ledger and a process of its own; readers hear of it before any writer can
     leave   its process ends; then, from the writers on, each process says when it has nothing of it left
-    swap    the processes of the other model start without a camera; when all are ready, cameras leave
-            and join there. If one of them dies before, the plan that ran is wanted again
+    swap    the processes of the other model start without a camera; when all are ready, cameras go over
+            between two frames. If one of them dies before, the plan that ran is wanted again
 
 A process that dies meanwhile is started as it has to be by then: one that had not yet said that it has
 nothing left of a camera comes back with it, and is asked again.
@@ -18,18 +18,31 @@ from __future__ import annotations
 import dataclasses
 import logging
 import signal
-from dataclasses import dataclass, field
+import time
 from typing import Protocol
 
 from pipeline.accounts.books import Accounts
 from pipeline.accounts.layout import Layout
 from pipeline.errors import ConfigError, ManyeyesError, ResourceError
-from pipeline.plan.difference import Difference, between, differs, is_same, joined, wired, without
+from pipeline.plan.difference import (
+    Difference,
+    between,
+    differs,
+    is_same,
+    joined,
+    may_move,
+    moved,
+    moving,
+    turns,
+    wired,
+    without,
+)
 from pipeline.plan.graph import Plan
 from pipeline.plan.planner import Planner
 from pipeline.supervision.child import Child
 from pipeline.supervision.crew import Crew
 from pipeline.supervision.introductions import Introductions
+from pipeline.supervision.leaving import Leaving
 from pipeline.supervision.needs import Needs
 
 log = logging.getLogger("manyeyes")
@@ -49,28 +62,13 @@ class Run(Protocol):
     stopping: bool
 
 
-@dataclass
-class _Leaving:
-    """A camera on its way out."""
-
-    source: str
-    waiting: set[str]  # processes that have something of it, or may get it
-    told: dict[str, int] = field(default_factory=dict)  # process: incarnation that was asked
-
-    def ask(self, child: Child, camera: str) -> None:
-        """Once in its life: to say when it has nothing of the camera left."""
-        if self.told.get(child.name) != child.incarnation:
-            self.told[child.name] = child.incarnation
-            child.send("leave", camera=camera)
-
-
 class Changes:
     """Of one run."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self.target = run.crew.plan
-        self._leaving: dict[str, _Leaving] = {}
+        self._leaving: dict[str, Leaving] = {}
         self._ending: set[str] = set()  # processes that are to end, and not to come back
         self._settled = True  # what runs is what is wanted
         self._again_at = 0.0
@@ -82,8 +80,8 @@ class Changes:
 
     @property
     def leaving(self) -> frozenset[str]:
-        """Cameras that are on their way out."""
-        return frozenset(self._leaving)
+        """Cameras that are on their way out of the run."""
+        return frozenset(camera for camera, one in self._leaving.items() if one.to is None)
 
     @property
     def settled(self) -> bool:
@@ -121,6 +119,7 @@ class Changes:
             self.target, self._kept, self._stale = before
             raise
         self._settled, self.withdrawn = False, None
+        self.step(time.monotonic())  # a camera may go back at once to what is warm
         return difference
 
     def withdraw(self, child: Child, how: str) -> bool:
@@ -155,11 +154,14 @@ class Changes:
         """What can be done now; to be called in every turn of the supervisor."""
         if self._settled and self._kept and now_s >= self._kept_until:
             self._kept, self._settled = frozenset(), False
-        if self._settled or self._run.stopping:
+        run = self._run
+        if self._settled or run.stopping:
             return
         self._begin_to_leave()
+        self._begin_to_move()
         for camera, leaving in list(self._leaving.items()):
-            self._go_on(camera, leaving)
+            if leaving.go_on(run.crew.plan, run.crew.children):
+                self._gone(camera, leaving)
         self._end_unused()
         if now_s >= self._again_at:
             try:
@@ -176,8 +178,12 @@ class Changes:
         """A process says that it has nothing of a camera any more."""
         if camera in self._leaving:
             self._leaving[camera].waiting.discard(child.name)
-            child.knows.discard(camera)
             child.spec = child.spec.of({*child.spec.cameras} - {camera})
+
+    def turned(self, child: Child, camera: str) -> None:
+        """A process says that all it had sent of a camera to who had it before is DONE."""
+        if camera in self._leaving:
+            self._leaving[camera].waiting.discard(child.name)
 
     def is_ending(self, name: str) -> bool:
         """Whether this process is not to come back."""
@@ -200,51 +206,55 @@ class Changes:
             others = {
                 s.name for s in run.crew.plan.processes if camera in s.cameras and s.name != name
             }
-            self._leaving[camera] = _Leaving(name, others)
+            self._leaving[camera] = Leaving(camera, others, source=name)
             if camera not in self.target.cameras:
                 run.paused.discard(camera)
             self._end(run.crew.children[name])
 
     def _is_to_leave(self, camera: str) -> bool:
-        """It is not wanted, or wanted in another way, and all that it needs then is ready."""
-        run, target = self._run, self.target
+        """It is not wanted, or has to be read in another way, and all that it needs then is ready."""
+        running, target = self._run.crew.plan, self.target
         if camera not in target.cameras:
             return True
-        needed = [s.name for s in target.processes if camera in s.cameras and s.role != "source"]
-        going = self._going()
-        if any(camera in run.crew.plan.by_name[name].cameras for name in going):
+        if any(camera in running.by_name[name].cameras for name in self._going()):
             return True
-        if not going.isdisjoint(needed):
-            return False
-        ready = run.introductions.ready_ones(needed)
-        return len(ready) == len(needed) and differs(run.crew.plan, target, camera)
+        is_other = differs(running, target, camera) and not may_move(running, target, camera)
+        return is_other and self._is_awaited(camera)
 
-    def _go_on(self, camera: str, leaving: _Leaving) -> None:
-        children = self._run.crew.children
-        if children[leaving.source].state == "ended":
-            for spec in self._run.crew.plan.processes:
-                child = children[spec.name]
-                if child.name not in leaving.waiting or child.state == "waiting":
-                    continue
-                if child.state == "ended":
-                    leaving.waiting.discard(child.name)
-                elif child.state == "ready" and not self._is_fed(child, camera, leaving):
-                    leaving.ask(child, camera)
-            if not leaving.waiting:
-                self._gone(camera, leaving)
+    def _is_awaited(self, camera: str) -> bool:
+        """All that it needs in the plan that is wanted is ready."""
+        processes = self.target.processes
+        needed = [s.name for s in processes if camera in s.cameras and s.role != "source"]
+        ready = self._run.introductions.ready_ones(needed)
+        return len(ready) == len(needed) and self._going().isdisjoint(needed)
 
-    def _is_fed(self, child: Child, camera: str, leaving: _Leaving) -> bool:
-        """Whether one of its producers may still send something of this camera."""
-        plan = self._run.crew.plan
-        return any(
-            edge.consumer == child.name and camera in edge.cameras
-            for name in plan.producers(child.name)
-            if name in leaving.waiting
-            for edge in plan.by_name[name].outputs
-        )
+    def _begin_to_move(self) -> None:
+        """Cameras go over to processes that are ready; who sends their frames hears of it last."""
+        run, target = self._run, self.target
+        for camera in target.cameras:
+            running = run.crew.plan
+            if camera not in running.cameras or camera in self._leaving:
+                continue
+            if not differs(running, target, camera) or not self._is_awaited(camera):
+                continue
+            at = {s.name for s in running.processes if camera in s.cameras}
+            to = {s.name for s in target.processes if camera in s.cameras}
+            senders = turns(running, target, camera)
+            run.crew.add(moving(running, target, camera))
+            for name in reversed(run.crew.plan.order()):
+                if name in to - at:
+                    self._tell_joined(run.crew.children[name], [camera], comes_over=True)
+            for name in senders:
+                child = run.crew.children[name]
+                child.spec = run.crew.plan.by_name[name].of({*child.spec.cameras})
+            leaving = Leaving(camera, (at - to) | senders, senders=senders, to=target)
+            self._leaving[camera] = leaving
 
-    def _gone(self, camera: str, leaving: _Leaving) -> None:
+    def _gone(self, camera: str, leaving: Leaving) -> None:
         del self._leaving[camera]
+        if leaving.to is not None:
+            self._run.crew.drop(moved(self._run.crew.plan, leaving.to, camera))
+            return
         self._ending.discard(leaving.source)
         self._run.crew.drop(without(self._run.crew.plan, camera, [leaving.source]))
         self._run.accounts.leave(camera)
@@ -262,8 +272,8 @@ class Changes:
             if any(run.crew.plan.by_name[name].cameras for name in names):
                 continue
             for name in names - self._ending:
-                producers = [run.crew.children[p] for p in run.crew.plan.producers(name)]
-                if all(p.state == "ended" for p in producers):
+                before = names & {*run.crew.plan.producers(name)}  # others have nothing for it
+                if all(run.crew.children[p].state == "ended" for p in before):
                     self._end(run.crew.children[name])
             if all(run.crew.children[name].state == "ended" for name in names):
                 self._ending -= names
@@ -311,15 +321,23 @@ class Changes:
             return
         run.crew.add(plan)
         for name in reversed(plan.order()):
-            child = run.crew.children[name]
             added = [c for c in plan.by_name[name].cameras if c in cameras]
-            child.spec = plan.by_name[name].of({*child.spec.cameras, *added})
-            if child.alive and added:
-                rows = {camera: run.accounts.layout.cameras[camera] for camera in added}
-                child.knows.update(added)
-                child.send("join", cameras=rows, spec=dataclasses.asdict(child.spec))
+            self._tell_joined(run.crew.children[name], added)
         for camera in sorted(cameras):
             log.info("camera %r joins", camera)
+
+    def _tell_joined(self, child: Child, cameras: list[str], *, comes_over: bool = False) -> None:
+        """A process gets these cameras, and the edges that it has in the plan by now."""
+        spec = self._run.crew.plan.by_name[child.name].of({*child.spec.cameras, *cameras})
+        known = {edge.consumer for edge in child.spec.outputs}
+        is_new = bool(cameras) or not known.issuperset(edge.consumer for edge in spec.outputs)
+        child.spec = spec
+        if child.alive and is_new:
+            rows = {camera: self._run.accounts.layout.cameras[camera] for camera in cameras}
+            told = dataclasses.asdict(spec)
+            child.send("join", cameras=rows, spec=told, comes_over=comes_over)
+            consumers = (edge.consumer for edge in spec.outputs if edge.consumer not in known)
+            self._run.introductions.acquaint(child, consumers)
 
     def _grow(self) -> None:
         for child in self._run.crew.children.values():

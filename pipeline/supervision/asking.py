@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from pipeline.supervision.ctl import NAME
 from pipeline.supervision.rundir import socket_folders
 
 PATIENCE_S = 10.0
+_AGAIN_S = 0.02
 
 
 def ask(
@@ -48,7 +50,7 @@ def _runs(pid: int | None, patience_s: float) -> Iterator[tuple[int, socket.sock
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(patience_s)
         try:
-            sock.connect(str(folder / NAME))
+            _connect(sock, str(folder / NAME), patience_s)
             credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         except OSError:  # left behind by a run that was killed, or just ending
             sock.close()
@@ -58,6 +60,18 @@ def _runs(pid: int | None, patience_s: float) -> Iterator[tuple[int, socket.sock
             yield run, sock
         else:
             sock.close()
+
+
+def _connect(sock: socket.socket, path: str, patience_s: float) -> None:
+    """Raises OSError. One that is busy with others takes one more in a moment."""
+    end = time.monotonic() + patience_s
+    while True:
+        try:
+            return sock.connect(path)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(_AGAIN_S)
 
 
 def _asked(sock: socket.socket, question: dict[str, Any]) -> dict[str, Any]:

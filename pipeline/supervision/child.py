@@ -63,7 +63,6 @@ class Child:
         """first_incarnation: of a process that comes later, behind those that had its row of the ledger
         before; None: it is of the start."""
         self.spec = spec
-        self.knows: set[str] = set()  # cameras that this incarnation was told of
         self.state: State = "waiting"
         self.restarts = Restarts()
         self.restart_at = 0.0
@@ -187,7 +186,6 @@ class Child:
         self._silences, self._is_cut_off = (Silence(), Silence()), False
         self._started_at = time.monotonic()
         self._processed_before = self._processed()
-        self.knows = {*self.spec.cameras}
         # not by way of its environment, which every process of the same user can read
         known = {name: os.environ[name] for name in self.spec.secrets if name in os.environ}
         self.send(

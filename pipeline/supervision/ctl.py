@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import socket
 from collections.abc import Callable, Set
@@ -22,6 +23,8 @@ NAME = "ctl"
 _MAX_CLIENTS = 16
 _MAX_BYTES = 64 << 10  # of a question
 _PATIENCE_S = 5.0
+
+log = logging.getLogger("manyeyes")
 
 Answer = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -56,12 +59,13 @@ class ControlSocket:
         """Take in what is there and answer what is whole; never waits."""
         if self._socket.fileno() in readable:
             with contextlib.suppress(OSError):
-                sock, _ = self._socket.accept()
-                sock.setblocking(False)
-                if len(self._clients) >= _MAX_CLIENTS:
-                    self._drop(next(iter(self._clients)))
-                self._clients[sock.fileno()] = _Client(sock, now_s)
-                readable = {*readable, sock.fileno()}
+                for _ in range(_MAX_CLIENTS):  # all that wait, so that none is turned away
+                    sock, _ = self._socket.accept()
+                    sock.setblocking(False)
+                    if len(self._clients) >= _MAX_CLIENTS:
+                        self._drop(next(iter(self._clients)))
+                    self._clients[sock.fileno()] = _Client(sock, now_s)
+                    readable = {*readable, sock.fileno()}
         for fd, client in list(self._clients.items()):
             if now_s - client.came_s > _PATIENCE_S or not self._serve(client, fd in readable):
                 self._drop(fd)
@@ -92,16 +96,28 @@ class ControlSocket:
         return True
 
     def _answered(self, question: bytes) -> bytes:
+        asked: dict[str, Any] = {}
         try:
-            asked = json.loads(question)
-            if not isinstance(asked, dict):
-                raise ManyeyesError("ctl: wanted a JSON object")
+            asked = _read(question)
             told = self._answer(asked)
         except ManyeyesError as error:
             told = {"error": str(error), "exit_code": error.exit_code}
-        except (ValueError, RecursionError) as error:
-            told = {"error": f"ctl: this is no JSON: {error}", "exit_code": 1}
+        except Exception as error:  # a bug in one order ends no run
+            log.exception("ctl: %s", asked)
+            text = f"ctl: {asked.get('do')!r} failed by an error of the program, see its log: {error!r}"
+            told = {"error": text, "exit_code": ManyeyesError.exit_code}
         return json.dumps(told).encode() + b"\n"
 
     def _drop(self, fd: int) -> None:
         self._clients.pop(fd).socket.close()
+
+
+def _read(question: bytes) -> dict[str, Any]:
+    """Raises ManyeyesError."""
+    try:
+        asked = json.loads(question)
+    except (ValueError, RecursionError) as error:
+        raise ManyeyesError(f"ctl: this is no JSON: {error}") from error
+    if not isinstance(asked, dict):
+        raise ManyeyesError("ctl: wanted a JSON object")
+    return asked

@@ -61,6 +61,16 @@ class Introductions:
             self._accept(child, consumer)
         self.connect()
 
+    def acquaint(self, producer: Child, consumers: Iterable[str]) -> None:
+        """It will send to these, too, from now on; who is not ready hears of it when it is."""
+        if producer.state != "ready":
+            return
+        for consumer in self.ready_ones(consumers):
+            if producer.name in consumer.spec.reads:
+                self._attach(consumer, (producer.name,))
+            self._accept(producer, consumer)
+        self.connect()
+
     def connect(self) -> None:
         """Let producers send to consumers, once these know them and every reader knows their pools."""
         for (name, epoch), pool in list(self._grown.items()):

@@ -68,10 +68,15 @@ class RunDirectory:
 def socket_folders() -> Iterator[Path]:
     """The folders of all runs of this user that can be found, also of those that are gone."""
     for base in _bases():
+        paths: list[Path] = []
         with contextlib.suppress(OSError):
-            for path in sorted(Path(base).glob(f"{_PREFIX}*")):
-                if path.is_dir() and path.stat().st_uid == os.getuid():
-                    yield path
+            paths = sorted(Path(base).glob(f"{_PREFIX}*"))
+        for path in paths:
+            is_ours = False
+            with contextlib.suppress(OSError):  # a run that ends meanwhile hides no other
+                is_ours = path.is_dir() and path.stat().st_uid == os.getuid()
+            if is_ours:
+                yield path
 
 
 def _claimed(directory: Path) -> int:

@@ -259,6 +259,8 @@ class Supervisor:
             child.grown(command["pool_epoch"])
         elif command["command"] == "left":
             self.changes.left(child, command["camera"])
+        elif command["command"] == "turned":
+            self.changes.turned(child, command["camera"])
         elif command["command"] == "settled":
             name, code = command["dead"]
             self._tell_settled(self._settling.said(child.name, (name, code)))

@@ -44,7 +44,7 @@ source = "synthetic://?seed=2&size=320x240&rate=20"
 def pytest_generate_tests(metafunc):
     if "seed" in metafunc.fixturenames:  # by hand more, with --seeds
         seeds = metafunc.config.getoption("seeds")
-        metafunc.parametrize("seed", range(-(-seeds // 5)))
+        metafunc.parametrize("seed", range(1 + -(-seeds // 5)))
 
 
 class Run:
@@ -188,9 +188,10 @@ class Swaps:
             self.log.append((what, cameras))
 
 
-def played(folder, tick_of):
+def played(folder, tick_of, policy="every"):
     """A run of two cameras in this process that has ended, and its planner; tick_of: makes its tick."""
     text = TOML.replace('"onnx"', '"stub"').replace("port = 0", "enabled = false")
+    text = text.replace('"every"', f'"{policy}"')
     (folder / "run.toml").write_text(text)
     planner = Planner(configuration.load(folder / "run.toml"), configuration.load, None)
     run = Supervisor(planner.plan, Options(), tick_of(planner), planner)
@@ -198,13 +199,18 @@ def played(folder, tick_of):
     return run, planner
 
 
-def assert_nothing_lost(folder, run):
+def assert_nothing_lost(folder, run, policy="every"):
     rows = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     for camera in ("gate", "yard"):
         totals = run.totals[camera, "detect"]
         ids = [row["frame_id"] for row in rows if row["camera"] == camera]
-        assert ids == list(range(totals.captured))
-        assert (totals.delivered, totals.error) == (totals.captured, 0)
+        assert (len(ids), totals.error) == (totals.delivered, 0)
+        lost = {why for why, n in totals.dropped.items() if n}
+        if policy == "every":
+            assert ids == list(range(totals.captured))
+        else:  # busy cores make a frame wait, and a newer one takes its place
+            assert ids == sorted(ids)
+            assert lost <= {"superseded", "unwanted", "no_slot"}
 
 
 def test_a_model_may_come_back_that_is_just_ending(tmp_path, monkeypatch):
@@ -239,10 +245,11 @@ def test_a_model_may_come_back_that_is_just_ending(tmp_path, monkeypatch):
 
 
 def test_swaps_may_follow_each_other_at_any_time(tmp_path, seed, monkeypatch):
+    policy = ("every", "newest")[seed % 2]
     monkeypatch.setattr(apply, "KEEP_S", 0.7)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     models = [demo_model(), bundles.with_classes(tmp_path / "m.bundle", "car", "bicycle", "person")]
-    run, planner = played(tmp_path, lambda planner: Swaps(planner, models, seed, 6).tick)
-    assert_nothing_lost(tmp_path, run)
+    run, planner = played(tmp_path, lambda planner: Swaps(planner, models, seed, 6).tick, policy)
+    assert_nothing_lost(tmp_path, run, policy)
     assert planner.plan is run.changes.target
     assert run.accounts.layout.processes.keys() == run.plan.by_name.keys()

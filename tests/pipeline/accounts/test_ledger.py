@@ -96,6 +96,23 @@ def test_frames_are_released_in_order_of_their_fates():
     assert book.oldest_unsettled(0, DETECT, 3) == 3
 
 
+def test_a_camera_is_through_when_its_frames_have_ended_at_every_sink_that_they_came_to():
+    layout = Layout.of(("gate",), ("p",), sinks=(("sink.a", DETECT), ("sink.video", VIEW)))
+    book = Ledger.local(layout)
+    assert book.is_through(0, 0)
+    first, second = book.capture(0, holder=1), book.capture(0, holder=1)
+    assert book.is_through(0, first)
+    assert not book.is_through(0, second)
+    book.offer(0, 2, first, holder=1)
+    book.offer(0, 3, first, holder=1)  # a viewer may be as slow as it likes
+    book.deliver(0, DETECT, first)
+    assert not book.is_through(0, second)
+    book.deliver(0, 2, first)
+    assert book.is_through(0, second)
+    book.drop(0, DETECT, second, "superseded")  # it came to no sink
+    assert book.is_through(0, 2)
+
+
 def test_another_process_sees_the_same_memory():
     layout = Layout.of(("gate", "yard"), ("p", "q"), {"p": ("hits",), "q": ("misses", "hits")})
     fd = os.memfd_create("ledger")

@@ -5,7 +5,16 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.plan import config as configuration
-from pipeline.plan.difference import Difference, between, joined, without
+from pipeline.plan.difference import (
+    Difference,
+    between,
+    differs,
+    joined,
+    moved,
+    moving,
+    turns,
+    without,
+)
 from pipeline.plan.model_path import demo_model
 from pipeline.plan.planner import Planner
 
@@ -65,18 +74,25 @@ def test_another_threshold_is_another_chain_that_starts_before_the_cameras_go_to
     plans = planner(file("a"))
     target = plans.from_file(file("a", score=0.6)).plan
     difference = between(plans.plan, target)
-    assert difference.changes == ("a",)
-    chain = {name for name in difference.starts if not name.startswith("capture")}
+    assert difference.moves == ("a",)
+    chain = {*difference.starts}
     assert {name.split(".")[0] for name in chain} == {
         "preprocess", "batcher", "inference", "postprocess",
     }  # fmt: skip
     before = joined(plans.plan, target, set())
     assert chain <= before.by_name.keys()
     assert not any(before.by_name[name].cameras for name in chain)
-    assert before.by_name["capture.a"] == plans.plan.by_name["capture.a"]
-    after = joined(without(before, "a", ["capture.a"]), target, {"a"})
-    after = without(after, processes=difference.stops)
-    assert after.by_name.keys() == target.by_name.keys()
+    first = before.by_name["capture.a"]
+    assert [edge.cameras for edge in first.outputs] == [("a",), ("a",), ()]  # the new one is last
+    assert turns(before, target, "a") == {"capture.a"}
+    both = moving(before, target, "a")
+    assert all("a" in both.by_name[name].cameras for name in (*chain, *difference.stops))
+    assert [edge.cameras for edge in both.by_name["capture.a"].outputs] == [(), ("a",), ("a",)]
+    after = without(moved(both, target, "a"), processes=difference.stops)
+    assert {spec.name: spec.cameras for spec in after.processes} == {
+        spec.name: spec.cameras for spec in target.processes
+    }
+    assert not differs(after, target, "a")
     after.check()
 
 
@@ -115,7 +131,7 @@ def test_another_model_takes_the_place_of_the_first_or_of_one_camera_and_can_go_
     other = bundles.with_classes(tmp_path / "other.bundle", "bicycle", "person", "car")
     swapped = plans.with_model(other, ())
     difference = between(plans.plan, swapped.plan)
-    assert (difference.joins, difference.leaves, difference.changes) == ((), (), ("a", "b"))
+    assert (difference.joins, difference.leaves, difference.moves) == ((), (), ("a", "b"))
     assert {camera for _, cameras in batches(swapped.plan) for camera in cameras} == {"a", "b"}
     assert {path for path, _ in batches(swapped.plan)} == {str(other)}
     assert swapped.plan.by_name["postprocess.other"].config["labels"] == [2, 0, 1]
@@ -141,7 +157,7 @@ def test_a_model_with_other_classes_may_take_over_if_nobody_misses_one_or_learns
     with pytest.raises(ConfigError, match=r"'\w+' would have to learn 'truck'"):
         between(plans.plan, plans.with_model(trucks, ()).plan)
     known = plans.with_model(trucks, (), known=True)
-    assert between(plans.plan, known.plan).changes == ("a",)
+    assert between(plans.plan, known.plan).moves == ("a",)
     post = known.plan.by_name["postprocess.trucks"].config
     assert (post["classes"], post["labels"]) == (["car", "person"], [1, -1, 0])
     plans.accept(known)
