@@ -26,6 +26,7 @@ MAX_MESSAGE_BYTES = 64 * 1024
 MAX_ARRAYS = 16  # of one message
 ALIGN_BYTES = 64  # a cache line; each array of a slot begins on one
 MAX_SIDE_PX = 1 << 15
+SHADOW = "shadow:"  # begins the model_id of a result that is compared and not delivered
 
 Array = npt.NDArray[Any]
 Image = npt.NDArray[np.uint8]

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.detections import Detections, Fit
 from pipeline.errors import ConfigError
-from pipeline.messages import Output, Result
+from pipeline.messages import SHADOW, Output, Result
 from pipeline.stage import Stage
 from stages.detector.bundle import Facts
 from stages.detector.decode import Options, detections_of_all
@@ -34,6 +34,7 @@ class PostprocessConfig:
     iou_threshold: float | None = None  # 0..1, of NMS within a class
     max_detections: int | None = None  # of one frame, 1..1000
     labels: tuple[int, ...] | None = None  # of the run for each of the model's; None: the same
+    is_shadow: bool = False  # what it finds is compared and not delivered
     tells_missed: bool = False  # the best below the threshold, once a second and camera
 
 
@@ -76,7 +77,8 @@ class Postprocess(Stage):
         missed = self._missed(output, fits, found)
         if self._labels is not None:
             found = replace(found, labels=self._labels[found.labels])
-        return Result(info=info, detections=found, model_id=output.model_id, missed=missed)
+        model_id = SHADOW + output.model_id if self.config.is_shadow else output.model_id
+        return Result(info=info, detections=found, model_id=model_id, missed=missed)
 
     def _missed(
         self, output: Output, fits: tuple[Fit, ...], found: Detections

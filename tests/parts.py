@@ -87,6 +87,19 @@ class Shrink(Stage):
         return Tensor(info=frame.info, fit=Fit(scale_x=0.5, scale_y=0.5), pixels=out)
 
 
+class Same(Stage):
+    """For after capture."""
+
+    Config = NoConfig
+
+    @classmethod
+    def slot_bytes(cls, config, frame_bytes):
+        return frame_bytes
+
+    def process(self, item: Frame) -> Frame:
+        return item
+
+
 class Blind(Shrink):
     """Can use no frame of the second camera."""
 

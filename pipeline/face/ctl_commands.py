@@ -49,11 +49,27 @@ def status(
     console.print(table)
     for name, row in told["sinks"].items():
         console.print(f"sink {name}: {row['taken']} of {row['offered']} taken, {row['lost']} lost")
+    if told["compared"]:
+        console.print(_comparison(told["compared"]))
     if told["withdrawn"]:
         console.print(f"the last change was {told['withdrawn']}")
     for name, row in told["stages"].items():
         if row["state"] != "ready" or row["restarts"]:
             console.print(f"stage {name}: {row['state']}, {row['restarts']} restarts")
+
+
+def _comparison(compared: dict[str, dict[str, dict[str, int]]]) -> Table:
+    """Where a model that looks on differs from the one that delivers."""
+    table = Table(title="looking on", title_justify="left", box=None)
+    for column in ("camera", "frames", "class", "both", "only new", "only old"):
+        table.add_column(column)
+    for camera, kinds in compared.items():
+        labels = {label for kind, row in kinds.items() if kind != "compared" for label in row}
+        frames = kinds.get("compared", {}).get("", 0)
+        for label in sorted(labels) or ["–"]:
+            cells = (kinds.get(kind, {}).get(label, 0) for kind in ("both", "only_new", "only_old"))
+            table.add_row(camera, str(frames), label, *map(str, cells))
+    return table
 
 
 @app.command()
@@ -137,18 +153,23 @@ def swap(
     known_classes: Annotated[
         bool, typer.Option("--known-classes", help="keep only those that the run knows")
     ] = False,
+    shadow: Annotated[
+        bool,
+        typer.Option("--shadow", help="let it look on beside the old one, and compare the two"),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would happen")] = False,
     pid: Pid = None,
 ) -> None:
     """Let another model look, in the place of [model] or of that of the named cameras.
 
     It is started, tested and warm before the cameras go over to it. If it fails, the old one goes on, and
-    has missed nothing. Waits until it is done.
+    has missed nothing. Waits until it is done. With --shadow it only looks on: `ctl status` says where it
+    finds other things; `ctl swap` without --shadow lets it take over, `ctl rollback` withdraws it.
 
     Example: manyeyes ctl swap night.bundle --camera gate
     """
     question = {"do": "swap", "model": str(model_path(model)), "cameras": camera or []}
-    asked = {"known_classes": known_classes, "is_asked_only": dry_run}
+    asked = {"known_classes": known_classes, "is_shadow": shadow, "is_asked_only": dry_run}
     _tell(ask(pid, question | asked))
     if not dry_run:
         _wait(pid)

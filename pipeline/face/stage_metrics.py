@@ -58,6 +58,8 @@ def counted(plan: Plan, ledger: Ledger, risen: Callable[..., int]) -> Iterator[M
         cameras = [camera for camera in spec.cameras if camera in ledger.camera_index]
         for name in ledger.layout.counters.get(spec.name, ()):
             kind, *labels = name.split(":")
+            if kind == "detections" and not spec.delivers:
+                continue  # of one that only looks on
             if kind in totals:
                 n = risen(ledger.counted_in_all(spec.name, name), spec.name, "", name)
                 totals[kind].add_metric(labels, n)

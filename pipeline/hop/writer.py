@@ -305,5 +305,6 @@ class Writer:
     def _end(self, link: _Link, camera: str, frame_id: int, reason: str) -> None:
         for path in link.spec.paths:
             self._ledger.drop(self._ledger.camera_index[camera], path, frame_id, reason)
-        if not link.spec.paths:
-            self._ledger.count(self._name, f"undelivered:{link.spec.consumer}", camera)
+        counter = f"undelivered:{link.spec.consumer}"
+        if not link.spec.paths and counter in self._ledger.layout.counters[self._name]:
+            self._ledger.count(self._name, counter, camera)

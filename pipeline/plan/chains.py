@@ -70,6 +70,20 @@ def chains_of(config: Config, before: Sequence[Chain] = ()) -> tuple[Chain, ...]
     return tuple(chains)
 
 
+def shadow_of(config: Config, path: Path, cameras: Sequence[str]) -> Chain:
+    """One that only looks on, at these cameras. Reads the facts of the model. Raises ConfigError."""
+    names = [camera for camera in config.camera if camera.name in cameras]
+    model = _other(config.model, path)
+    mine = config.model_copy(update={"model": model, "camera": tuple(names)})
+    return _chain(mine, ".shadow", len(names) / len(config.camera))
+
+
+def with_cameras(chain: Chain, cameras: Sequence[str]) -> Chain:
+    """The same for those of its cameras that are among these; the rest of it stays what it is."""
+    names = [camera for camera in chain.cameras if camera in cameras]
+    return replace(chain, cameras=tuple(names), lanes=_lanes(names, chain.lanes))
+
+
 def classes_of(chains: Sequence[Chain], known: Sequence[str] = ()) -> tuple[str, ...]:
     """The names of all classes of a run, those of the first model first.
 

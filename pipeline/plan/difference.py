@@ -39,7 +39,7 @@ class Difference:
             "leaves": self.leaves,
             "joins": self.joins,
             "is read anew, as it is configured now": self.changes,
-            "goes over to another model": self.moves,
+            "goes over to other processes": self.moves,
         }
         lines = [f"camera {name!r} {does}" for does, names in said.items() for name in names]
         for does, names in (("started", self.starts), ("ended", self.stops)):
@@ -57,9 +57,10 @@ def between(old: Plan, new: Plan) -> Difference:
     for name in dict.fromkeys((*old.by_name, *new.by_name)):
         _check_fixed(name, old.by_name.get(name), new.by_name.get(name))
     common = old.by_name.keys() & new.by_name.keys()
+    busy = {n for n in common if old.by_name[n].cameras and new.by_name[n].cameras}
     for name, spec in old.by_name.items():
         if name in common and spec.role != "source":  # that is its camera's own; see _part
-            _check_same(spec, new.by_name[name], common)
+            _check_same(spec, new.by_name[name], busy)
     return Difference(
         joins=tuple(camera for camera in new.cameras if camera not in old.cameras),
         leaves=tuple(camera for camera in old.cameras if camera not in new.cameras),
@@ -88,8 +89,8 @@ def may_move(old: Plan, new: Plan, camera: str) -> bool:
 
 
 def is_same(old: ProcessSpec, new: ProcessSpec) -> bool:
-    """Whether one process can be both, whatever their cameras."""
-    return _facts(old) == _facts(new)
+    """Whether one process can be both, whatever their cameras, and to whom it sends."""
+    return _facts(old, edges_to=frozenset()) == _facts(new, edges_to=frozenset())
 
 
 def joined(running: Plan, target: Plan, cameras: Set[str]) -> Plan:
@@ -238,7 +239,7 @@ def _check_fixed(name: str, old: ProcessSpec | None, new: ProcessSpec | None) ->
 
 
 def _check_same(old: ProcessSpec, new: ProcessSpec, both: Set[str]) -> None:
-    """both: processes of both plans; to others it may send as it likes."""
+    """both: processes that work in both plans; to others it may send as it likes."""
     before, after = _facts(old, edges_to=both), _facts(new, edges_to=both)
     if changed := [key for key in before if before[key] != after[key]]:
         keys = [*_keys(changed, before, after)]

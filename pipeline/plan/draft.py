@@ -108,8 +108,12 @@ class Draft:
         *,
         overflow: Overflow | None = None,
         max_hz: float | None = None,
+        counted: bool = True,
     ) -> None:
-        """From a process to another, for the cameras of both."""
+        """From a process to another, for the cameras of both.
+
+        counted: what is not delivered on an edge beside all paths is counted by its producer.
+        """
         spec, reader = self.specs[producer], self.specs[consumer]
         edge = EdgeSpec(
             consumer=consumer,
@@ -120,7 +124,8 @@ class Draft:
             overflow=overflow or self.depths.overflow,
             max_hz=max_hz,
         )
-        counters = spec.counters if paths else (*spec.counters, f"undelivered:{consumer}")
+        more = () if paths or not counted else (f"undelivered:{consumer}",)
+        counters = (*spec.counters, *more)
         self.specs[producer] = replace(spec, outputs=(*spec.outputs, edge), counters=counters)
 
     def reads(self, reader: str, *writers: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.plan import config as configuration
-from pipeline.plan.chains import READ_FACTS, Chain, chains_of, classes_of
+from pipeline.plan.chains import READ_FACTS, Chain, chains_of, classes_of, shadow_of, with_cameras
 from pipeline.plan.config import Config, ModelConfig
 from pipeline.plan.graph import Plan
 from pipeline.plan.loading import load
@@ -33,6 +33,7 @@ class Proposal:
     chains: tuple[Chain, ...]
     classes: tuple[str, ...]  # by label; it only grows
     plan: Plan
+    shadow: Chain | None = None
 
 
 class Planner:
@@ -83,7 +84,7 @@ class Planner:
                         f"{file.name}: [{section}] {key} can't change while a run goes on; "
                         "stop it and start it again"
                     )
-        return self._made(config, self._now, config.model)
+        return self._made(config, self._now, config.model, shadow=self._shadow(config))
 
     def with_file(self, file: Path) -> Proposal:
         """And the cameras of a file. Raises ConfigError."""
@@ -98,7 +99,7 @@ class Planner:
         """But this camera. Raises ConfigError."""
         left = tuple(c for c in self._now.config.camera if c.name != camera)
         config = configuration.with_cameras(self._now.config, left, "ctl remove")
-        return self._made(config, self._now)
+        return self._made(config, self._now, shadow=self._shadow(config))
 
     def with_model(self, path: Path, cameras: Sequence[str], *, known: bool = False) -> Proposal:
         """This bundle in the place of [model], or of the models of these cameras.
@@ -128,6 +129,27 @@ class Planner:
             model = model.model_copy(update={"classes": self._known(path, model)})
         return self._made(now.model_copy(update={"model": model}), self._now)
 
+    def with_shadow(self, path: Path, cameras: Sequence[str]) -> Proposal:
+        """This bundle beside what looks at these cameras, or at all: it is compared, and delivers nothing.
+
+        Raises ConfigError.
+        """
+        config = self._now.config
+        names = cameras or [camera.name for camera in config.camera]
+        if self._now.shadow is not None:
+            raise ConfigError(
+                f"ctl swap: {self._now.shadow.facts.name!r} looks on already; `manyeyes ctl rollback` "
+                "withdraws it, a swap to it lets it take over"
+            )
+        return self._made(config, self._now, shadow=shadow_of(config, path, names))
+
+    def _shadow(self, config: Config) -> Chain | None:
+        """The one that looks on goes on doing so, at the cameras that are left."""
+        if (shadow := self._now.shadow) is None:
+            return None
+        left = with_cameras(shadow, [camera.name for camera in config.camera])
+        return left if left.cameras else None
+
     def _known(self, path: Path, model: ModelConfig) -> tuple[str, ...]:
         wanted = self._now.classes if model.classes is None else model.classes
         known = tuple(n for n in load(READ_FACTS)(path).classes if n in self._now.classes)
@@ -140,17 +162,24 @@ class Planner:
     def _with(self, cameras: tuple[configuration.CameraConfig, ...], where: str) -> Proposal:
         before = self._now.config
         config = configuration.with_cameras(before, (*before.camera, *cameras), where)
-        return self._made(config, self._now)
+        return self._made(config, self._now, shadow=self._shadow(config))
 
     def _made(
-        self, config: Config, before: Proposal | None = None, written: ModelConfig | None = None
+        self,
+        config: Config,
+        before: Proposal | None = None,
+        written: ModelConfig | None = None,
+        *,
+        shadow: Chain | None = None,
     ) -> Proposal:
         chains = chains_of(config, before.chains if before else ())
         # as a start would have it: it knows what the models of by then lack
-        plan = make(config, self._run_id, chains)
+        plan = make(config, self._run_id, chains, shadow=shadow)
         classes = classes_of(chains, before.classes if before else ())
         if classes != classes_of(chains):
-            plan = make(config, self._run_id, chains, classes)
+            plan = make(config, self._run_id, chains, classes, shadow)
         plan.check()
         written = written or (before.written if before else config.model)
-        return Proposal(config=config, written=written, chains=chains, classes=classes, plan=plan)
+        return Proposal(
+            config=config, written=written, chains=chains, classes=classes, plan=plan, shadow=shadow
+        )

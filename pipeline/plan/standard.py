@@ -16,8 +16,9 @@ from pipeline.errors import ConfigError
 from pipeline.happenings import HEALTH
 from pipeline.messages import Frame, Result
 from pipeline.plan.alarms import alarms_sink
-from pipeline.plan.chains import Chain, chains_of, classes_of, postprocess_of
+from pipeline.plan.chains import Chain, chains_of, classes_of
 from pipeline.plan.config import CameraConfig, Config, SinkConfig, StageConfig
+from pipeline.plan.detecting import add_chain, add_shadow
 from pipeline.plan.draft import Draft, PlannedSink, depths_of
 from pipeline.plan.fields import check_fields, check_keys
 from pipeline.plan.graph import Plan
@@ -29,9 +30,6 @@ from pipeline.plan.watching import add_health, add_pictures, views_of
 from pipeline.stage import Source
 
 SOURCE_FOR = "stages.capture.choose:source_for"
-PREPROCESS = "stages.preprocess:Preprocess"
-INFERENCE = "stages.inference:Inference"
-POSTPROCESS = "stages.postprocess:Postprocess"
 TRACK = "stages.track.stage:Track"
 SCENE = "stages.scene.stage:Scene"
 RENDER = "stages.render:Render"
@@ -53,10 +51,12 @@ def make(
     run_id: str | None = None,
     chains: tuple[Chain, ...] = (),
     classes: tuple[str, ...] = (),
+    shadow: Chain | None = None,
 ) -> Plan:
     """The plan of a run. Starts nothing, loads no model. Raises ConfigError.
 
     run_id: goes with ids of objects to the outside; None: a new one. chains, classes: if they are known.
+    shadow: a model that looks, too, and is only compared with those that deliver.
     """
     chains = chains or chains_of(config)
     classes = classes or classes_of(chains)
@@ -78,7 +78,9 @@ def make(
     detect, view = sources, sources
     for stage in (stage for stage in config.stage if stage.after == "capture"):
         detect, view = _insert_frames(draft, stage, detect, view, viewed=view_hz is not None)
-    last = tuple(_add_chain(draft, detect, chain, classes) for chain in chains)
+    last = tuple(add_chain(draft, detect, chain, classes) for chain in chains)
+    if shadow is not None:
+        add_shadow(draft, detect, shadow, classes, last)
     happens = (
         config.zone
         or config.line
@@ -220,62 +222,6 @@ def _check_taken(stage: StageConfig, kind: type) -> None:
         )
 
 
-def _add_chain(
-    draft: Draft, detect: tuple[str, ...], chain: Chain, classes: tuple[str, ...]
-) -> str:
-    """Everything from frames to results for the cameras of one model; returns who gives the results."""
-    text, last = chain.facts.to_json(), f"postprocess{chain.suffix}"
-    before = _add_preprocess(draft, detect, chain, text)
-    batcher = f"batcher{chain.suffix}"
-    options = {
-        "max_batch": chain.max_batch,
-        "policy": draft.config.run.policy,
-        "depth": sum(draft.depths.tensors),
-    }
-    own: dict[str, Any] = {"cameras": chain.cameras, "paths": (DETECT,)}
-    draft.add(batcher, "", {}, role="batcher", options=options, **own)
-    for name in before:
-        draft.edge(name, batcher, draft.depths.tensors, (DETECT,))
-    in_order = draft.config.run.policy == "every"
-    found = postprocess_of(chain, classes)
-    found["tells_missed"] = any(sink.type == "store" for sink in draft.config.sink)
-    draft.add(last, POSTPROCESS, found, role="stage", delivers=True, in_order=in_order, **own)
-    environment = {key: str(chain.threads) for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    for j in range(chain.workers):
-        name = f"inference{chain.suffix}" + (f".{j}" if chain.workers > 1 else "")
-        draft.add(
-            name,
-            INFERENCE,
-            {**_inference(chain, text), **chain.engine},
-            role="batch",
-            options={"max_batch": chain.max_batch},
-            environment=environment,
-            **own,
-        )
-        draft.edge(batcher, name, (1, 1), (DETECT,))
-        draft.reads(name, *before)
-        draft.edge(name, last, draft.depths.outputs, (DETECT,), overflow="wait")
-        draft.reads(last, name)
-    return last
-
-
-def _add_preprocess(
-    draft: Draft, detect: tuple[str, ...], chain: Chain, facts: str
-) -> tuple[str, ...]:
-    count = len(chain.lanes)
-    names = [f"preprocess{chain.suffix}" + (f".{i}" if count > 1 else "") for i in range(count)]
-    for name, cameras in zip(names, chain.lanes, strict=True):
-        draft.add(
-            name, PREPROCESS, {"facts": facts}, role="stage", cameras=cameras, paths=(DETECT,),
-            works_ahead=True,
-        )  # fmt: skip
-        for producer in detect:
-            if set(draft.specs[producer].cameras) & set(cameras):
-                draft.edge(producer, name, draft.depths.frames, (DETECT,))
-                draft.reads(name, producer)
-    return tuple(names)
-
-
 def _add_track(
     draft: Draft, track: TrackConfig, chains: tuple[Chain, ...], last: tuple[str, ...]
 ) -> tuple[str, ...]:
@@ -314,20 +260,6 @@ def _add_scene(
     for producer in last:
         draft.edge(producer, "scene", draft.depths.results, draft.result_sinks)
     return ("scene",)
-
-
-def _inference(chain: Chain, facts: str) -> dict[str, Any]:
-    model = chain.model
-    return {
-        "model": str(model.path),
-        "facts": facts,
-        "device": model.device,
-        "precision": model.precision,
-        "threads": chain.threads,
-        "max_batch": chain.max_batch * chain.facts.resize.pictures,
-        "cuda_graphs": model.cuda_graphs,
-        "sha256": model.sha256,
-    }
 
 
 def _add_render(

@@ -10,7 +10,6 @@ import contextlib
 from collections.abc import Iterable
 from typing import Any
 
-from pipeline.accounts.layout import DETECT
 from pipeline.errors import Full, MessageError
 from pipeline.hop.codec import decode_done, decode_refused, digest_of, encode_batch
 from pipeline.hop.control import Control
@@ -139,9 +138,13 @@ class BatcherProcess(Process):
             self._lose(delivery)
 
     def _lose(self, delivery: Delivery) -> None:
-        camera = self.ledger.camera_index[delivery.camera]
-        self.ledger.drop(camera, DETECT, delivery.frame_id, "stage_died")
+        self._drop(delivery, "stage_died")
         self.reader.done(delivery)
+
+    def _drop(self, delivery: Delivery, reason: str) -> None:
+        camera = self.ledger.camera_index[delivery.camera]
+        for path in self.spec.paths:
+            self.ledger.drop(camera, path, delivery.frame_id, reason)
 
     def answer_descriptors(self) -> list[int]:
         """Of the workers' channels."""
@@ -163,8 +166,7 @@ class BatcherProcess(Process):
                     waiting.append(delivery)
                     continue
                 if superseded is not None:
-                    camera = self.ledger.camera_index[superseded.camera]
-                    self.ledger.drop(camera, DETECT, superseded.frame_id, "superseded")
+                    self._drop(superseded, "superseded")
                     self.reader.done(superseded)
             if waiting:
                 self.reader.batches.append(waiting)
@@ -193,10 +195,9 @@ class BatcherProcess(Process):
         except MessageError:
             self.ledger.add("garbage", self.index)
             return 0
-        for camera, delivery in worker.batch:
+        for _, delivery in worker.batch:
             if digest_of(delivery.data) in refused:
-                row = self.ledger.camera_index[camera]
-                self.ledger.drop(row, DETECT, delivery.frame_id, "error")
+                self._drop(delivery, "error")
         return len(refused)
 
     def _feed(self) -> None:
@@ -214,4 +215,5 @@ class BatcherProcess(Process):
 
     def _hold(self, delivery: Delivery, code: int) -> None:
         camera = self.ledger.camera_index[delivery.camera]
-        self.ledger.hold(camera, DETECT, delivery.frame_id, code)
+        for path in self.spec.paths:
+            self.ledger.hold(camera, path, delivery.frame_id, code)

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from pipeline.accounts.books import Accounts
 from pipeline.errors import ConfigError, ManyeyesError
 from pipeline.plan import model_path
+from pipeline.plan.detecting import COMPARE
 from pipeline.plan.graph import Plan
 from pipeline.plan.planner import Planner, Proposal
 from pipeline.supervision.apply import Changes
@@ -121,7 +122,23 @@ class Orders:
         return {
             "state": state, "pid": os.getpid(), "cameras": cameras, "sinks": sinks, "stages": stages,
             "settled": run.changes.settled, "withdrawn": run.changes.withdrawn,
+            "compared": self._compared(),
         }  # fmt: skip
+
+    def _compared(self) -> dict[str, dict[str, dict[str, int]]]:
+        """Of each camera that another model looks at, too: `frames`, and by kind and class what differs."""
+        ledger, compared = self._run.accounts.ledger, {}
+        for spec in self._run.plan.processes:
+            if spec.run != COMPARE:
+                continue
+            for camera in spec.cameras:
+                told: dict[str, dict[str, int]] = {}
+                for name in ledger.layout.counters[spec.name]:
+                    kind, _, label = name.partition(":")
+                    if n := ledger.counted(spec.name, name, camera):
+                        told.setdefault(kind, {})[label] = n
+                compared[camera] = told
+        return compared
 
     def _state(self, camera: str) -> str:
         if camera in self._run.changes.leaving:
@@ -179,6 +196,11 @@ class Orders:
         cameras = [self._camera({"camera": name}) for name in names]
         known = bool(asked.get("known_classes"))
         is_asked_only = bool(asked.get("is_asked_only"))
+        if asked.get("is_shadow"):
+            proposal = self._planner.with_shadow(path, cameras)
+            told = self._change(proposal, is_asked_only=is_asked_only, keep=True)
+            told["lines"].insert(0, f"{path.name} looks on, and `ctl status` says where it differs")
+            return told
         proposal = self._planner.with_model(path, cameras, known=known)
         told = self._change(proposal, is_asked_only=is_asked_only, keep=True)
         if told["lines"]:

@@ -244,6 +244,38 @@ def test_a_model_may_come_back_that_is_just_ending(tmp_path, monkeypatch):
     assert_nothing_lost(tmp_path, run)
 
 
+@pytest.mark.parametrize("policy", ["every", "newest"])
+def test_a_shadow_is_compared_and_delivers_nothing(tmp_path, policy, monkeypatch):
+    """In a run of its own; then it is withdrawn, and the model that delivers has not noticed."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    other = bundles.with_classes(tmp_path / "m.bundle", "car", "truck", "person")
+    did = []
+
+    def compared(run):
+        counted, name = run.ledger.counted, "compare.shadow"
+        return [counted(name, "compared", c) for c in ("gate", "yard")]
+
+    def tick_of(planner):
+        def tick(run):
+            assert not did or time.monotonic() - did[0] < BOUND_S
+            if not did and run.live:
+                shadow = planner.with_shadow(other, ())
+                run.changes.apply(shadow.plan)
+                planner.accept(shadow)
+                did.append(time.monotonic())
+            elif len(did) == 1 and run.changes.settled and min(compared(run)) > 5:
+                run.changes.apply(planner.rollback().plan)
+                did.append(compared(run))
+            elif len(did) == 2 and run.changes.settled:
+                run.stop()
+
+        return tick
+
+    run, _ = played(tmp_path, tick_of, policy)
+    assert len(run.children) == 7  # those of the shadow have gone
+    assert_nothing_lost(tmp_path, run, policy)
+
+
 def test_swaps_may_follow_each_other_at_any_time(tmp_path, seed, monkeypatch):
     policy = ("every", "newest")[seed % 2]
     monkeypatch.setattr(apply, "KEEP_S", 0.7)

@@ -174,3 +174,48 @@ def test_a_model_with_other_classes_may_take_over_if_nobody_misses_one_or_learns
         plans.with_model(none, (), known=True)
     with pytest.raises(ConfigError, match="leave out"):
         plans.with_model(trucks, ["a"], known=True)
+
+
+def test_a_model_may_look_on_until_it_takes_over_or_is_withdrawn(file, tmp_path):
+    trucks = bundles.with_classes(tmp_path / "trucks.bundle", "car", "truck", "person")
+    plans = planner(file("a", "b"))
+    shadow = plans.with_shadow(trucks, ["a"])
+    difference = between(plans.plan, shadow.plan)
+    assert (difference.moves, difference.changes, difference.stops) == (("a",), (), ())
+    assert {name.partition(".shadow")[0] for name in difference.starts} == {
+        "preprocess", "batcher", "inference", "postprocess", "compare",
+    }  # fmt: skip
+    by_name = shadow.plan.by_name
+    new = [by_name[name] for name in difference.starts]
+    assert {spec.cameras for spec in new} == {("a",)}
+    assert not any(spec.paths or spec.delivers for spec in new)  # no account knows of it
+    assert by_name["compare.shadow"].config["classes"] == ["person", "car", "bicycle", "truck"]
+    assert by_name["postprocess.shadow"].config["labels"] == [1, 3, 0]
+    assert turns(joined(plans.plan, shadow.plan, set()), shadow.plan, "a") == {
+        "capture.a", "postprocess",
+    }  # fmt: skip
+    assert by_name["sink.events"] == plans.plan.by_name["sink.events"]  # and no sink of its classes
+
+    first = plans.plan
+    plans.accept(shadow)
+    assert "compare.shadow" in plans.without("b").plan.by_name
+    assert "compare.shadow" not in plans.without("a").plan.by_name
+    with pytest.raises(ConfigError, match=r"'\w+' looks on already; .* withdraws it"):
+        plans.with_shadow(trucks, [])
+    assert plans.rollback().plan is first
+    assert "compare.shadow" not in plans.with_model(trucks, (), known=True).plan.by_name
+
+
+def test_a_stage_after_capture_sends_frames_to_the_next_model_in_the_place_of_the_source(
+    file, tmp_path
+):
+    stage = '[[stage]]\nname = "mine"\nrun = "parts:Same"\nafter = "capture"\n'
+    plans = planner(file("a", "b", more=stage))
+    other = bundles.with_classes(tmp_path / "other.bundle", "bicycle", "person", "car")
+    target = plans.with_model(other, ["a"]).plan
+    assert between(plans.plan, target).moves == ("a",)
+    running = joined(plans.plan, target, set())
+    assert turns(running, target, "a") == {"mine"}
+    to = {e.consumer: e.cameras for e in moving(running, target, "a").by_name["mine"].outputs}
+    assert to["preprocess.other"] == ("a",)
+    assert all("a" not in to[name] for name in to if name in ("preprocess.0", "preprocess.1"))
