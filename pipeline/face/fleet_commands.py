@@ -17,8 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.errors import ConfigError, ManyeyesError
-from pipeline.face.happened import print_events
-from pipeline.face.moments import wall_ns
+from pipeline.face import asked
 from pipeline.fleet import config as fleet_config
 from pipeline.fleet import placement, targets
 from pipeline.fleet.config import Fleet
@@ -145,33 +144,26 @@ def status(file: File, as_json: Json = False) -> None:
 @app.command()
 def events(
     file: File,
-    camera: Annotated[str | None, typer.Option(help="of this camera")] = None,
-    label: Annotated[str | None, typer.Option("--class", help="of this class")] = None,
-    place: Annotated[str | None, typer.Option("--zone", help="in this zone, at this line")] = None,
-    kind: Annotated[str | None, typer.Option(help="crossed, entered, loitering, …")] = None,
-    since: Annotated[str | None, typer.Option(help="2h (ago), 10:30, 2026-11-22T10:30")] = None,
-    until: Annotated[str | None, typer.Option(help="as --since")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="so many of the newest")] = 50,
-    each: Annotated[bool, typer.Option("--each", help="every happening, not every object")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="for programs: JSON Lines")] = False,
+    camera: asked.Camera = None,
+    label: asked.Label = None,
+    place: asked.Place = None,
+    kind: asked.Kind = None,
+    since: asked.Since = None,
+    until: asked.Until = None,
+    limit: asked.Limit = 50,
+    each: asked.Each = False,
+    as_json: asked.JsonLines = False,
 ) -> None:
     """What happened on all machines, newest first, as `manyeyes events` tells it of one.
 
     Example: manyeyes fleet events fleet.toml --zone yard --since 2h
     """
     fleet = fleet_config.load(file)
-    wanted: dict[str, Any] = {
-        "camera": camera, "label": label, "place": place, "kind": kind, "limit": limit,
-        "since_ns": since and wall_ns("--since", since),
-        "until_ns": until and wall_ns("--until", until),
-    }  # fmt: skip
+    wanted = {"camera": camera, "label": label, "place": place, "kind": kind, "limit": limit}
+    wanted |= asked.between(since, until)
     rows = list(placement_of(fleet).events(fleet, each=each, wanted=wanted))
     rows.sort(key=lambda row: str(row["time" if each else "start"]), reverse=True)
-    if as_json:
-        for row in rows[:limit]:
-            print(json.dumps(row, ensure_ascii=False))
-        return
-    print_events(rows[:limit], each=each)
+    asked.tell(rows[:limit], each=each, as_json=as_json)
 
 
 def placement_of(fleet: Fleet) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,8 +11,7 @@ import numpy as np
 import typer
 
 from pipeline.errors import ConfigError, EndOfStream, FrameError, ResourceError, SourceError
-from pipeline.face.happened import print_events
-from pipeline.face.moments import wall_ns
+from pipeline.face import asked
 from pipeline.messages import Image
 from pipeline.plan import config as configuration
 from pipeline.plan.config import CameraConfig, Config
@@ -50,32 +48,24 @@ def zones(
 @app.command()
 def events(
     source: Annotated[Path, typer.Argument(help="a TOML file with a store, or the store's file")],
-    camera: Annotated[str | None, typer.Option(help="of this camera")] = None,
-    label: Annotated[str | None, typer.Option("--class", help="of this class")] = None,
-    place: Annotated[str | None, typer.Option("--zone", help="in this zone, at this line")] = None,
-    kind: Annotated[str | None, typer.Option(help="crossed, entered, loitering, …")] = None,
-    since: Annotated[str | None, typer.Option(help="2h (ago), 10:30, 2026-11-22T10:30")] = None,
-    until: Annotated[str | None, typer.Option(help="as --since")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="so many of the newest")] = 50,
-    each: Annotated[bool, typer.Option("--each", help="every happening, not every object")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="for programs: JSON Lines")] = False,
+    camera: asked.Camera = None,
+    label: asked.Label = None,
+    place: asked.Place = None,
+    kind: asked.Kind = None,
+    since: asked.Since = None,
+    until: asked.Until = None,
+    limit: asked.Limit = 50,
+    each: asked.Each = False,
+    as_json: asked.JsonLines = False,
 ) -> None:
     """What happened, newest first: one row an object, from when it came until it was gone.
 
     Example: manyeyes events street.toml --zone yard --class person --since 2h
     """
-    wanted = {
-        "camera": camera, "label": label, "place": place, "kind": kind, "limit": limit,
-        "since_ns": since and wall_ns("--since", since),
-        "until_ns": until and wall_ns("--until", until),
-    }  # fmt: skip
-    query = "happenings" if each else "incidents"
-    rows = load(f"stages.sinks.store.query:{query}")(str(store_of(source)), **wanted)
-    if as_json:
-        for row in rows:
-            print(json.dumps(row, ensure_ascii=False))
-        return
-    print_events(list(rows), each=each)
+    wanted = {"camera": camera, "label": label, "place": place, "kind": kind, "limit": limit}
+    query = load(f"stages.sinks.store.query:{'happenings' if each else 'incidents'}")
+    rows = query(str(store_of(source)), **wanted, **asked.between(since, until))
+    asked.tell(rows, each=each, as_json=as_json)
 
 
 def store_of(source: Path) -> Path:
