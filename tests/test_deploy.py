@@ -479,7 +479,10 @@ def test_nodes_of_kuberay_are_machines_and_ask_for_a_token():
     cluster = yaml.safe_load((DEPLOY / "kubernetes/raycluster.yaml").read_text())["spec"]
     assert cluster["authOptions"] == {"mode": "token"}
     for group in cluster["workerGroupSpecs"]:
-        assert group["rayStartParams"]["labels"] == f"machine={group['groupName']}"
+        assert group["labels"] == {"machine": group["groupName"]}
+        assert "labels" not in group["rayStartParams"], (
+            "the operator refuses a cluster with them there"
+        )
         assert group["replicas"] == group["maxReplicas"] == 1, "a machine is one node"
 
 
