@@ -176,8 +176,10 @@ class Controller:
     # -- the plan ----------------------------------------------------------------------------------
 
     def _plan(self, now_s: float, *, improve: bool) -> None:
-        machines = self._machines(now_s)
-        found = place(self.fleet.cameras, machines, self._where, improve=improve)
+        found = place(self.fleet.cameras, self._machines(now_s), self._where, improve=improve)
+        if found.unplaced and self._relief:  # better served late than not at all
+            self._relief.clear()
+            found = place(self.fleet.cameras, self._machines(now_s), self._where, improve=improve)
         self.moves.extend(found.moves)
         self._where, self.unplaced = dict(found.where), dict(found.unplaced)
         self._must_plan, self._is_open = False, True
@@ -202,7 +204,7 @@ class Controller:
         self._relief[name] = sum(weights) - min(weights), now_s + RELIEF_S
         found = place(self.fleet.cameras, self._machines(now_s), self._where, improve=False)
         if len(found.unplaced) > len(self.unplaced):
-            del self._relief[name]  # better served late than not at all
+            del self._relief[name]
         else:
             self._change(now_s)
 

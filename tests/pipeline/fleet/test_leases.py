@@ -142,6 +142,15 @@ def test_an_overloaded_fleet_serves_all_the_same():
     assert len(world.served()) == 24
 
 
+def test_machines_that_were_overloaded_take_what_nobody_else_takes(world):
+    for name in ("m0", "m2"):
+        world.machines[name].serves = False
+        world.go(60)
+    world.machines["m1"].kill()
+    world.go(LEASE_S + 15)
+    assert len(world.served()) == 12, "better served late than not at all"
+
+
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(["kill", "cut", "begin", "join", "controller", "drain", "undrain", "nothing"]),
