@@ -54,6 +54,7 @@ OWNERS = {
         "pipeline.face.ctl_commands",
         "pipeline.face.fleet_commands",
         "pipeline.face.explain_commands",
+        "pipeline.face.asked",
         "stages.training.commands",
         "stages.training.data_commands",
         "stages.training.model_commands",
