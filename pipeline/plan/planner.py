@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,13 @@ class Planner:
             raise ConfigError(
                 "ctl rollback: nothing has changed yet; there is no plan to go back to"
             )
-        return self._before
+        before, classes = self._before, self._now.classes
+        if before.classes == classes:
+            return before
+        # sinks have learned the names of a model since, and forget none
+        plan = make(before.config, self._run_id, before.chains, classes, before.shadow)
+        plan.check()
+        return replace(before, classes=classes, plan=plan)
 
     def from_file(self, file: Path) -> Proposal:
         """As a file has it. Raises ConfigError."""

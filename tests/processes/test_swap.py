@@ -285,3 +285,39 @@ def test_swaps_may_follow_each_other_at_any_time(tmp_path, seed, monkeypatch):
     assert_nothing_lost(tmp_path, run, policy)
     assert planner.plan is run.changes.target
     assert run.accounts.layout.processes.keys() == run.plan.by_name.keys()
+
+
+def test_a_model_that_is_killed_while_it_starts_to_take_over_costs_no_frame(tmp_path, monkeypatch):
+    """One of its processes after the other; each time the old model goes on as it was."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    other = bundles.with_classes(tmp_path / "m.bundle", "car", "bicycle", "person")
+    killed = ["inference.m", "preprocess.m"]
+    left, pids, said = [*killed], [], []
+
+    def tick_of(planner):
+        def tick(run):
+            if not run.live or run.stopping:
+                return
+            pids.append(run.children["inference"].pid)
+            is_going = run.changes.settled or run.changes.withdrawn or not left
+            victim = None if is_going else run.children.get(left[0])
+            if victim is not None and victim.alive and not run.plan.by_name[left[0]].cameras:
+                victim.signal(signal.SIGKILL)
+                left.pop(0)
+            elif run.changes.settled and run.children.keys() == run.changes.target.by_name.keys():
+                said.append(run.changes.withdrawn)
+                if left:
+                    swapped = planner.with_model(other, ())
+                    run.changes.apply(swapped.plan)
+                    planner.accept(swapped)
+                else:
+                    run.stop()
+
+        return tick
+
+    run, _ = played(tmp_path, tick_of)
+    assert said[1:] == [
+        f"withdrawn, and all goes on as before: stage {name!r} died: signal 9" for name in killed
+    ]
+    assert len({*pids}) == 1
+    assert_nothing_lost(tmp_path, run)
