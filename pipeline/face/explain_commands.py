@@ -87,13 +87,14 @@ def gather(config: Config, store: str, camera: str, at_ns: int, within_ns: int) 
         happenings=[one for one in then if one["kind"] not in HEALTH],
         incidents=list(load(f"{QUERY}incidents")(store, **around)),
         threshold=_threshold(config, camera),
+        per_class=config.model.per_class,
         rules=rules,
         deliveries=_deliveries(config, alarms),
     )
 
 
 def _threshold(config: Config, name: str) -> float | None:
-    """Of the model that looks at a camera; None: its file is not here."""
+    """Of the model that looks at a camera, for classes without their own; None: its file is not here."""
     if config.model.score_threshold is not None:
         return config.model.score_threshold
     path = camera_of(config, name).model or config.model.path

@@ -62,6 +62,7 @@ class Facts:
     happenings: Sequence[Mapping[str, Any]]  # by objects, then
     incidents: Sequence[Mapping[str, Any]]  # who was there then
     threshold: float | None  # of scores, as the configuration has it
+    per_class: Mapping[str, float]  # and of classes that have their own
     rules: Sequence[Rule]
     deliveries: Mapping[str, Mapping[str, str]]  # id of an alarm → target → state
 
@@ -119,9 +120,10 @@ def _of_scores(facts: Facts) -> Iterator[Reason]:
         text = "boxes were found, and none of them in several frames in a row: they made no object"
         yield Reason(cause="unconfirmed", text=text)
     elif best is not None and best["missed"] > 0:
-        threshold = "" if facts.threshold is None else f", the threshold is {facts.threshold:g}"
-        what = f"{best['missed_label']} {best['missed']:.2f}"
-        text = f"the best that was not sure enough was {what}{threshold}"
+        label = best["missed_label"]
+        threshold = facts.per_class.get(label, facts.threshold)
+        limit = "" if threshold is None else f", the threshold is {threshold:g}"
+        text = f"the best that was not sure enough was {label} {best['missed']:.2f}{limit}"
         yield Reason(cause="score", text=text)
     elif any(minute["served"] for minute in facts.minutes):
         yield Reason(cause="nothing", text="frames were looked at, and nothing was found in them")

@@ -6,12 +6,12 @@ import json
 import signal
 import socket
 import time
-from dataclasses import replace
 
 import cv2
 import patterns
 import pytest
 from receiver import Receiver
+from seeing import all_seeing
 
 from pipeline.plan import config
 from pipeline.plan.standard import make
@@ -56,13 +56,6 @@ picture = "object"
 @pytest.fixture(autouse=True)
 def _parts_on_path(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", patterns.PATH)
-
-
-def all_seeing(plan):
-    """The plan with a postprocess that finds exactly what is there, whatever the model says."""
-    known = {"run": "parts:KnownBoxes", "config": {}, "counters": ()}
-    processes = [replace(p, **known) if p.name == "postprocess" else p for p in plan.processes]
-    return replace(plan, processes=tuple(processes))
 
 
 def test_a_camera_that_is_not_there_is_told_to_every_sink_and_no_account_knows_of_it(tmp_path):

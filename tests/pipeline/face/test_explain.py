@@ -166,6 +166,13 @@ def test_the_threshold_is_the_models_where_the_file_has_none(place):
     assert "person 0.11, the threshold is 0." in score["text"]
 
 
+def test_a_class_has_a_threshold_of_its_own(place):
+    place.write(CONFIG.replace("= 0.4", "= 0.4\nper_class = {car = 0.7}"))
+    place.ran(None, place.seen(missed=(1, 0.61)))
+    [score] = place.explained()
+    assert "car 0.61, the threshold is 0.7" in score["text"]
+
+
 def test_boxes_were_found_that_made_no_object(place):
     place.ran(None, place.seen(boxes={-1: (100, 60)}))
     assert place.causes() == ["unconfirmed"]
