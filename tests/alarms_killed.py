@@ -137,7 +137,7 @@ class Trouble:
 
 def run(folder, *, frames, times, away_s=0.0):
     """One run in a new folder; times: that each of VICTIMS is killed."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     moods = random.Random(1)
     answers = (lambda n: moods.choice([204, 500, 204, "drop"])) if times else (lambda n: 204)
     broker_folder = folder / "broker"

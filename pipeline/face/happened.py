@@ -126,7 +126,7 @@ def print_events(rows: list[dict[str, Any]], *, each: bool) -> None:
 
 
 def _happening(row: dict[str, Any]) -> tuple[Any, ...]:
-    what = " ".join(str(row[key]) for key in ("kind", "direction", "count") if key in row)
+    what = " ".join(str(row[key]) for key in ("kind", "direction", "count", "cause") if key in row)
     return row.get("seconds"), row.get("place"), what
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 _FEW = 0.5  # share of frames that were looked at, below which that is a reason
@@ -89,12 +90,16 @@ def _of_camera(facts: Facts) -> Iterator[Reason]:
         elif kind not in over:
             over.add(kind)  # what was before is over since then
             if kind == "down":
-                text = f"the camera was down since {one['time']} ({cause})"
+                text = f"the camera was down since {_local(one['time'])} ({cause})"
                 yield Reason(cause=f"down: {cause}", text=text)
             elif kind == "moved":
-                yield Reason(cause=kind, text=f"the camera was turned at {one['time']}")
+                yield Reason(cause=kind, text=f"the camera was turned at {_local(one['time'])}")
             else:
-                yield Reason(cause=kind, text=f"{_CAMERA[kind]} since {one['time']}")
+                yield Reason(cause=kind, text=f"{_CAMERA[kind]} since {_local(one['time'])}")
+
+
+def _local(time: str) -> str:
+    return f"{datetime.fromisoformat(time).astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def _of_frames(facts: Facts) -> Iterator[Reason]:

@@ -118,7 +118,7 @@ def visit(place, ago_s=0.0, frame_id=1, **fields):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("cause", ["network", "login", "codec"])
+@pytest.mark.parametrize("cause", ["network", "login", "codec", "process"])
 def test_the_camera_was_down(place, cause):
     place.ran(Past(), place.camera("down", cause, ago_s=600))
     [down, none] = place.explained()
