@@ -67,6 +67,7 @@ OWNERS = {
         "pipeline.face.fleet_commands",
         "pipeline.face.live",
         "pipeline.face.happened",
+        "pipeline.face.tables",
         TRAINING,
     ],
     "torch": [

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from pipeline.errors import ConfigError
 from pipeline.face.moments import seconds_of, wall_ns
 from pipeline.face.scene_commands import store_of
+from pipeline.face.tables import empty_table
 from pipeline.plan import config as configuration
 from pipeline.plan.config import Config
 from pipeline.plan.loading import load
@@ -80,14 +80,7 @@ def _happened(store: str, since_ns: int, until_ns: int) -> Iterator[dict[str, An
 
 
 def _table(title: str, left: tuple[str, ...], right: tuple[str, ...]) -> Table:
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
+    table = empty_table(title)
     for name in left:
         table.add_column(name, no_wrap=True)
     for name in right:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from pipeline.accounts.ledger import quantile_s
+from pipeline.face.tables import empty_table
 from pipeline.supervision.supervisor import Supervisor
 
 _TRUE = "true_"
@@ -110,7 +110,7 @@ def print_events(rows: list[dict[str, Any]], *, each: bool) -> None:
     if not rows:
         Console().print("nothing happened")
         return
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = empty_table()
     long = ("where", "what")
     whose = ["machine", "camera"] if any("machine" in row for row in rows) else ["camera"]
     for name in ("time", *whose, "object", "class", "seconds", *long):

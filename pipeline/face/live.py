@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -18,6 +17,7 @@ from pipeline.accounts.tally import Totals
 from pipeline.doctor.checks import Row
 from pipeline.face.happened import happened_tables
 from pipeline.face.metrics import Rates
+from pipeline.face.tables import empty_table
 from pipeline.host.speed import Speed
 from pipeline.supervision.supervisor import Supervisor
 
@@ -99,14 +99,7 @@ def _table(
     title: str, left: tuple[str, ...], right: tuple[str, ...], *, first: str = "camera"
 ) -> Table:
     """An empty table that fits into 80 columns: first the camera, then `left` and `right`."""
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
+    table = empty_table(title)
     table.add_column(first, no_wrap=True, overflow="ellipsis", max_width=_NAME_CHARS)
     for name in left:
         table.add_column(name, no_wrap=True)
@@ -211,7 +204,7 @@ _VERDICTS = {"ok": "green", "note": "yellow", "fails": "bold red"}
 
 def health_table(rows: list[Row]) -> Table:
     """What `doctor` found, and what to do about it."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = empty_table()
     for name in ("host", "", "found", "what to do"):
         table.add_column(name)
     for row in rows:
@@ -222,11 +215,7 @@ def health_table(rows: list[Row]) -> Table:
 
 def speed_table(speed: Speed) -> Table:
     """One row an engine and number of threads; milliseconds."""
-    table = Table(
-        title=f"measured with {speed.source}; a batch of b takes α + β b",
-        title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )  # fmt: skip
+    table = empty_table(f"measured with {speed.source}; a batch of b takes α + β b")
     columns = ("model", "device", "threads", "α ms", "β ms", "pict./s", "decode", "resize", "NMS")
     for number, name in enumerate(columns):
         table.add_column(name, justify="left" if number < 2 else "right")
