@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -30,7 +30,7 @@ def check_fields(where: str, fields: dict[str, Any], known: type) -> None:
     check_keys(where, fields, hints)
     for field in dataclasses.fields(known):
         hint = hints[field.name]
-        wanted = hint.__name__ if isinstance(hint, type) else str(hint)
+        wanted = _named(hint)
         if field.name not in fields:
             if field.default is field.default_factory is dataclasses.MISSING:
                 raise ConfigError(f"{where}: {field.name!r} is missing; it must be {wanted}")
@@ -42,6 +42,13 @@ def check_fields(where: str, fields: dict[str, Any], known: type) -> None:
             raise ConfigError(
                 f"{where}: {field.name} must be {wanted}, got {shown(value)}"
             ) from None
+
+
+def _named(hint: Any) -> str:
+    """A type as a sentence names it: str, 'one' or 'other', float | None."""
+    if get_origin(hint) is Literal:
+        return " or ".join(map(repr, get_args(hint)))
+    return hint.__name__ if isinstance(hint, type) else str(hint)
 
 
 def check_texts(where: str, value: Any) -> None:

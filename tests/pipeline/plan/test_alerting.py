@@ -32,6 +32,8 @@ name = "ops"
 type = "file"
 path = "alarms.jsonl"
 """
+FILE = 'type = "file"\npath = "alarms.jsonl"\n'
+WEBHOOK = 'type = "webhook"\nurl = "https://ops.example"\n'
 ALERT = """
 [[alert]]
 name = "visitor"
@@ -60,6 +62,15 @@ def test_an_alert_follows_objects_and_has_a_process_of_its_own(plan, tmp_path):
     assert "sink.alarms" not in plan(BASE).by_name
 
 
+def test_pictures_of_alarms_are_those_of_the_store(plan, tmp_path):
+    text = BASE.replace(FILE, f'{WEBHOOK}picture = "object"\n') + ALERT
+    sinks = '[[sink]]\ntype = "happenings"\npath = "h"\n[[sink]]\ntype = "store"\npath = "s.db"\n'
+    config = plan(text + sinks).by_name["sink.alarms"].config
+    assert config["pictures"] == str(tmp_path / "s.db.pictures")
+    with pytest.raises(ConfigError, match="nobody keeps pictures"):
+        plan(text + sinks + "pictures_mib = 0\n")
+
+
 def test_who_wants_to_know_of_cameras_alone_needs_nobody_who_follows_objects(plan):
     text = BASE[: BASE.index("[[zone]]")] + BASE[BASE.index("[[target]]") :]
     names = [p.name for p in plan(text + ALERT.replace("entered", "down")).processes]
@@ -86,6 +97,8 @@ def test_who_wants_to_know_of_cameras_alone_needs_nobody_who_follows_objects(pla
         ('type = "file"', 'type = "program"', "target 'ops': type must be 'webhook'"),
         ("path =", "paht =", "target 'ops': unknown key 'paht'; did you mean 'path'?"),
         ('path = "alarms.jsonl"', "", "target 'ops': 'path' is missing"),
+        (FILE, WEBHOOK + 'picture = "all"', "picture must be '' or 'object' or 'frame', got 'all'"),
+        (FILE, WEBHOOK + 'picture = "frame"', "target 'ops': picture: nobody keeps pictures; add"),
         ("[[alert]]", "[outbox]\nmax_mb = 0\n[[alert]]", "max_mb must be a number of megabytes > 0"),
         ("[[alert]]", '[outbox]\npath = "."\n[[alert]]', r"[outbox]: wanted a file at"),
     ],
