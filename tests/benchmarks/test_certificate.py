@@ -172,7 +172,7 @@ def test_a_single_number_is_tried_and_answered_by_the_exit_code(tmp_path, p99_ms
 
 
 def test_a_real_search_for_at_most_two_cameras(tmp_path):
-    """How many it finds is the machine's; that it searched, confirmed and wrote is ours."""
+    """How many it finds is the machine's, none where others take it; that it tried and wrote is ours."""
     (tmp_path / "run.toml").write_text(
         '[metrics]\nenabled = false\n[model]\nengine = "stub"\n'
         '[[camera]]\nname = "gate"\nsource = "synthetic://?size=160x96"\n'
@@ -185,8 +185,10 @@ def test_a_real_search_for_at_most_two_cameras(tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found == json.loads((tmp_path / "found" / "capacity.json").read_text())
-    assert found["cameras"] <= 2
-    assert [t["cameras"] for t in found["trials"]][:2] == [1, 2]
+    tried = [trial["cameras"] for trial in found["trials"]]
+    assert tried[0] == 1
+    assert {*tried} <= {1, 2}
+    assert found["cameras"] in (0, *tried)
     assert all(t["fps"] > 0 for t in found["trials"])
     assert found["command"].startswith("manyeyes bench capacity run.toml")
     assert Page((tmp_path / "found" / "capacity.html").read_text()).tags.count("svg") == 1

@@ -87,6 +87,17 @@ def test_a_cache_that_cannot_be_written_is_no_error(model, monkeypatch):
     assert recall(model) is None
 
 
+@pytest.fixture
+def a_host(monkeypatch):
+    """A host of so many cores, and of so much free memory; else what others take would be in the answer."""
+
+    def of(cores, gib=1024):
+        monkeypatch.setattr(sizing, "cores", lambda: float(cores))
+        monkeypatch.setattr(sizing, "available_bytes", lambda: gib << 30)
+
+    return of
+
+
 def cameras(n, policy="newest", **model):
     config = configuration.from_sources(["synthetic://"] * n, policy=policy)
     return config.model_copy(update={"model": config.model.model_copy(update=model)})
@@ -105,8 +116,8 @@ def cameras(n, policy="newest", **model):
         (0.5, 4, "newest", 0.020, (1, 1)),
     ],
 )
-def test_workers_follow_the_share_of_the_model(monkeypatch, cores, n, policy, beta_s, wanted):
-    monkeypatch.setattr(sizing, "cores", lambda: float(cores))
+def test_workers_follow_the_share_of_the_model(a_host, cores, n, policy, beta_s, wanted):
+    a_host(cores)
     measured = (timing(beta_s=beta_s), timing(threads=16, beta_s=beta_s / 4))
     workers, threads, why = sizing.workers_for(cameras(n, policy), measured)
     assert (workers, threads) == wanted
@@ -114,14 +125,14 @@ def test_workers_follow_the_share_of_the_model(monkeypatch, cores, n, policy, be
     assert "measured: " in why
 
 
-def test_threads_that_gain_nothing_are_not_taken(monkeypatch):
-    monkeypatch.setattr(sizing, "cores", lambda: 8.0)
+def test_threads_that_gain_nothing_are_not_taken(a_host):
+    a_host(8)
     measured = (timing(), timing(threads=8, beta_s=0.018))
     assert sizing.workers_for(cameras(1), measured)[:2] == (1, 1)
 
 
-def test_what_the_configuration_says_stands(monkeypatch):
-    monkeypatch.setattr(sizing, "cores", lambda: 8.0)
+def test_what_the_configuration_says_stands(a_host):
+    a_host(8)
     for measured in ((), (timing(),)):
         assert sizing.workers_for(cameras(4, workers=3, threads=5), measured)[:2] == (3, 5)
     assert "not measured" in sizing.workers_for(cameras(4))[2]
@@ -137,20 +148,27 @@ def test_what_the_configuration_says_stands(monkeypatch):
         (2, 1, "every", (2, 1)),
     ],
 )
-def test_unmeasured_it_is_a_usual_model(monkeypatch, cores, n, policy, wanted):
-    monkeypatch.setattr(sizing, "cores", lambda: float(cores))
+def test_unmeasured_it_is_a_usual_model(a_host, cores, n, policy, wanted):
+    a_host(cores)
     assert sizing.workers_for(cameras(n, policy))[:2] == wanted
 
 
-def test_a_gpu_has_one_worker(monkeypatch):
-    monkeypatch.setattr(sizing, "cores", lambda: 8.0)
+def test_there_are_no_more_workers_than_memory_for_them(a_host):
+    a_host(16, gib=3)
+    assert sizing.workers_for(cameras(64))[:2] == (3, 5)
+    a_host(16, gib=0)
+    assert sizing.workers_for(cameras(64))[0] == 1
+
+
+def test_a_gpu_has_one_worker(a_host):
+    a_host(8)
     on_gpu = timing(device="cuda:0 fp16")
     assert sizing.workers_for(cameras(4), (on_gpu,))[:2] == (1, 1)
     assert sizing.workers_for(cameras(4, device="cuda"))[:2] == (1, 1)
 
 
-def test_cameras_end_at_the_cores_or_at_the_gpu(monkeypatch):
-    monkeypatch.setattr(sizing, "cores", lambda: 2.0)
+def test_cameras_end_at_the_cores_or_at_the_gpu(a_host):
+    a_host(2)
     assert sizing.cameras_at(timing(), 5) == (15, "its cores")  # 0.9 * 2 / (5 * 0.024)
     slow = timing(device="cuda:0 fp16", beta_s=0.040)
     assert sizing.cameras_at(slow, 5) == (4, "its GPU")  # 8 pictures in 0.322 s
