@@ -33,7 +33,9 @@ log = logging.getLogger("manyeyes")
 
 _SHARED_TURN_S = {"newest": 0.0005, "every": 0.005}
 _CALL_IDLE_MS = 100  # stages that have something to do between items
-_BEHIND_S = 1.0  # newest: a sink that stalls keeps no camera from being looked at
+_BEHIND_S = (
+    10.0  # newest: a sink that stalls, or a model that keeps dying, does not hold the next one up
+)
 
 
 class StageProcess(Process):
