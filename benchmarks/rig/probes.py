@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.messages import Frame, FrameInfo, Output, Result, Tensor
+from pipeline.plan.detecting import INFERENCE, POSTPROCESS, PREPROCESS
 from pipeline.plan.graph import Plan
-from pipeline.plan.standard import INFERENCE, POSTPROCESS, PREPROCESS
 from stages.inference import Inference, InferenceConfig
 from stages.postprocess import Postprocess, PostprocessConfig
 from stages.preprocess import Preprocess, PreprocessConfig
