@@ -81,7 +81,7 @@ OWNERS = {
     "torchvision": ["stages.detector.engines", TRAINING],
     "onnxruntime": ["stages.detector", "stages.probe", TRAINING],
     "openvino": ["stages.detector.openvino_engine"],
-    "onnx": ["stages.detector.folding", TRAINING],
+    "onnx": ["stages.detector.folding", "stages.detector.torchvision_files", TRAINING],
     "onnxscript": [TRAINING],
     "cv2": ["stages"],
     "av": [
@@ -92,7 +92,12 @@ OWNERS = {
         "stages.probe",
         TRAINING,
     ],
-    "PIL": ["stages.capture.pictures", "stages.imaging.decoding", TRAINING],
+    "PIL": [
+        "stages.capture.pictures",
+        "stages.imaging.decoding",
+        "stages.imaging.letterbox",
+        TRAINING,
+    ],
     "yaml": [TRAINING],
     "defusedxml": [TRAINING],
     "matplotlib": [TRAINING],

@@ -48,7 +48,8 @@ class ResizeFacts:
     mode: Literal["letterbox", "stretch"] = "letterbox"
     align: Literal["center", "top-left"] = "center"
     pad: int = 114  # grey level of the bars, 0..255
-    interpolation: Literal["linear", "area", "nearest", "cubic"] = "linear"
+    # antialias: linear over all pixels that one of the result covers, as Pillow and torchvision have it
+    interpolation: Literal["linear", "area", "nearest", "cubic", "antialias"] = "linear"
     # columns and rows of overlapping parts that are looked at, too, each as a picture; (1, 1): none
     tiles: tuple[int, int] = (1, 1)
 
@@ -63,7 +64,9 @@ class ResizeFacts:
 class OutputFacts:
     """Where boxes, scores and labels are in what the model returns, for the layouts that do not fix it."""
 
-    roles: tuple[Role, ...] = ()  # of the outputs; of layout final, and rows with a count
+    roles: tuple[
+        Role, ...
+    ] = ()  # of the outputs; of layout final, rows with a count, detr with more
     columns: tuple[Column, ...] = ()  # of layout rows, in their order; a box takes four
     box: Literal["xyxy", "cxcywh", "yxyx"] = "xyxy"  # of layouts final and rows, as the next
     unit: Literal["px", "share"] = "px"  # pixels of the input, or shares of it
@@ -238,6 +241,11 @@ def _of_output(layout: str, output: OutputFacts) -> list[tuple[bool, str]]:
         (
             layout != "rows" or roles in ([], ["rows"], ["count", "rows"]),
             f"layout rows takes the output.roles rows, count and none, got {list(output.roles)}",
+        ),
+        (
+            layout != "detr" or roles in ([], ["boxes", "scores"]),
+            "layout detr takes the output.roles boxes, scores for its logits, and none, got "
+            f"{list(output.roles)}",
         ),
         (0 <= output.centre <= 1, f"output.centre must be within 0..1, got {output.centre}"),
     ]

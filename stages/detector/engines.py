@@ -203,27 +203,11 @@ class TorchScriptEngine(BaseEngine):
             )
         return torch.device(name, int(index or 0)) if name == "cuda" else torch.device(name)
 
-    def _loaded(self) -> Any:
-        torch, path = self._torch, self._where
-        archive.check_sums(path)
-        try:
-            with _quiet():
-                return torch.jit.load(path, map_location=self._device).eval()
-        except RuntimeError as error:
-            if "torchvision::" not in str(error):
-                raise ModelError(
-                    f"{path}: torch cannot load it as TorchScript: {first_line(error)}; export it again"
-                ) from None
-        import torchvision  # noqa: F401  registers the operators that Faster R-CNN scripts use
-
-        with _quiet():
-            return torch.jit.load(path, map_location=self._device).eval()
-
     def prepared(
         self, precision: str, *, channels_last: bool = True, frozen: bool = True
     ) -> Prepared:
         """Loaded, cast, then channels_last, then frozen: a frozen module cannot be cast any more."""
-        torch, module = self._torch, self._loaded()
+        torch, module = self._torch, script(self._where, self._device)
         takes = torch.float32
         with _quiet():
             if precision != "fp32":
@@ -306,6 +290,25 @@ class TorchScriptEngine(BaseEngine):
             f"{self._where}: the model fails on a batch of {n} pictures of {size.width}x{size.height}, "
             f"{size.dtype}: {first_line(error)}; check size, dtype and layout in its facts"
         )
+
+
+def script(path: str, device: Any = "cpu") -> Any:
+    """The module of a TorchScript file, in eval mode; raises ModelError if it can't be loaded."""
+    import torch
+
+    archive.check_sums(path)
+    try:
+        with _quiet():
+            return torch.jit.load(path, map_location=device).eval()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise ModelError(
+                f"{path}: torch cannot load it as TorchScript: {first_line(error)}; export it again"
+            ) from None
+    import torchvision  # noqa: F401  registers the operators that Faster R-CNN scripts use
+
+    with _quiet():
+        return torch.jit.load(path, map_location=device).eval()  # type: ignore[no-untyped-call]
 
 
 @contextmanager

@@ -37,6 +37,12 @@ COLUMNS: tuple[tuple[Column, ...], ...] = (  # of seven, where only a run shows 
     ("picture", "box", "score", "label"),
     ("picture", "box", "label", "score"),
 )
+_MORE = {  # how a model is exported that takes several pictures
+    "onnx": "one with a free batch axis takes several: dynamic=True in Ultralytics' and transformers' "
+    "exporters, dynamic_axes={'images': {0: 'batch'}} in torch.onnx.export",
+    "torchscript": "one that is scripted, or traced with a batch of 2, may take several",
+    "chw": "torchvision's take several as torch.jit.script(model)",
+}
 LARGEST_LOG = 8.0  # exp(8) strides of 8 px are more than any picture
 
 COCO80 = tuple(
@@ -137,9 +143,15 @@ def import_model(
         facts = measured(model, declared, pictures)
         for note in said.notes:
             tell(note)
+        if facts.batch_sizes == (1,):
+            tell(f"it takes one picture at a time; {_MORE[_form(path, facts)]}")
         if pictures:
             _prove(model, facts, pictures, expected, tell)
         return _write(model, output, facts)
+
+
+def _form(path: str, facts: Facts) -> str:
+    return "chw" if facts.input.order == "chw" else archive.kind_of(path)
 
 
 def _declared(path: str, name: str, options: dict[str, Any]) -> Facts:
@@ -257,9 +269,14 @@ def _prove(
         tell(
             "found: " + (", ".join(f"{n} {name}" for name, n in counts.most_common()) or "nothing")
         )
-    hints = list(proof.better(load, facts, pictures))
+    hints, alike = proof.judged(load, facts, pictures)
     for hint in hints:
         tell(f"warning: {hint}")
+    if alike:
+        tell(
+            f"warning: these pictures do not show that {' and '.join(alike)} would be wrong, since that "
+            "finds about as much: show more of them, in colour and of several scenes"
+        )
     if absent := proof.missing(detections, facts, expected):
         raise ModelError(
             f"{path}: wanted {', '.join(expected)} in the pictures, did not find {', '.join(absent)}; "

@@ -25,6 +25,9 @@ def per_picture(arrays: Sequence[Array], n: int, facts: Facts, where: str) -> li
         return [_final(table, facts) for table in _tables(arrays, n, facts, where)]
     if facts.layout == "final":
         return _by_role(arrays, n, facts, where)
+    if facts.layout == "detr" and facts.output.roles:
+        of = _of_roles(arrays, facts, where)
+        arrays = (of["scores"], of["boxes"])
     return _split(arrays, n, where)
 
 
@@ -44,13 +47,7 @@ def _split(arrays: Sequence[Array], n: int, where: str) -> list[Outputs]:
 
 
 def _by_role(arrays: Sequence[Array], n: int, facts: Facts, where: str) -> list[Outputs]:
-    roles = facts.output.roles
-    if len(roles) != len(arrays):
-        raise ModelError(
-            f"{where}: its facts give roles to {len(roles)} outputs ({', '.join(roles)}), the model has "
-            f"{len(arrays)}; import it again with --roles for each"
-        )
-    of = dict(zip(roles, arrays, strict=True))
+    of = _of_roles(arrays, facts, where)
     kept = [of[role] for role in ("boxes", "scores", "labels")]
     if n == 1 and kept[0].ndim == 2:  # of one picture at a time, as torchvision's
         kept = [array[None] for array in kept]
@@ -62,6 +59,16 @@ def _by_role(arrays: Sequence[Array], n: int, facts: Facts, where: str) -> list[
         rows = slice(MAX_FINAL_ROWS if counts is None else min(int(counts[i]), MAX_FINAL_ROWS))
         found.append((boxes[rows], _column(scores)[rows], _column(labels)[rows]))
     return found
+
+
+def _of_roles(arrays: Sequence[Array], facts: Facts, where: str) -> dict[str, Array]:
+    roles = facts.output.roles
+    if len(roles) != len(arrays):
+        raise ModelError(
+            f"{where}: its facts give roles to {len(roles)} outputs ({', '.join(roles)}), the model has "
+            f"{len(arrays)}; import it again with --roles for each"
+        )
+    return dict(zip(roles, arrays, strict=True))
 
 
 def _tables(arrays: Sequence[Array], n: int, facts: Facts, where: str) -> list[Array]:

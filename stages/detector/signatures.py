@@ -17,7 +17,7 @@ FAMILIES: dict[str, dict[str, Any]] = {  # how each family shows pictures to its
     "ultralytics": {"color": "rgb", "scale": 1 / 255, "align": "center", "pad": 114},
     "yolox": {"color": "bgr", "scale": 1.0, "align": "top-left", "pad": 114},
     "yolox-raw": {"color": "bgr", "scale": 1.0, "align": "top-left", "pad": 114},
-    "detr": {"color": "rgb", "scale": 1 / 255, "mode": "stretch"},
+    "detr": {"color": "rgb", "scale": 1 / 255, "mode": "stretch", "interpolation": "antialias"},
     "torchvision": {"color": "rgb", "scale": 1 / 255},
     "candidates": {"color": "rgb", "dtype": "uint8"},
     "final": {"color": "rgb", "scale": 1 / 255, "mode": "stretch"},
@@ -27,8 +27,8 @@ FAMILIES: dict[str, dict[str, Any]] = {  # how each family shows pictures to its
         "mean": [103.53, 116.28, 123.675], "std": [57.375, 57.12, 58.395],
     },
     "yunet": {"color": "bgr", "scale": 1.0, "align": "top-left", "pad": 0, "classes": ["face"]},
-    "RT-DETR": {"color": "rgb", "scale": 1 / 255, "mode": "stretch"},
-    "RF-DETR": {"color": "rgb", **_IMAGENET, "mode": "stretch"},
+    "RT-DETR": {"color": "rgb", "scale": 1 / 255, "mode": "stretch", "interpolation": "antialias"},
+    "RF-DETR": {"color": "rgb", **_IMAGENET, "mode": "stretch", "interpolation": "antialias"},
     "TensorFlow": {"color": "rgb", "scale": 1.0, "mode": "stretch", "label_offset": 1},
     "Paddle": {"color": "rgb", **_IMAGENET, "mode": "stretch"},
     "PicoDet": {"color": "rgb", **_IMAGENET, "mode": "stretch", "centre": 0.5},
@@ -41,6 +41,7 @@ _NAMES = {  # of outputs, by their makers
     "labels": ("labels", "det_classes", "detection_classes", "pred_classes"),
     "count": ("count", "num_dets", "num_detections", "num_predictions"),
 }
+_QUERIES = {"logits": "scores", "pred_boxes": "boxes"}
 OF_LAYOUT = ("roles", "columns", "box", "unit", "centre", "activation")
 _FLOATS = ("tensor(float)", "tensor(float16)", "tensor(double)")
 _BINS = 32  # of layout gfl: four sides of reg_max + 1 = 8, as its makers publish them
@@ -97,6 +98,12 @@ def of_input(inputs: Sequence[Tensor], told: Told) -> None:
     if height and width:
         told.options["size"] = f"{width}x{height}"
         told.notes.append(f"its input: {width}x{height}")
+
+
+def canvas(shortest_px: int, longest_px: int) -> str:
+    """The size for models that keep the shape of pictures: what they would make of one of 16:9."""
+    width = min(longest_px, round(shortest_px * 16 / 9))
+    return f"{width}x{round(width * 9 / 16)}"
 
 
 def _final(outputs: Sequence[Tensor], inputs: Sequence[Tensor], told: Told) -> bool:
@@ -156,6 +163,18 @@ def _detr(outputs: Sequence[Tensor], inputs: Sequence[Tensor], told: Told) -> bo
     if boxes[0].name == "dets":
         told.family = "RF-DETR"
         told.options["activation"] = "sigmoid"
+    return True
+
+
+def queries(outputs: Sequence[Tensor], told: Told) -> bool:
+    """Add to `told` which outputs are the logits and the boxes of queries, as transformers names them.
+
+    It returns what its layers pass on, too, and some of that has the same form.
+    """
+    roles = [_QUERIES.get(output.name, "none") for output in outputs]
+    if sorted(set(roles) - {"none"}) != ["boxes", "scores"]:
+        return False
+    told.options |= {"layout": "detr", "roles": roles}
     return True
 
 

@@ -11,11 +11,10 @@ import json
 import re
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ModelError
-from stages.detector import archive
+from stages.detector import archive, hugging_face, torchvision_files
 from stages.detector.engine import first_line
 from stages.detector.signatures import FAMILIES, OF_LAYOUT, Tensor, Told, of_input, recognise
 
@@ -24,7 +23,6 @@ _OTHER_TASKS = {
     "classify": "whole pictures are classified",
     "obb": "its boxes are turned, and would be shown unturned",
 }
-_SOFTMAX = ("detr", "yolos", "table-transformer")  # of transformers; the others have sigmoids
 _BOXES_TOO = ("segment", "pose")  # rows behind box and scores, which are left alone
 
 
@@ -37,13 +35,15 @@ def read(path: str, given: Mapping[str, Any]) -> Told:
     inputs, outputs, metadata = _onnx(path) if kind == "onnx" else ((), (), _config_txt(path))
     told = Told()
     of_input(inputs, told)
-    config = _beside(path, "config.json")
+    config = hugging_face.beside(path, "config.json")
     if "names" in metadata and "task" in metadata:
         _ultralytics(metadata, path, told)
     elif "id2label" in config:
-        _transformers(config, _beside(path, "preprocessor_config.json"), told)
-    else:
+        hugging_face.read(path, config, outputs, given, told)
+    elif not (kind == "torchscript" and torchvision_files.of_script(path, told)):
         recognise(inputs, outputs, told)
+        if told.options.get("order") == "chw" and told.options.get("layout") == "final":
+            torchvision_files.of_onnx(path, told)
     if given.get("layout", told.options.get("layout")) != told.options.get("layout"):
         told.family = ""  # what a layout needs does not hold for another
         told.options = {k: v for k, v in told.options.items() if k not in OF_LAYOUT}
@@ -79,34 +79,6 @@ def _ultralytics(metadata: dict[str, Any], path: str, told: Told) -> None:
     if task in _BOXES_TOO:
         told.notes.append(f"its task is {task!r}: its boxes are taken, the rest is left alone")
         told.options["more_rows"] = True
-
-
-def _transformers(config: dict[str, Any], pictures: dict[str, Any], told: Told) -> None:
-    """What Hugging Face's transformers put beside a model: its classes, and how it wants its pictures."""
-    kind = str(config.get("model_type", "a model"))
-    names = {int(index): str(name) for index, name in config["id2label"].items()}
-    told.options |= {"layout": "detr", "classes": [names[index] for index in sorted(names)]}
-    told.options["activation"] = "softmax" if kind in _SOFTMAX else "sigmoid"
-    size = pictures.get("size", {})
-    if "height" in size and "width" in size:
-        told.options |= {"size": f"{size['width']}x{size['height']}", "mode": "stretch"}
-    told.options |= {"color": "rgb", "interpolation": "area"}  # as Pillow makes pictures smaller
-    told.options["scale"] = float(pictures.get("rescale_factor", 1 / 255))
-    if pictures.get("do_normalize", False):
-        told.options |= {"mean": pictures["image_mean"], "std": pictures["image_std"]}
-    told.notes.append(
-        f"config.json beside it: {kind}, {len(names)} classes, "
-        f"{told.options['activation']}; {told.options.get('size', 'no size')}"
-    )
-
-
-def _beside(path: str, name: str) -> dict[str, Any]:
-    """A JSON object in a file of this name in the same folder; nothing where there is none."""
-    try:
-        found = json.loads(Path(path).with_name(name).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _onnx(path: str) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], dict[str, Any]]:

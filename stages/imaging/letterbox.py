@@ -83,12 +83,10 @@ def prepare(
     fit, inner_xyxy_px = fit_into((image_bgr.shape[1], image_bgr.shape[0]), input, resize)
     out, inner = _canvas(inner_xyxy_px, input, resize, out)
     size = (inner.shape[1], inner.shape[0])
-    interpolation = _INTERPOLATION[resize.interpolation]
     if input.color == "bgr":
-        cv2.resize(image_bgr, size, dst=inner, interpolation=interpolation)
+        _resized(image_bgr, size, resize, inner)
     else:
-        small = cv2.resize(image_bgr, size, interpolation=interpolation)
-        cv2.cvtColor(small, cv2.COLOR_BGR2RGB, dst=inner)
+        cv2.cvtColor(_resized(image_bgr, size, resize), cv2.COLOR_BGR2RGB, dst=inner)
     return out, fit
 
 
@@ -133,13 +131,28 @@ def prepare_i420(
     fit, inner_xyxy_px = fit_into((luma.shape[1], luma.shape[0]), input, resize)
     out, inner = _canvas(inner_xyxy_px, input, resize, out)
     size = (inner.shape[1], inner.shape[0])
-    interpolation = _INTERPOLATION[resize.interpolation]
-    small = cv2.merge([cv2.resize(plane, size, interpolation=interpolation) for plane in planes])
+    small = cv2.merge([_resized(plane, size, resize) for plane in planes])
     to_color = bgr_of_yuv(matrix, full_range)  # (3, 4), rows B, G, R
     if input.color == "rgb":
         to_color = to_color[::-1]
     cv2.transform(small, to_color, dst=inner)
     return out, fit
+
+
+def _resized(
+    image: Image, size_wh_px: tuple[int, int], resize: ResizeFacts, out: Image | None = None
+) -> Image:
+    """A picture, or a plane of it, in another size; in `out` if that is given."""
+    if resize.interpolation != "antialias":
+        interpolation = _INTERPOLATION[resize.interpolation]
+        return cv2.resize(image, size_wh_px, dst=out, interpolation=interpolation)  # type: ignore[return-value]
+    from PIL import Image as Pillow  # OpenCV has no such filter; this one takes as long as its area
+
+    small = Pillow.fromarray(image).resize(size_wh_px, Pillow.Resampling.BILINEAR)
+    if out is None:
+        return np.asarray(small)
+    np.copyto(out, np.asarray(small))
+    return out
 
 
 def _canvas(

@@ -167,7 +167,9 @@ def model_import(
     std: Annotated[str | None, typer.Option(help="three numbers, a,b,c")] = None,
     pad: Annotated[int | None, typer.Option(help="grey level of the letterbox")] = None,
     align: Annotated[str | None, typer.Option(help="center or top-left")] = None,
-    interpolation: Annotated[str | None, typer.Option(help="linear, area, nearest, cubic")] = None,
+    interpolation: Annotated[
+        str | None, typer.Option(help="linear, area, nearest, cubic, antialias")
+    ] = None,
     resize: Annotated[str | None, typer.Option(help="letterbox or stretch")] = None,
     label_offset: Annotated[
         int | None, typer.Option(help="1 where its label 0 is a background")

@@ -259,28 +259,6 @@ def constant_onnx(path, given, rows):
     return str(path)
 
 
-def test_the_files_of_transformers_beside_a_model(tmp_path):
-    def as_queries(boxes, scores):
-        logits = torch.cat([8 * scores - 4, 0 * scores[:, :1]], dim=1)
-        return logits.transpose(1, 2), boxes.transpose(1, 2) / 64
-
-    path = traced(tmp_path / "m.pt", Spots(as_queries))
-    pictures = {
-        "size": {"height": 64, "width": 64}, "rescale_factor": 1 / 255, "do_normalize": True,
-        "image_mean": [0.0, 0.0, 0.0], "image_std": [1.0, 1.0, 1.0],
-    }  # fmt: skip
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(pictures))
-    config = {"model_type": "yolos", "id2label": {"1": "blue", "0": "red"}}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    facts = import_model(path, str(tmp_path / "m.bundle"), pictures=[RED], expected=["red"])
-    assert (facts.layout, facts.activation, facts.classes) == ("detr", "softmax", ("red", "blue"))
-    assert (facts.input.width, facts.resize.mode) == (64, "stretch")
-    assert facts.input.std == (1, 1, 1)
-    (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "d_fine"}))
-    with pytest.raises(ModelError, match="layout 'detr' needs logits"):  # two columns, for sigmoids
-        import_model(path, str(tmp_path / "m.bundle"))
-
-
 def test_weights_in_a_second_file_go_into_the_bundle(tmp_path):
     onnx = pytest.importorskip("onnx")
     given = (torch.float32, [1, 3, 64, 64])
@@ -399,6 +377,16 @@ def test_a_batch_counts_only_if_each_of_it_is_as_alone(tmp_path):
     assert facts.batch_sizes == (1,)
 
 
+def test_how_a_model_takes_more_than_one_picture_is_said(tmp_path):
+    told = []
+    path = constant_onnx(
+        tmp_path / "m.onnx", (torch.float32, [1, 3, 64, 64]), torch.rand(1, 84, 7) * 0.6
+    )
+    import_model(path, str(tmp_path / "m.bundle"), classes="a,b", tell=told.append)
+    [line] = [line for line in told if line.startswith("it takes one picture at a time")]
+    assert "dynamic=True" in line
+
+
 # -- proof -----------------------------------------------------------------------------------------
 
 
@@ -426,10 +414,51 @@ def test_another_way_that_finds_more_is_said(declared, hint, tmp_path):
         traced(tmp_path / "m.pt"), str(tmp_path / "m.bundle"), pictures=[RED], tell=told.append,
         **SPOTS, **declared,
     )  # fmt: skip
-    warnings_ = [line for line in told if line.startswith("warning: ")]
-    assert len(warnings_) == (hint is not None)
-    assert hint is None or hint in warnings_[0]
+    more = [line for line in told if line.startswith("warning: with ")]
+    assert len(more) == (hint is not None)
+    assert hint is None or hint in more[0]
     assert any(line.startswith("found: ") for line in told)
+
+
+class Centred(Spots):
+    """Finds what is in the middle, if nothing is beside it."""
+
+    def forward(self, x):
+        found = super().forward(x)
+        boxes, scores = found[:, :4], found[:, 4:]
+        beside = (boxes[:, :1] < 16) | (boxes[:, :1] > 48)
+        blocked = (scores * beside).amax(dim=(1, 2), keepdim=True)
+        return torch.cat([boxes, scores * ~beside * (1 - blocked)], dim=1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"color": "bgr"}, "did not find red"),  # as the colours of its classes tell
+        ({"scale": 1.0}, "with --scale 0.0039"),
+        ({"resize": "stretch"}, "with --resize letterbox --align center it finds more"),
+        ({"align": "top-left"}, "with --resize letterbox --align center it finds more"),
+        ({"classes": "blue,red"}, "did not find red"),
+    ],
+)
+def test_what_is_declared_wrongly_is_noticed(wrong, says, tmp_path):
+    tall = np.zeros((128, 64, 3), np.uint8)  # in a letterbox half as wide
+    tall[16:48] = (0, 0, 255)
+    path, output = traced(tmp_path / "m.pt", Centred()), str(tmp_path / "m.bundle")
+    with pytest.raises(ModelError, match=says):
+        import_model(path, output, pictures=[tall], expected=["red"], **SPOTS | wrong)
+    import_model(path, output, pictures=[tall], expected=["red"], **SPOTS)
+
+
+def test_pictures_that_do_not_decide_are_named(tmp_path):
+    told = []
+    grey = traced(
+        tmp_path / "m.pt", Spots(lambda b, s: torch.cat([b, s.mean(1, True), 0 * s[:, :1]], 1))
+    )
+    import_model(grey, str(tmp_path / "m.bundle"), pictures=[RED], tell=told.append, **SPOTS)
+    [line] = [line for line in told if "do not show" in line]
+    assert line.startswith("warning: these pictures do not show that --color bgr and ")
+    assert not any(line.startswith("warning: with ") for line in told)
 
 
 @pytest.mark.parametrize("declared", [{"color": "bgr"}, {"classes": "blue,red"}])

@@ -16,7 +16,7 @@ RESIZES = st.builds(
     ResizeFacts,
     mode=st.sampled_from(["letterbox", "stretch"]),
     align=st.sampled_from(["center", "top-left"]),
-    interpolation=st.sampled_from(["linear", "area", "nearest", "cubic"]),
+    interpolation=st.sampled_from(["linear", "area", "nearest", "cubic", "antialias"]),
 )
 INPUTS = st.builds(
     InputFacts, width=st.integers(1, 1300), height=st.integers(1, 1300),
@@ -55,6 +55,20 @@ def test_the_picture_fills_the_inner_box_and_bars_the_rest(width, height, out_w,
     out[y1:y2, x1:x2] = resize.pad
     assert (out == resize.pad).all()
     assert fit.scale_x == (x2 - x1) / width
+
+
+@pytest.mark.parametrize("size", [(48, 36), (130, 20), (64, 200)])
+def test_antialias_has_the_pixels_of_torchvision(size):
+    """Which are those of transformers' processors, within the one that is rounded otherwise."""
+    torch = pytest.importorskip("torch")
+    from torchvision.transforms.v2 import functional
+
+    picture = np.random.default_rng(1).integers(0, 256, (90, 120, 3), np.uint8)
+    resize = ResizeFacts(mode="stretch", interpolation="antialias")
+    ours, _ = prepare(picture, InputFacts(width=size[0], height=size[1], color="bgr"), resize)
+    planar = torch.from_numpy(picture).permute(2, 0, 1)
+    theirs = functional.resize(planar, list(size[::-1]), antialias=True).permute(1, 2, 0).numpy()
+    assert abs(ours.astype(int) - theirs).max() <= 1
 
 
 def test_a_yolox_picture_lies_top_left_at_its_exact_scale():

@@ -1,0 +1,1 @@
+"""Imported models against their makers' own inference code, box for box."""
