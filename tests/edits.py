@@ -1,4 +1,5 @@
-"""Random edits of a run while it goes on: cameras join, leave, change, are paused; processes are killed.
+"""Random edits of a run while it goes on: cameras join, leave, change, are paused; stages get other
+settings; processes are killed.
 
 `play(folder, seed, edits)` runs a supervisor with pattern cameras in this process and returns it when it
 has ended. The camera "steady" is in every plan, never paused and never killed.
@@ -18,6 +19,7 @@ from pipeline.supervision.supervisor import Options, Supervisor
 
 NAMES = ("a", "b", "c", "d", "e")
 SPARE = 4  # so that rows are used again
+SET = ("postprocess", "render", "sink.results", "sink.frames")  # what gets other settings
 RATES_HZ = (10.0, 20.0, 40.0)
 PATIENCE_S = 120.0  # for one edit
 
@@ -29,12 +31,14 @@ class Player:
         self.random = random.Random(seed)
         self.folder, self.edits, self.policy, self.kills = folder, edits, policy, kills
         self.rates = {"steady": 20.0, "a": 20.0}
+        self.turns = dict.fromkeys(SET, 0)
         self.log: list[str] = []
         self._next = self._since = time.monotonic()
 
     def plan(self):
         return patterns.plan(
-            self.folder, policy=self.policy, cameras=[*self.rates], rates_hz=self.rates.items(), spare=SPARE
+            self.folder, policy=self.policy, cameras=[*self.rates], rates_hz=self.rates.items(),
+            spare=SPARE, turns=self.turns.items(),
         )  # fmt: skip
 
     def tick(self, run: Supervisor) -> None:
@@ -51,7 +55,7 @@ class Player:
             run.stop()
 
     def _edit(self, run: Supervisor) -> None:
-        kinds = ["join", "leave", "change", "pause", "all"] + ["kill"] * 2 * self.kills
+        kinds = ["join", "leave", "change", "pause", "all", "set"] + ["kill"] * 2 * self.kills
         kind = self.random.choice(kinds)
         others = [name for name in self.rates if name != "steady"]
         new = [name for name in NAMES if name not in self.rates]
@@ -73,6 +77,9 @@ class Player:
         elif kind == "pause" and others:
             what = self.random.choice(others)
             run.pause(what, paused=what not in run.paused)
+        elif kind == "set":
+            what = self.random.choice(SET)
+            self.turns[what] += 1
         elif kind == "all":
             names = self.random.sample(NAMES, self.random.randint(0, SPARE))
             self.rates = {"steady": 20.0} | {n: self.random.choice(RATES_HZ) for n in names}

@@ -147,6 +147,11 @@ class Model(BatchStage):
         return outputs
 
 
+@dataclass(frozen=True, kw_only=True)
+class TurnConfig:
+    turn: int = 0  # of settings that change nothing
+
+
 class KnownBoxes(Stage):
     """Finds what a rendered scene says to be there."""
 
@@ -160,7 +165,7 @@ class KnownBoxes(Stage):
 
 
 class Decode(Stage):
-    Config = NoConfig
+    Config = TurnConfig
 
     def process(self, output: Output) -> Result:
         value = float(output.arrays[0][0])
@@ -173,7 +178,7 @@ class Decode(Stage):
 
 
 class Draw(JoinStage):
-    Config = NoConfig
+    Config = TurnConfig
 
     @classmethod
     def slot_bytes(cls, config, frame_bytes):
@@ -188,6 +193,7 @@ class Draw(JoinStage):
 @dataclass(frozen=True, kw_only=True)
 class WriteConfig:
     path: str
+    turn: int = 0
 
 
 class WriteResults(Sink):

@@ -34,8 +34,10 @@ def plan(
     view_hz=None,
     rates_hz=(),
     spare=0,
+    turns=(),
 ):
-    """cameras: how many, or their names; rates_hz: of those that have one of their own."""
+    """cameras: how many, or their names; rates_hz: of those that have one of their own.
+    turns: of settings that change nothing, by process."""
     names = tuple(f"c{i}" for i in range(cameras)) if isinstance(cameras, int) else tuple(cameras)
     every = policy == "every"
     overflow = "wait" if every else "drop"
@@ -54,6 +56,9 @@ def plan(
     def process(name, run, outputs=(), **fields):
         pixels = fields.pop("slot_bytes", 0)
         slots = 20 + sum(edge.slots for edge in outputs) if pixels else 0
+        settings = fields.pop("config", {})
+        if name in dict(turns):
+            settings = {**settings, "turn": dict(turns)[name]}
         counters = tuple(f"undelivered:{edge.consumer}" for edge in outputs if not edge.paths)
         return ProcessSpec(
             name=name,
@@ -62,7 +67,7 @@ def plan(
             slots=slots,
             slot_bytes=pixels,
             counters=counters,
-            **{"config": {}, "cameras": names, "paths": (), "role": "stage", **fields},
+            **{"cameras": names, "paths": (), "role": "stage", **fields, "config": settings},
         )
 
     captures = tuple(f"capture.{name}" for name in names)

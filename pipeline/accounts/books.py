@@ -86,6 +86,11 @@ class Accounts:
         self.ledger.begin_process(row, self.layout.counters[process].values())
         self.ledger.know(self.layout)
 
+    def change(self, process: str, counters: Sequence[str], histograms: Sequence[str]) -> None:
+        """Other counters and histograms for a process that does not live now. Raises ResourceError."""
+        self.ledger.clear(*self._rows.change_process(process, counters, histograms))
+        self.ledger.know(self.layout)
+
     def dismiss(self, process: str) -> None:
         """A process is gone for good."""
         self._rows.remove_process(process)

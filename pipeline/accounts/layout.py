@@ -20,7 +20,8 @@ DETECT, VIEW = 0, 1  # as places in the ledger; each sink that keeps an account 
 EDGES_S = np.logspace(-4, 2, 73)
 MAX_BATCH = 256
 _SPARE_PROCESSES = 12  # of models that come with a camera
-_SPARE_COUNTERS = 256
+_SPARE_COUNTERS = 2048  # of these, and of zones and lines that come: a line has some for each class
+_SPARE_HISTOGRAMS = 32
 COUNTERS_OF_A_CAMERA = 8  # of the process of one that comes later, at most
 
 # Of a frame on a path: one word, so that a frame begins with one store, and a reader finds all in one line.
@@ -80,7 +81,7 @@ class Layout:
                 len(cameras) + spare,
                 len(processes) + spare + (_SPARE_PROCESSES if spare else 0),
                 n + spare * COUNTERS_OF_A_CAMERA + (_SPARE_COUNTERS if spare else 0),
-                sum(map(len, durations.values())),
+                sum(map(len, durations.values())) + (_SPARE_HISTOGRAMS if spare else 0),
             ),
             cameras={name: row for row, name in enumerate(cameras)},
             processes={name: row for row, name in enumerate(processes)},

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -265,6 +265,12 @@ class Ledger:
         for name in _OF_PROCESSES:
             self._arrays[name][row] = 0
         self._arrays["counters"][list(counters)] = 0
+
+    def clear(self, counters: Sequence[int], histograms: Sequence[int]) -> None:
+        """These rows are of new counters and histograms. The supervisor only, when nobody knows them."""
+        self._arrays["counters"][counters] = 0
+        self._arrays["durations"][histograms] = 0
+        self._arrays["durations_sum"][histograms] = 0
 
     def states(self, process: str) -> States:
         """What a process that the layout has among its `states` remembers."""

@@ -16,10 +16,12 @@ class Rows:
     def __init__(self, layout: Layout) -> None:
         """layout: of the start; its first rows are taken."""
         self.layout = layout
-        counters = sum(map(len, layout.counters.values()))
-        taken = len(layout.cameras), len(layout.processes), counters
-        self._cameras, self._processes, self._counters = (
-            deque(range(first, room)) for first, room in zip(taken, layout.room[:3], strict=True)
+        counters, histograms = (
+            sum(map(len, rows.values())) for rows in (layout.counters, layout.histograms)
+        )
+        taken = len(layout.cameras), len(layout.processes), counters, histograms
+        self._cameras, self._processes, self._counters, self._histograms = (
+            deque(range(first, room)) for first, room in zip(taken, layout.room, strict=True)
         )
 
     @property
@@ -61,6 +63,37 @@ class Rows:
             counters={**layout.counters, name: rows},
         )
         return row
+
+    def change_process(
+        self, name: str, counters: Sequence[str], histograms: Sequence[str]
+    ) -> tuple[list[int], list[int]]:
+        """Other counters and histograms for a process that there is; those that it had keep their rows.
+
+        Returns the rows of those that are new. Raises ResourceError, and takes nothing.
+        """
+        layout = self.layout
+        old = layout.counters.get(name, {}), layout.histograms.get(name, {})
+        free, wanted = (self._counters, self._histograms), (counters, histograms)
+        for kind, mine, left, names in zip(
+            ("counters", "histograms"), old, free, wanted, strict=True
+        ):
+            if (more := len({*names} - mine.keys())) > len(left):
+                raise ResourceError(
+                    f"process {name!r}: this run has no room for {more} more {kind}; start it again, "
+                    "with a larger [run] max_cameras"
+                )
+        rows: list[dict[str, int]] = []
+        new: list[list[int]] = []
+        for mine, left, names in zip(old, free, wanted, strict=True):
+            rows.append({n: mine[n] if n in mine else left.popleft() for n in names})
+            new.append([row for n, row in rows[-1].items() if n not in mine])
+            left.extend(row for n, row in mine.items() if n not in names)
+        self.layout = replace(
+            layout,
+            counters={**layout.counters, name: rows[0]},
+            histograms={**layout.histograms, name: rows[1]},
+        )
+        return new[0], new[1]
 
     def remove_process(self, name: str) -> None:
         """It is gone for good."""

@@ -159,6 +159,11 @@ class Edge:
         return min((parcel.frame_id for parcel in mine), default=None)
 
     @property
+    def under_way(self) -> bool:
+        """Something was sent and is not DONE."""
+        return any(self._sent.values())
+
+    @property
     def waiting(self) -> bool:
         """Something waits for a credit."""
         return any(self._waiting.values())

@@ -29,6 +29,7 @@ class _Link:
     outbox: Outbox | None = None
     consumer_code: int = 0
     is_abandoned: bool = False
+    is_held: bool = False  # nothing is sent to it: it is to end, and another one comes in its place
 
     @property
     def sinks(self) -> tuple[int, ...]:
@@ -145,7 +146,7 @@ class Writer:
     def flush(self) -> None:
         """Send whatever has a credit. Never waits."""
         for link in self._links.values():
-            if link.outbox is None:
+            if link.outbox is None or link.is_held:
                 continue
             parcels = link.edge.sendable()
             while parcels:
@@ -212,7 +213,7 @@ class Writer:
         if link.outbox is None:
             return
         link.outbox.close()
-        link.outbox = None
+        link.outbox, link.is_held = None, False
         if not outlived:  # it may have ended some without having said DONE
             for parcel in link.edge.take_back(lambda parcel: self._is_ended(link, parcel)):
                 self._release(link, parcel)
@@ -228,6 +229,19 @@ class Writer:
             self._release(link, parcel)
         for parcel in again:
             self._hand_over(link, parcel, self.code)
+
+    def hold(self, consumer: str) -> None:
+        """Send nothing to it until its successor connects, or all is `let_go`."""
+        self._links[consumer].is_held = True
+
+    def has_nothing(self, consumer: str) -> bool:
+        """Whether all is DONE that was sent to it."""
+        return not self._links[consumer].edge.under_way
+
+    def let_go(self) -> None:
+        """Hold nothing any more."""
+        for link in self._links.values():
+            link.is_held = False
 
     def settled(self, code: int) -> None:
         """Nobody looks any more at what this consumer had passed on when it died."""

@@ -2,7 +2,8 @@
 
 Cameras join and leave; one that is another by now (its source, its limits) leaves and joins. One that is
 read as before, and looked at by another model, goes over to that between two frames. With them come and
-go the processes that work for them alone. All else has to stay as it is.
+go the processes that work for them alone. A stage or sink with other settings is replaced: its name, its
+place in the graph and its accounts stay. All else has to stay as it is.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from pipeline.plan.graph import EdgeSpec, Plan, ProcessSpec
 
 # What follows from the cameras of a process
 _OF_CAMERAS = ("cameras", "outputs", "reads", "slots", "slot_bytes", "memory_bytes")
+# What a process learns at its start, and nobody else has to know
+_SETTINGS = ("config", "options", "counters", "histograms", "files", "secrets")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,7 @@ class Difference:
     moves: tuple[str, ...] = ()  # cameras that go over to other processes
     starts: tuple[str, ...] = ()  # processes
     stops: tuple[str, ...] = ()
+    renews: tuple[str, ...] = ()  # those that get other settings, and so are replaced
 
     def __bool__(self) -> bool:
         return any(getattr(self, field.name) for field in dataclasses.fields(self))
@@ -42,7 +46,11 @@ class Difference:
             "goes over to other processes": self.moves,
         }
         lines = [f"camera {name!r} {does}" for does, names in said.items() for name in names]
-        for does, names in (("started", self.starts), ("ended", self.stops)):
+        for does, names in (
+            ("started", self.starts),
+            ("ended", self.stops),
+            ("started anew, with other settings", self.renews),
+        ):
             if names:
                 lines.append(f"{does}: {', '.join(names)}")
         return lines
@@ -68,6 +76,11 @@ def between(old: Plan, new: Plan) -> Difference:
         moves=tuple(camera for camera in others if may_move(old, new, camera)),
         starts=tuple(name for name in new.by_name if name not in old.by_name),
         stops=tuple(name for name in old.by_name if name not in new.by_name),
+        renews=tuple(
+            name
+            for name, spec in old.by_name.items()
+            if name in common and spec.role != "source" and not is_set(spec, new.by_name[name])
+        ),
     )
 
 
@@ -91,6 +104,26 @@ def may_move(old: Plan, new: Plan, camera: str) -> bool:
 def is_same(old: ProcessSpec, new: ProcessSpec) -> bool:
     """Whether one process can be both, whatever their cameras, and to whom it sends."""
     return _facts(old, edges_to=frozenset()) == _facts(new, edges_to=frozenset())
+
+
+def with_settings(old: ProcessSpec, new: ProcessSpec) -> ProcessSpec:
+    """A process with the settings of another of its name, for the cameras and edges that it has."""
+    fields = (*_SETTINGS, "slot_bytes", "memory_bytes")
+    return replace(old, **{name: getattr(new, name) for name in fields})
+
+
+def renewed(running: Plan, wanted: ProcessSpec) -> Plan:
+    """`running` when the process of that name has got these settings."""
+    processes = (
+        with_settings(spec, wanted) if spec.name == wanted.name else spec
+        for spec in running.processes
+    )
+    return replace(running, processes=tuple(processes))
+
+
+def is_set(old: ProcessSpec, new: ProcessSpec) -> bool:
+    """Whether one process has the settings of the other."""
+    return all(getattr(old, name) == getattr(new, name) for name in _SETTINGS)
 
 
 def joined(running: Plan, target: Plan, cameras: Set[str]) -> Plan:
@@ -239,18 +272,29 @@ def _check_fixed(name: str, old: ProcessSpec | None, new: ProcessSpec | None) ->
 
 
 def _check_same(old: ProcessSpec, new: ProcessSpec, both: Set[str]) -> None:
-    """both: processes that work in both plans; to others it may send as it likes."""
+    """But for settings, which may be others; which classes there are is no setting.
+
+    both: processes that work in both plans; to others it may send as it likes.
+    """
     before, after = _facts(old, edges_to=both), _facts(new, edges_to=both)
     if changed := [key for key in before if before[key] != after[key]]:
         keys = [*_keys(changed, before, after)]
-        if keys == ["classes"]:
-            new_ones = [n for n in new.config["classes"] if n not in old.config["classes"]]
+        if new_ones := _learned(old.config, new.config):
             raise ConfigError(
                 f"{old.name!r} would have to learn {', '.join(map(repr, new_ones[:10]))}, and knows the "
                 "classes of its start; keep only what it knows ([model] classes in a file, "
                 "--known-classes of `ctl swap`), or stop the run and start it again"
             )
-        raise _refusal(f"{old.name!r} would be another one ({', '.join(keys)})")
+        if old.role not in ("stage", "join", "sink") or not {*_SETTINGS}.issuperset(changed):
+            raise _refusal(f"{old.name!r} would be another one ({', '.join(keys)})")
+
+
+def _learned(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Classes that a process would have to know beside those that it knows."""
+    if "labels" in new:  # postprocess alone: of its own model, and of what is kept of that
+        return []
+    known = old.get("classes") or ()
+    return [name for name in new.get("classes") or () if name not in known] if known else []
 
 
 def _keys(changed: list[str], before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
@@ -283,5 +327,6 @@ def _bare(edge: EdgeSpec) -> EdgeSpec:
 
 def _refusal(what: str) -> ConfigError:
     return ConfigError(
-        f"{what}: while a run goes on only its cameras can change; stop it and start it again"
+        f"{what}: while a run goes on its cameras, models and the settings of its stages and sinks can "
+        "change, and nothing else; stop it and start it again"
     )

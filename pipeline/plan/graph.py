@@ -223,6 +223,19 @@ class Plan:
         self._check_types()
         self._check_memory()
 
+    def check_room(self, layout: Layout) -> None:
+        """Raises ConfigError if the ledger of a run has no room for this plan."""
+        counters = sum(len(spec.counters) for spec in self.processes)
+        histograms = sum(len(spec.histograms) for spec in self.processes)
+        wanted = len(self.cameras), len(self.processes), counters, histograms
+        kinds = "cameras", "processes", "counters", "histograms"
+        for what, n, room in zip(kinds, wanted, layout.room, strict=True):
+            if n > room:
+                raise ConfigError(
+                    f"{n} {what}, and this run has room for {room} from its start; "
+                    "start it again with a larger [run] max_cameras"
+                )
+
     def _check_types(self) -> None:
         for process in self.processes:
             for edge in process.outputs:

@@ -15,13 +15,18 @@ from typing import Any
 from pipeline.errors import ConfigError
 from pipeline.plan import config as configuration
 from pipeline.plan.chains import READ_FACTS, Chain, chains_of, classes_of, shadow_of, with_cameras
-from pipeline.plan.config import Config, ModelConfig
+from pipeline.plan.config import Config, MetricsConfig, ModelConfig, PreprocessConfig, RunConfig
 from pipeline.plan.graph import Plan
 from pipeline.plan.loading import load
 from pipeline.plan.standard import make
 
-# Sections that are read at the start of a run and never again
-_OF_THE_START = ("run", "metrics", "preprocess")
+# Keys of sections that are read at the start of a run and never again
+_OF_THE_START = {
+    "run": RunConfig.model_fields,
+    "metrics": MetricsConfig.model_fields,
+    "preprocess": PreprocessConfig.model_fields,
+    "outbox": ("path",),  # what waits there is still to be delivered
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +87,9 @@ class Planner:
     def from_file(self, file: Path) -> Proposal:
         """As a file has it. Raises ConfigError."""
         config, before = self._read(file), self._now.config
-        for section in _OF_THE_START:
+        for section, keys in _OF_THE_START.items():
             old, new = getattr(before, section), getattr(config, section)
-            for key in type(old).model_fields:
+            for key in keys:
                 if getattr(old, key) != getattr(new, key):
                     raise ConfigError(
                         f"{file.name}: [{section}] {key} can't change while a run goes on; "
@@ -102,9 +107,14 @@ class Planner:
         return self._with(cameras, "ctl add")
 
     def without(self, camera: str) -> Proposal:
-        """But this camera. Raises ConfigError."""
-        left = tuple(c for c in self._now.config.camera if c.name != camera)
-        config = configuration.with_cameras(self._now.config, left, "ctl remove")
+        """But this camera, and its zones and lines. Raises ConfigError."""
+        now = self._now.config
+        places = {
+            "zone": tuple(zone for zone in now.zone if zone.camera != camera),
+            "line": tuple(line for line in now.line if line.camera != camera),
+        }
+        left = tuple(c for c in now.camera if c.name != camera)
+        config = configuration.with_cameras(now.model_copy(update=places), left, "ctl remove")
         return self._made(config, self._now, shadow=self._shadow(config))
 
     def with_model(self, path: Path, cameras: Sequence[str], *, known: bool = False) -> Proposal:

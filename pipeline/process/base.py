@@ -71,6 +71,7 @@ class Process:
         self._settling: dict[str, list[Any]] = {}
         self._leaving: dict[str, None] = {}  # cameras, in order
         self._turning: dict[str, None] = {}  # cameras whose frames go to others than before
+        self._holding: set[str] = set()  # consumers that may have something of ours
         self._tell_at = 0.0
         self._new_pollers()
 
@@ -181,6 +182,11 @@ class Process:
         self.writer.abandon(consumer)
         self._new_pollers()
 
+    def on_hold(self, consumer: str) -> None:
+        """A consumer is to be replaced: send it nothing; we say `held` when all is DONE that it got."""
+        self.writer.hold(consumer)
+        self._holding.add(consumer)
+
     def on_go(self) -> None:
         """The whole run is ready; a source may start to read."""
         self.going = True
@@ -188,6 +194,7 @@ class Process:
     def on_drain(self) -> None:
         """All our producers have ended: finish what is here, then end. A source stops reading."""
         self.draining = True
+        self.writer.let_go()
 
     # -- a turn ------------------------------------------------------------------------------------
 
@@ -214,12 +221,19 @@ class Process:
         for descriptor, _ in events:
             if descriptor == self._control_fd:
                 self.obey()
+        if self._holding:
+            self._say_held()
 
     def _say_settled(self) -> None:
         for sender, dead in list(self._settling.items()):
             if not self.reader.holds(sender):
                 del self._settling[sender]
                 self.control.send("settled", dead=dead)
+
+    def _say_held(self) -> None:
+        for consumer in [*filter(self.writer.has_nothing, self._holding)]:
+            self._holding.remove(consumer)
+            self.control.send("held", consumer=consumer)
 
     def _say_left(self) -> None:
         for camera in [*self._leaving]:
@@ -290,6 +304,7 @@ class Process:
             self.draining
             or self._leaving
             or self._turning
+            or self._holding
             or self.policy == "every"
             or self.writer.waiting
             or self.reader.waiting

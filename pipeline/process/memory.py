@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import struct
+import zlib
 from collections import defaultdict
 from collections.abc import Callable
 
@@ -15,7 +16,7 @@ from pipeline.stage import Stage
 
 log = logging.getLogger("manyeyes")
 
-_HEAD = struct.Struct("<qII")  # the last frame, bytes of the counters, answers
+_HEAD = struct.Struct("<qIII")  # the last frame, which counters, bytes of them, answers
 _ANSWER = struct.Struct("<qI")  # the frame, bytes of what was given for it; they follow
 
 
@@ -31,6 +32,7 @@ class Memory:
     def __init__(self, stage: Stage, spec: ProcessSpec, ledger: Ledger) -> None:
         self._stage, self._spec, self._ledger = stage, spec, ledger
         self._states = ledger.states(spec.name) if spec.remembers else None
+        self._counters = zlib.crc32(repr(spec.counters).encode())
         self._last: dict[str, int] = {}  # by camera: the frame that the stage worked at last
         self._before: dict[str, int] = {}  # the same of the process before this one
         self._answers: defaultdict[str, dict[int, bytes]] = defaultdict(dict)  # by frame
@@ -40,7 +42,7 @@ class Memory:
         page = self._states.read(self._ledger.camera_index[camera]) if self._states else None
         if page is None:
             return
-        last, size, n = _HEAD.unpack_from(page)
+        last, counters, size, n = _HEAD.unpack_from(page)
         at = _HEAD.size
         for _ in range(n):
             frame_id, length = _ANSWER.unpack_from(page, at)
@@ -49,7 +51,8 @@ class Memory:
         self._last[camera] = self._before[camera] = last
         try:
             self._stage.restore(camera, page[at + size :])
-            self._ledger.set_counters(self._spec.name, camera, page[at : at + size])
+            if counters == self._counters:  # else it has ended well, to count other things
+                self._ledger.set_counters(self._spec.name, camera, page[at : at + size])
         except ValueError as error:
             self._forget(camera, f"can't be used: {error}")
 
@@ -96,7 +99,8 @@ class Memory:
             return
         counted = self._ledger.counters_of(self._spec.name, camera).tobytes()
         kept = _packed(answers, MAX_STATE_BYTES - _HEAD.size - len(counted) - len(state))
-        head = _HEAD.pack(self._last.get(camera, -1), len(counted), len(kept))
+        last = self._last.get(camera, -1)
+        head = _HEAD.pack(last, self._counters, len(counted), len(kept))
         page = b"".join((head, *kept, counted, state))
         if not self._states.write(self._ledger.camera_index[camera], page):
             self._forget(camera, f"of {len(state)} bytes is too large")

@@ -72,7 +72,7 @@ class CameraProcess(Process):
 
     def turn(self, timeout_ms: int) -> None:
         """See Process.turn; sends what waits as soon as it can."""
-        ending = self.draining or self._ended or bool(self._turning)
+        ending = self.draining or self._ended or bool(self._turning or self._holding)
         with self._channels:
             self._watching = ending or self.writer.waiting
             poller = self._answers if self._watching else self._quiet

@@ -6,6 +6,7 @@ does not run joins.
 
     join    rows in the ledger and a process of its own; readers hear of it before any writer can
     leave   its process ends; then, from the writers on, each process says when it has nothing of it left
+    renew   a stage with other settings ends when it has nothing left, and starts anew with them
     swap    the processes of the other model start without a camera; when all are ready, cameras go over
             between two frames. If one of them dies before, the plan that ran is wanted again
 
@@ -22,13 +23,13 @@ import time
 from typing import Protocol
 
 from pipeline.accounts.books import Accounts
-from pipeline.accounts.layout import Layout
-from pipeline.errors import ConfigError, ManyeyesError, ResourceError
+from pipeline.errors import ManyeyesError, ResourceError
 from pipeline.plan.difference import (
     Difference,
     between,
     differs,
     is_same,
+    is_set,
     joined,
     may_move,
     moved,
@@ -44,6 +45,7 @@ from pipeline.supervision.crew import Crew
 from pipeline.supervision.introductions import Introductions
 from pipeline.supervision.leaving import Leaving
 from pipeline.supervision.needs import Needs
+from pipeline.supervision.renewals import Renewals
 
 log = logging.getLogger("manyeyes")
 
@@ -76,6 +78,7 @@ class Changes:
         self.good = self.target  # what ran last whole: before the changes that are under way
         self._kept: frozenset[str] = frozenset()  # ready, and without a camera
         self._kept_until = 0.0
+        self.renewals = Renewals(run)
         self._stale: set[str] = set()  # have to go first: others of their names are wanted
 
     @property
@@ -92,7 +95,7 @@ class Changes:
         """What `apply` would do. Raises ConfigError or ResourceError if it would refuse."""
         target.check()
         difference = between(self.target, target)
-        _check_room(target, self._run.accounts.layout)
+        target.check_room(self._run.accounts.layout)
         if difference:
             running = self._run.crew.plan
             # what is new starts beside all that runs
@@ -122,20 +125,43 @@ class Changes:
         self.step(time.monotonic())  # a camera may go back at once to what is warm
         return difference
 
+    def comes_back(self, child: Child, how: str, *, well: bool) -> bool:
+        """One has ended; whether that was to be, or of settings that it gets no more: it is started at
+        once, as it is wanted by then."""
+        if self.is_ending(child.name):
+            return False
+        return self.renewals.is_renewed(child.name) if well else self.withdraw(child, how)
+
     def withdraw(self, child: Child, how: str) -> bool:
-        """One has died: if it was to take over from others and was not ready, all goes on as before."""
+        """One has died: if it was not ready yet to take over from others, or with other settings, all
+        goes on as before."""
         running, name = self._run.crew.plan.by_name, child.name
-        is_next = name in self.target.by_name and name not in self.good.by_name
-        if self._settled or not is_next or child.spec.role == "source" or running[name].cameras:
+        is_next = (
+            name in self.target.by_name
+            and name not in self.good.by_name
+            and child.spec.role != "source"
+            and not running[name].cameras
+        )
+        if self._settled or not (is_next or self._is_refused(child)):
             return False
         self.withdrawn = f"withdrawn, and all goes on as before: stage {name!r} died: {how}"
         log.error("the change is %s", self.withdrawn)
-        self._ending.add(name)
+        if is_next:
+            self._ending.add(name)
         self._stale |= self._stale_for(self.good)
         self.target, self._kept = self.good, frozenset()
         if self._run.planner is not None:
             self._run.planner.withdraw()
         return True
+
+    def _is_refused(self, child: Child) -> bool:
+        """Whether it has settings that it has not come to run with, and had others with which it did."""
+        before = self.good.by_name.get(child.name)
+        return (
+            self.renewals.is_young(child.name)
+            and before is not None
+            and not is_set(child.spec, before)
+        )
 
     def _stale_for(self, target: Plan) -> set[str]:
         """What still runs and was not wanted until now, and can't be what `target` wants of that name."""
@@ -165,6 +191,7 @@ class Changes:
         self._end_unused()
         if now_s >= self._again_at:
             try:
+                self.renewals.step(self.target, self._going())
                 self._join()
                 self._grow()
             except ResourceError as error:
@@ -352,6 +379,7 @@ class Changes:
             and not self._going()
             and {*run.crew.plan.cameras} == {*self.target.cameras}
             and run.crew.plan.by_name.keys() - self._kept == self.target.by_name.keys()
+            and not self.renewals.pending(self.target)
             and not any(differs(run.crew.plan, self.target, c) for c in self.target.cameras)
             and not any(
                 c.wants_memory and c.state in ("starting", "ready")
@@ -359,17 +387,3 @@ class Changes:
             )
             and all(c.state != "waiting" or not c.is_new for c in run.crew.children.values())
         )
-
-
-def _check_room(plan: Plan, layout: Layout) -> None:
-    """Raises ConfigError for a plan that the ledger of the run has no room for."""
-    counters = sum(len(spec.counters) for spec in plan.processes)
-    wanted = len(plan.cameras), len(plan.processes), counters
-    for what, n, room in zip(
-        ("cameras", "processes", "counters"), wanted, layout.room[:3], strict=True
-    ):
-        if n > room:
-            raise ConfigError(
-                f"{n} {what}, and this run has room for {room} from its start; "
-                "start it again with a larger [run] max_cameras"
-            )

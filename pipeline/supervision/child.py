@@ -280,6 +280,11 @@ class Child:
         self.pidfd = -1
         return status
 
+    def died_of(self, status: int) -> str:
+        """How it ended, for a person; status: as `reap` gave it."""
+        how = f"signal {-status}" if status < 0 else f"exit code {status}"
+        return f"{how} ({self.failure[1]})" if self.failure else how
+
     def overdue(self, now: float, lateness_s: float) -> str | None:
         """Why it counts as hung, or None. lateness_s: how late the supervisor itself is."""
         if not self.alive or self._kill_at is not None:

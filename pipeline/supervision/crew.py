@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.accounts.books import Accounts
 from pipeline.errors import ResourceError
 from pipeline.host.machine import cores
+from pipeline.plan.difference import with_settings
 from pipeline.plan.graph import Plan, ProcessSpec
 from pipeline.supervision.child import Child, Pool
 from pipeline.supervision.originals import Originals
@@ -81,6 +82,16 @@ class Crew:
                 self._accounts.join(camera)
         born = {name: child for name, child in admitted.items() if child is not None}
         self.plan, self.children = plan, {**self.children, **born}
+
+    def renew(self, name: str, plan: Plan) -> None:
+        """From now on `plan` runs, with other settings for this process, which does not live now.
+
+        Raises ResourceError, and then nothing has changed.
+        """
+        child, spec = self.children[name], plan.by_name[name]
+        self._originals.add(spec.files)
+        self._accounts.change(name, spec.counters, spec.histograms)
+        child.spec, self.plan = with_settings(child.spec, spec), plan
 
     def drop(self, plan: Plan) -> None:
         """From now on `plan` runs; the processes that it has not have ended."""

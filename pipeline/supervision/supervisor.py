@@ -261,6 +261,8 @@ class Supervisor:
             self.changes.left(child, command["camera"])
         elif command["command"] == "turned":
             self.changes.turned(child, command["camera"])
+        elif command["command"] == "held":
+            self.changes.renewals.held(child, command["consumer"])
         elif command["command"] == "settled":
             name, code = command["dead"]
             self._tell_settled(self._settling.said(child.name, (name, code)))
@@ -290,19 +292,12 @@ class Supervisor:
         was = child.state
         self._tell_settled(self._settling.died(child.name))
         self.introductions.passes_on_nothing(child.name)
-        # one that is not ready was never fed by it
-        readers = self.introductions.ready_ones(self.plan.readers_behind(child.name))
-        for producer in self.introductions.ready_ones(self.plan.producers(child.name)):
-            producer.send("gone", consumer=child.name, outlived=bool(readers))
-        if readers:
-            self._settling.begin((child.name, child.code), [reader.name for reader in readers])
-        for reader in readers:
-            reader.send("settle", dead=[child.name, child.code], sender=child.identity)
+        self._tell_gone(child)
         child.state = "ended"
         well = status == 0 and (child.drained or child.spec.role == "source")
-        how = f"signal {-status}" if status < 0 else f"exit code {status}"
-        how += f" ({child.failure[1]})" if child.failure else ""
-        over = well or self.changes.is_ending(child.name) or self.changes.withdraw(child, how)
+        how = child.died_of(status)
+        comes_back = self.changes.comes_back(child, how, well=well)
+        over = self.changes.is_ending(child.name) or (well and not comes_back)
         if over:
             self.introductions.ended(child)
         else:
@@ -313,6 +308,9 @@ class Supervisor:
         else:
             self.accounts.audit.died(child.code, now)
         if over:
+            return
+        if comes_back:
+            child.state, child.restart_at = "waiting", now
             return
         if child.spec.role == "source":
             self.accounts.went_with_its_process(*child.spec.cameras)
@@ -333,6 +331,16 @@ class Supervisor:
             )
         log.warning("stage %r died: %s; restart in %.2f s", child.name, how, delay_s)
         child.state, child.restart_at = "waiting", now + delay_s
+
+    def _tell_gone(self, child: Child) -> None:
+        # one that is not ready was never fed by it
+        readers = self.introductions.ready_ones(self.plan.readers_behind(child.name))
+        for producer in self.introductions.ready_ones(self.plan.producers(child.name)):
+            producer.send("gone", consumer=child.name, outlived=bool(readers))
+        if readers:
+            self._settling.begin((child.name, child.code), [reader.name for reader in readers])
+        for reader in readers:
+            reader.send("settle", dead=[child.name, child.code], sender=child.identity)
 
     def _tell_settled(self, dead: list[tuple[str, int]]) -> None:
         for name, code in dead:

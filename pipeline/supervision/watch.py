@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-_EVERY_S = 0.5
+_EVERY_S = 0.25
 
 _Facts = tuple[int, int, int] | None  # inode, bytes, time of the last change; None: it is not there
 
@@ -19,7 +19,7 @@ class Watch:
         self._due_s = 0.0
 
     def edited(self, now_s: float) -> bool:
-        """Whether it is another one than at the last True, and was so half a second ago, too.
+        """Whether it is another one than at the last True, and was so a quarter of a second ago, too.
 
         One that is gone is none: editors put another file in the place of the old one.
         """

@@ -12,9 +12,10 @@ import numpy as np
 
 from pipeline.happenings import from_rows, to_rows
 from stages.scene.objects import Beside, Inside, Object
-from stages.scene.watch import Camera, Watch
+from stages.scene.places import Line
+from stages.scene.watch import Camera
 
-VERSION = 1
+VERSION = 2
 _INSIDE = [("is", "?"), ("since_ns", "<i8"), ("loitered", "?")]
 _BESIDE = [
     ("is", "?"),
@@ -34,12 +35,12 @@ def save(camera: Camera) -> bytes:
         "size_wh_px": watch.size_wh_px,
         "clock": camera.clock.state,
         "zones": [[zone.zone.name, zone.crowded] for zone in watch.zones],
-        "lines": [line.line.name for line in watch.lines],
+        "lines": [_place(line.line) for line in watch.lines],
         "happened": to_rows(camera.happened),
         "waiting": to_rows(tuple(camera.waiting)),
     }
     text = json.dumps(facts).encode()
-    rows = np.zeros(len(watch.objects), _row(watch))
+    rows = np.zeros(len(watch.objects), _row(len(watch.zones), len(watch.lines)))
     for row, (track, one) in zip(rows, watch.objects.by_track.items(), strict=True):
         for name in ("id", "label", "first_ns", "seen_ns", "score", "xyxy", "velocity"):
             row[name] = getattr(one, name)
@@ -65,37 +66,48 @@ def facts_of(state: bytes) -> dict[str, Any]:
 
 
 def restore(camera: Camera, facts: dict[str, Any]) -> None:
-    """Into a camera that is new, for pictures of that size. Raises ValueError if its places are others."""
+    """Into a camera that is new, for pictures of that size.
+
+    Its places may be others by now. Who was inside a zone is so still, until seen outside of what it has
+    become; of a line that was moved nobody knows on which side they are.
+    """
     watch = camera.watch
-    zones = [zone.zone.name for zone in watch.zones]
-    lines = [line.line.name for line in watch.lines]
-    if [name for name, _ in facts["zones"]] != zones or facts["lines"] != lines:
-        raise ValueError("other places than these")
+    zones = [name for name, _ in facts["zones"]]
+    kept_zones = [(zones.index(z.zone.name), z) for z in watch.zones if z.zone.name in zones]
+    lines = facts["lines"]
+    kept_lines = [
+        (lines.index(at), one) for one in watch.lines if (at := _place(one.line)) in lines
+    ]
     camera.frame_id = facts["frame_id"]
     camera.happened = from_rows(facts["happened"])
     camera.waiting.extend(from_rows(facts["waiting"]))
-    for zone, (_, crowded) in zip(watch.zones, facts["zones"], strict=True):
-        zone.crowded = crowded
-    for row in np.frombuffer(facts["rows"], _row(watch)):
+    for n, zone in kept_zones:
+        zone.crowded = facts["zones"][n][1]
+    for row in np.frombuffer(facts["rows"], _row(len(zones), len(lines))):
         one = Object(
             int(row["id"]), int(row["label"]), int(row["first_ns"]), int(row["seen_ns"]),
             float(row["score"]), row["xyxy"].copy(), row["velocity"].copy(),
         )  # fmt: skip
         watch.objects.by_track[int(row["track"])] = one
-        for cell, zone in zip(row["inside"], watch.zones, strict=True):
-            if cell["is"]:
+        for n, zone in kept_zones:
+            if (cell := row["inside"][n])["is"]:
                 zone.resume(one, Inside(int(cell["since_ns"]), bool(cell["loitered"])))
-        for cell, line in zip(row["beside"], watch.lines, strict=True):
-            if cell["is"]:
+        for n, line in kept_lines:
+            if (cell := row["beside"][n])["is"]:
                 one.beside[line.line.name] = Beside(
                     int(cell["side"]), float(cell["to_right_px"]), float(cell["along"]),
                     float(cell["met_along"]),
                 )  # fmt: skip
 
 
-def _row(watch: Watch) -> np.dtype[Any]:
+def _place(line: Line) -> list[Any]:
+    """What must be the same for the side of an object to be; as JSON gives it back."""
+    return [line.name, [list(point) for point in line.points], line.anchor]
+
+
+def _row(zones: int, lines: int) -> np.dtype[Any]:
     return np.dtype([
         ("track", "<i8"), ("id", "<i8"), ("label", "<i4"), ("first_ns", "<i8"), ("seen_ns", "<i8"),
         ("score", "<f8"), ("xyxy", "<f8", (4,)), ("velocity", "<f8", (2,)),
-        ("inside", _INSIDE, (len(watch.zones),)), ("beside", _BESIDE, (len(watch.lines),)),
+        ("inside", _INSIDE, (zones,)), ("beside", _BESIDE, (lines,)),
     ])  # fmt: skip

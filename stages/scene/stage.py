@@ -100,7 +100,7 @@ class Scene(Stage):
         return memory.save(self._cameras[camera])
 
     def restore(self, camera: str, state: bytes) -> None:
-        """Raises ValueError for a state of another version, or of other places."""
+        """Raises ValueError for a state of another version. Places may be others: see memory.restore."""
         facts = memory.facts_of(state)
         size = tuple(facts["size_wh_px"])
         one = self._new_camera(camera, size, ClockState(*facts["clock"]))

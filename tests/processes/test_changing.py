@@ -3,15 +3,13 @@
 import contextlib
 import json
 import signal
-import time
 
 import pytest
+from changing import BOUND_S, Run
 
 from pipeline.errors import ManyeyesError
 from pipeline.plan import config as configuration
-from pipeline.supervision.asking import ask
 
-BOUND_S = 60.0
 HEAD = """
 [model]
 engine = "stub"
@@ -36,57 +34,6 @@ def toml(*cameras, head=HEAD):
     return head + "".join(
         CAMERA.format(name=name, seed=seed, rate=rate) for seed, (name, rate) in enumerate(both)
     )
-
-
-class Run:
-    """`manyeyes run run.toml`, and what it says of itself."""
-
-    def __init__(self, manyeyes, *options):
-        self.manyeyes = manyeyes
-        self.log = open(manyeyes.folder / "log.txt", "w+")  # noqa: SIM115
-        self.process = manyeyes.start("run", "run.toml", *options, stderr=self.log)
-        self.until(lambda: self.status()["state"] == "running")
-
-    def ask(self, do, **what):
-        return ask(self.process.pid, {"do": do, **what})["lines"]
-
-    def status(self):
-        try:
-            return ask(self.process.pid, {"do": "status"})
-        except ManyeyesError:  # it has not come so far
-            assert self.process.poll() is None, self.said()
-            return {"state": "", "cameras": {}}
-
-    def said(self):
-        return (self.manyeyes.folder / "log.txt").read_text()
-
-    def until(self, condition):
-        """Poll for what another process does; there is nothing to wait on."""
-        end = time.monotonic() + BOUND_S
-        while not condition():
-            assert time.monotonic() < end, self.said()
-            time.sleep(0.05)
-
-    def until_cameras(self, *names):
-        """Until these deliver, and no other is there any more."""
-
-        def they_do():
-            cameras = self.status()["cameras"]
-            here = {name for name, row in cameras.items() if row["state"] != "left"}
-            return here == {*names} and all(cameras[n]["delivered"] for n in names)
-
-        self.until(they_do)
-
-    def end(self):
-        """Exit code and output."""
-        self.process.send_signal(signal.SIGINT)
-        out, _ = self.process.communicate(timeout=BOUND_S)
-        return self.process.returncode, out
-
-    def close(self):
-        self.process.kill()
-        self.process.communicate()
-        self.log.close()
 
 
 @pytest.fixture
@@ -150,7 +97,6 @@ REFUSED = {
 START_ONLY = {
     "[run] max_cameras": toml("gate", "yard", head=HEAD.replace("= 4", "= 5")),
     "[metrics] port": toml("gate", "yard", head=HEAD.replace("port = 0", "port = 1234")),
-    "'sink.events' would be another one (path)": toml("gate", "yard").replace("events.jsonl", "e.jsonl"),
     "'sink.null' would be new": toml("gate", "yard") + '[[sink]]\ntype = "null"\n',
     "[run] policy can't change": toml("gate", "yard") .replace("[run]", '[run]\npolicy = "every"'),
 }  # fmt: skip

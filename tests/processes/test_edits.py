@@ -6,10 +6,13 @@ By hand: `pytest tests/processes/test_edits.py --edits 200 --seeds 50`.
 import contextlib
 import os
 from collections import Counter
+from dataclasses import replace
 
 import edits
 import patterns
 import pytest
+
+from pipeline.supervision.supervisor import Options, Supervisor
 
 
 @pytest.fixture(autouse=True)
@@ -61,3 +64,30 @@ def test_whatever_is_edited_the_accounts_close_and_nothing_is_left(tmp_path, see
     assert not any(child.alive or child.pools for child in run.children.values())
     assert not open_files() - before
     assert not [name for name in os.listdir(tmp_path / "t") if name.startswith("manyeyes")]
+
+
+def test_settings_that_a_sink_dies_of_are_withdrawn_and_it_has_missed_nothing(tmp_path):
+    first = patterns.plan(tmp_path, policy="every", cameras=1, rate_hz=20.0)
+    sink = first.by_name["sink.results"]
+    bad = replace(sink, config={"path": str(tmp_path / "nowhere" / "results.txt")})
+    processes = tuple(bad if spec is sink else spec for spec in first.processes)
+    enough = None
+
+    def tick(run):
+        nonlocal enough
+        if run.live and enough is None:
+            assert run.apply(replace(first, processes=processes)).renews == ("sink.results",)
+            enough = 1
+        elif run.changes.withdrawn and run.changes.settled:
+            taken = run.sink_totals["c0", "sink.results"].delivered
+            enough = taken + 10 if enough == 1 else enough
+            if taken >= enough:
+                run.stop()
+
+    run = Supervisor(first, Options(to_bgr=None, seconds=60.0), tick)
+    run.run()
+    assert "goes on as before: stage 'sink.results' died: exit code" in run.changes.withdrawn
+    assert run.children["sink.results"].restarts.count == 0
+    ids = [row[1] for row in patterns.rows(tmp_path, "results")]
+    assert ids == list(range(run.totals["c0", "detect"].captured))
+    assert run.sink_totals["c0", "sink.results"].lost == 0

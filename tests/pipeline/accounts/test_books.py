@@ -86,5 +86,26 @@ def test_rows_of_processes_go_to_the_next_one_and_begin_at_nothing(books):
     assert books.ledger.counted("capture.door", "copied", "yard") == 0
     assert int(books.ledger["processed"][index].sum()) == 0
     books.dismiss("capture.door")
-    with pytest.raises(ResourceError, match="999 counters"):
-        books.admit("capture.window", tuple(map(str, range(999))))
+    with pytest.raises(ResourceError, match="9999 counters"):
+        books.admit("capture.window", tuple(map(str, range(9999))))
+
+
+def test_a_process_that_counts_other_things_keeps_the_rows_of_those_that_it_had(books):
+    books.ledger.count("post", "hits", "gate", 5)
+    books.change("post", ("new", "hits"), ("seconds",))
+    counted = [books.ledger.counted("post", name, "gate") for name in ("new", "hits")]
+    assert counted == [0, 5]
+    books.ledger.count("post", "new", "gate", 7)
+    books.ledger.measure("post", "seconds", 0.1)
+    gone = books.layout.counters["post"]["new"]
+    books.change("post", ("hits",), ())
+    for n in range(books.layout.room[2]):  # a row that comes round is empty
+        books.change("post", ("hits", str(n)), ("seconds",))
+        assert books.ledger.counted("post", str(n), "gate") == 0
+        if books.layout.counters["post"][str(n)] == gone:
+            break
+        books.ledger.count("post", str(n), "gate")
+    assert books.layout.counters["post"][str(n)] == gone
+    with pytest.raises(ResourceError, match=r"'post': this run has no room for \d+ more counters"):
+        books.change("post", tuple(map(str, range(9999))), ())
+    assert books.ledger.counted("post", "hits", "gate") == 5

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
-from pipeline.plan.difference import Difference, between, joined, without
+from pipeline.plan.difference import Difference, between, joined, renewed, without
 
 PLACE = patterns.HERE
 CAMERAS = st.lists(st.sampled_from("abcdef"), min_size=1, max_size=6, unique=True)
@@ -65,8 +65,8 @@ def test_a_camera_that_is_read_in_another_way_leaves_and_joins():
 @pytest.mark.parametrize(
     ("name", "changes", "said"),
     [
-        ("sink.results", {"config": {"path": "elsewhere"}}, r"'sink.results'.*\(path\)"),
-        ("postprocess", {"config": {"new": 1}}, r"'postprocess'.*\(new\)"),
+        ("sink.results", {"paths": ()}, r"'sink.results'.*\(paths\)"),
+        ("inference.0", {"config": {"new": 1}}, r"'inference.0'.*\(alpha_ms, new\)"),
         ("inference.0", {"counters": ("hits",)}, r"'inference.0'.*\(counters\)"),
         ("render", {"outputs": ()}, r"'render'.*\(edges\)"),
         ("preprocess", {"environment": {"OMP_NUM_THREADS": "2"}}, r"\(OMP_NUM_THREADS\)"),
@@ -75,6 +75,22 @@ def test_a_camera_that_is_read_in_another_way_leaves_and_joins():
 def test_what_only_a_new_start_can_do_is_refused_by_name(name, changes, said):
     with pytest.raises(ConfigError, match=said + ".*start it again"):
         between(plan("a"), with_process(plan("a"), name, **changes))
+
+
+def test_a_stage_or_sink_with_other_settings_is_started_anew_and_stays_where_it_is():
+    running = plan("a", "b")
+    target = with_process(plan("b", "c"), "render", config={"turn": 1}, options={"max_age_ms": 9})
+    difference = between(running, target)
+    assert (difference.renews, difference.starts) == (("render",), ("capture.c",))
+    assert difference.lines()[-1] == "started anew, with other settings: render"
+    after = renewed(running, target.by_name["render"])
+    same = with_process(running, "render", config={"turn": 1}, options={"max_age_ms": 9})
+    assert after == same
+    assert not between(after, same)
+    knows = with_process(running, "render", config={"classes": ["car"]})
+    learns = with_process(running, "render", config={"classes": ["car", "van"]})
+    with pytest.raises(ConfigError, match=r"'render' would have to learn 'van'.*known-classes"):
+        between(knows, learns)
 
 
 def test_another_policy_and_other_sinks_are_refused():

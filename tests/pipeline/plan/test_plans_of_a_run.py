@@ -96,11 +96,42 @@ def test_another_threshold_is_another_chain_that_starts_before_the_cameras_go_to
     after.check()
 
 
+def test_settings_of_stages_change_and_a_camera_takes_its_places_along(file):
+    plans = planner(file("a", "b", more="[track]\n" + PLACES))
+    changed = plans.from_file(file("a", "b", more="[track]\nlost_s = 9\n" + PLACES + RENDER)).plan
+    assert between(plans.plan, changed).renews == ("track", "scene", "render")  # scene: who is gone
+    left = plans.without("b")
+    assert [zone.name for zone in left.config.zone] == ["kerb"]
+    assert left.config.line == ()
+    difference = between(plans.plan, left.plan)
+    assert (difference.leaves, difference.renews) == (("b",), ("scene",))
+    with pytest.raises(ConfigError, match=r"ctl remove: overlap 'street'.*no zone 'a/kerb'"):
+        planner(file("a", "b", more="[track]\n" + PLACES + OVERLAP)).without("a")
+
+
+RENDER = "[render]\nclock = false\n"
+PLACES = """
+[[zone]]
+name = "kerb"
+camera = "a"
+polygon = [[0, 0], [1, 0], [1, 1]]
+[[zone]]
+name = "kerb"
+camera = "b"
+polygon = [[0, 0], [1, 0], [1, 1]]
+[[line]]
+name = "door"
+camera = "b"
+points = [[0, 0], [1, 0]]
+"""
+OVERLAP = '[[overlap]]\nname = "street"\nzones = ["a/kerb", "b/kerb"]\n'
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
         ("[run]\nseconds = 5\n", r"street.toml: \[run\] seconds can't change while a run goes on"),
-        ("[render]\nclock = false\n", r"'render' would be another one \(show_clock\)"),
+        ('[outbox]\npath = "o.db"\n', r"\[outbox\] path can't change while a run goes on"),
         ('[[sink]]\ntype = "null"\n', r"'sink.null' would be new"),
         ("[track]\n", "'track' would be new"),
     ],

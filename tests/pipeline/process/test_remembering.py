@@ -8,7 +8,8 @@ from pipeline.accounts.states import FORGOTTEN, MAX_STATE_BYTES
 from pipeline.process.memory import Memory
 
 CAMERAS = ("gate", "yard")
-SPEC = SimpleNamespace(name="scene", cameras=CAMERAS, remembers=True)
+COUNTERS = {"other": ("words",), "scene": ("words", FORGOTTEN)}
+SPEC = SimpleNamespace(name="scene", cameras=CAMERAS, remembers=True, counters=COUNTERS["scene"])
 
 
 class Counting:
@@ -34,8 +35,7 @@ def nowhere(frame_id):
 
 
 def ledger():
-    counters = {"other": ("words",), "scene": ("words", FORGOTTEN)}
-    return Ledger.local(Layout.of(CAMERAS, ("other", "scene"), counters, states=("scene",)))
+    return Ledger.local(Layout.of(CAMERAS, ("other", "scene"), COUNTERS, states=("scene",)))
 
 
 def begun(book):
@@ -79,7 +79,9 @@ def test_what_is_too_large_or_of_another_version_is_forgotten_and_counted():
 
 
 def test_who_remembers_nothing_is_not_asked():
-    memory = Memory(None, SimpleNamespace(name="other", cameras=CAMERAS, remembers=False), ledger())
+    memory = Memory(
+        None, SimpleNamespace(name="other", cameras=CAMERAS, remembers=False, counters=()), ledger()
+    )
     for camera in CAMERAS:
         memory.restore(camera)
     memory.save("gate", 0, b"", nowhere)

@@ -87,3 +87,24 @@ def test_a_place_that_can_not_be_is_one_sentence(case):
     where = {"zones": (place,)} if "polygon" in place else {"lines": (place,)}
     with pytest.raises(ConfigError, match=words):
         Scene.check(SceneConfig(classes=CLASSES, **where))
+
+
+def test_who_comes_after_with_other_places_knows_who_was_where():
+    """Of a zone that stays: inside. Of a line that was moved: nothing, so nobody crosses it by that."""
+    right = [[0.5, 0], [1, 0], [1, 1], [0.5, 1]]
+    before = scene([zone(LEFT_HALF), zone(right, "old")], [line(MIDDLE), line(MIDDLE, "moves")])
+    assert [h.kind for h in before.process(result(0, {1: (50, 60)})).happenings] == [
+        "appeared",
+        "entered",
+    ]
+    moved = [[0.1, 1], [0.1, 0]]  # now the object is on its other side
+    lines = [line(moved, "moves"), line(MIDDLE)]
+    after = scene([zone(right, "new"), zone(LEFT_HALF)], lines)
+    after.restore("gate", before.save("gate"))
+    assert after.process(result(1, {1: (50, 60)})).happenings == ()
+    told = after.process(result(2, {1: (150, 60)})).happenings
+    assert [(h.kind, h.place) for h in told] == [
+        ("crossed", "kerb"),
+        ("entered", "new"),
+        ("left", "door"),
+    ]
