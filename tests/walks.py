@@ -1,11 +1,14 @@
 """Results of objects whose feet are at given places, for tests of scenes."""
 
+from itertools import count
+
 import numpy as np
 
 from pipeline.detections import Detections
 from pipeline.messages import FrameInfo, Result
 from pipeline.runtime import LocalRuntime
 from stages.scene.stage import Scene, SceneConfig
+from stages.track.objects import Objects
 
 WIDTH, HEIGHT = 200, 100  # px of the picture: margins of 0.01 are 1 px
 CLASSES = ("person", "car")
@@ -74,3 +77,15 @@ def together(*walks):
         {k: v for one in walks if n < len(one) for k, v in one[n].items()}
         for n in range(max(map(len, walks)))
     ]
+
+
+def joined(frames):
+    """Frames of tracks as frames of the objects that the tracker's stage makes of them."""
+    numbers = count(1)
+    objects = Objects(3.0, (WIDTH, HEIGHT), lambda: next(numbers))
+    rows = []
+    for n, feet in enumerate(frames):
+        one = result(n, feet)
+        tracked = objects.update(one.detections, np.int64(list(feet)), one.info.t_capture_ns)
+        rows.append(dict(zip(tracked.track_ids.tolist(), feet.values(), strict=True)))
+    return rows

@@ -41,10 +41,9 @@ def save(camera: Camera) -> bytes:
     }
     text = json.dumps(facts).encode()
     rows = np.zeros(len(watch.objects), _row(len(watch.zones), len(watch.lines)))
-    for row, (track, one) in zip(rows, watch.objects.by_track.items(), strict=True):
-        for name in ("id", "label", "first_ns", "seen_ns", "score", "xyxy", "velocity"):
+    for row, one in zip(rows, watch.objects.by_id.values(), strict=True):
+        for name in ("id", "label", "first_ns", "seen_ns", "score", "xyxy"):
             row[name] = getattr(one, name)
-        row["track"] = track
         for cell, zone in zip(row["inside"], watch.zones, strict=True):
             if (stay := one.inside.get(zone.zone.name)) is not None:
                 cell["is"], cell["since_ns"], cell["loitered"] = True, stay.since_ns, stay.loitered
@@ -86,9 +85,9 @@ def restore(camera: Camera, facts: dict[str, Any]) -> None:
     for row in np.frombuffer(facts["rows"], _row(len(zones), len(lines))):
         one = Object(
             int(row["id"]), int(row["label"]), int(row["first_ns"]), int(row["seen_ns"]),
-            float(row["score"]), row["xyxy"].copy(), row["velocity"].copy(),
+            float(row["score"]), row["xyxy"].copy(),
         )  # fmt: skip
-        watch.objects.by_track[int(row["track"])] = one
+        watch.objects.by_id[one.id] = one
         for n, zone in kept_zones:
             if (cell := row["inside"][n])["is"]:
                 zone.resume(one, Inside(int(cell["since_ns"]), bool(cell["loitered"])))
@@ -107,7 +106,7 @@ def _place(line: Line) -> list[Any]:
 
 def _row(zones: int, lines: int) -> np.dtype[Any]:
     return np.dtype([
-        ("track", "<i8"), ("id", "<i8"), ("label", "<i4"), ("first_ns", "<i8"), ("seen_ns", "<i8"),
-        ("score", "<f8"), ("xyxy", "<f8", (4,)), ("velocity", "<f8", (2,)),
+        ("id", "<i8"), ("label", "<i4"), ("first_ns", "<i8"), ("seen_ns", "<i8"),
+        ("score", "<f8"), ("xyxy", "<f8", (4,)),
         ("inside", _INSIDE, (zones,)), ("beside", _BESIDE, (lines,)),
     ])  # fmt: skip

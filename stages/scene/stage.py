@@ -35,8 +35,7 @@ class SceneConfig:
 
 
 class Scene(Stage):
-    """Adds to each result what happened in it, and gives boxes the ids of their objects, which go on
-    where a tracker takes one for another. A frame that comes again happens once.
+    """Adds to each result what happened in it. A frame that comes again happens once.
 
     Happenings that one message has no room for travel with the next results of the camera.
     """
@@ -88,8 +87,7 @@ class Scene(Stage):
             camera.happened = tuple(camera.waiting.popleft() for _ in range(n))
         elif info.frame_id < camera.frame_id:
             return result
-        named = camera.watch.objects.named(result.detections)
-        return replace(result, detections=named, happenings=camera.happened)
+        return replace(result, happenings=camera.happened)
 
     def remove(self, camera: str) -> None:
         """Forget who was where."""
@@ -139,17 +137,17 @@ class Scene(Stage):
             for seen, place in camera.watch.end():
                 camera.waiting.append(self._happening(seen, place, info.camera))
             camera.watch = self._watch(info.camera, size)
-            camera.truth = self._watch(info.camera, size, stitches=False)
+            camera.truth = self._watch(info.camera, size)
         return camera
 
     def _new_camera(self, name: str, size: tuple[int, int], clock: ClockState | None) -> Camera:
         return Camera(
             clock=StreamClock(live=self.config.live, state=clock),
             watch=self._watch(name, size),
-            truth=self._watch(name, size, stitches=False),
+            truth=self._watch(name, size),
         )
 
-    def _watch(self, camera: str, size_wh_px: tuple[int, int], *, stitches: bool = True) -> Watch:
+    def _watch(self, camera: str, size_wh_px: tuple[int, int]) -> Watch:
         config = self.config
 
         def labels(classes: tuple[str, ...] | None) -> frozenset[int]:
@@ -159,7 +157,7 @@ class Scene(Stage):
 
         return Watch(
             size_wh_px=size_wh_px,
-            objects=Objects(config.gone_s, stitches=stitches),
+            objects=Objects(config.gone_s),
             zones=[
                 ZoneWatch(zone, size_wh_px, labels(zone.classes))
                 for zone in self._zones

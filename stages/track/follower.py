@@ -6,14 +6,16 @@ Ids are the follower's own here, from 0; the stage makes ids of the run of them.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from pipeline.detections import Detections, TrackIds
+from pipeline.detections import Detections, Labels, TrackIds
 from stages.track.estimator import BoxEstimator
+from stages.track.likeness import Likeness
 
 _Estimator: Any = BoxEstimator  # does what the library asks of one, without being of its class
 _LIBRARY_HZ = 30.0  # the rate that the library counts its buffers in
@@ -58,6 +60,8 @@ class FollowerConfig:
 class Follower(Protocol):
     """Follows the objects of one camera."""
 
+    remembers: bool  # whether `save` says what it knows; else it says nothing, b""
+
     def update(self, found: Detections, t_ns: int) -> TrackIds:
         """Of which object each box is: int64 (N,), in the order of `found`; -1: of none (yet).
 
@@ -65,8 +69,8 @@ class Follower(Protocol):
         boxes, too. An id is never given to another object.
         """
 
-    def save(self) -> bytes | None:
-        """All that it knows; None: it can't be told."""
+    def save(self) -> bytes:
+        """All that it knows."""
 
     def restore(self, state: bytes) -> int:
         """What `save` returned, perhaps with more behind it. Returns how long it is. Raises ValueError."""
@@ -79,11 +83,16 @@ class LibraryFollower:
     capture and 30 Hz, it loses three times as many objects of a camera of 8 Hz.
     """
 
-    def __init__(self, config: FollowerConfig) -> None:
+    def __init__(
+        self, config: FollowerConfig, label_of: Callable[[int], int] = lambda _: -1
+    ) -> None:
+        """label_of: the class of an object by its id here; -1: it is not known."""
         import supervision as sv
 
-        self._sv, self._config = sv, config
-        self._tracker = _library_tracker(config)
+        self._sv, self._config, self._label_of = sv, config, label_of
+        self.remembers = config.type == "bytetrack"
+        self._likeness = Likeness()
+        self._tracker = _library_tracker(config, self._likeness)
         self._intervals_ns: deque[int] = deque(maxlen=_RATE_INTERVALS)
         self._period_ns = 0.0
         self._last_ns: int | None = None
@@ -91,23 +100,26 @@ class LibraryFollower:
 
     def update(self, found: Detections, t_ns: int) -> TrackIds:
         """See Follower."""
-        if self._last_ns is not None:
-            self._step(t_ns - self._last_ns)
+        interval_ns = 0 if self._last_ns is None else t_ns - self._last_ns
+        if interval_ns:
+            self._step(interval_ns)
         self._last_ns = t_ns
         order = np.arange(len(found))
         given = self._sv.Detections(
             xyxy=found.xyxy, confidence=found.scores, class_id=order
         )  # the class travels along unseen, so it can tell which box is which
+        sure = found.scores >= self._config.new_score  # the library's first comparison is of these
+        self._likeness.expect(self._labels, found.labels[sure], interval_ns / 1e9)
         taken = self._tracker.update(given, timestamp=self._time_s)
         ids = np.full(len(found), -1, np.int64)
         if len(taken):
             ids[taken.class_id] = taken.tracker_id
         return ids
 
-    def save(self) -> bytes | None:
-        """All that it knows; None for OC-SORT, whose tracks remember more than their state."""
-        if self._config.type != "bytetrack":
-            return None
+    def save(self) -> bytes:
+        """All that ByteTrack knows; nothing of OC-SORT, whose tracks remember more than their state."""
+        if not self.remembers:
+            return b""
         tracks, intervals = self._tracker.tracks, list(self._intervals_ns)
         head = np.zeros((), _HEAD)
         head["last_ns"] = -1 if self._last_ns is None else self._last_ns
@@ -136,6 +148,9 @@ class LibraryFollower:
         self._tracker.tracks = [self._track(row) for row in rows]
         return end
 
+    def _labels(self) -> Labels:
+        return np.array([self._label_of(one.tracker_id) for one in self._tracker.tracks], np.int32)
+
     def _track(self, row: Any) -> Any:
         from trackers.core.bytetrack.tracklet import ByteTrackTracklet
 
@@ -156,7 +171,8 @@ class LibraryFollower:
         frames = interval_ns / self._period_ns
         self._time_s += frames / _LIBRARY_HZ
         if self._config.type == "bytetrack":
-            self._tracker.minimum_iou_threshold = _GAP_DIOU if frames >= _GAP_FRAMES else 0.0
+            least = _GAP_DIOU if frames >= _GAP_FRAMES else 0.0
+            self._tracker.minimum_iou_threshold = self._likeness.least = least
 
     def _set_period(self, period_ns: float) -> None:
         self._period_ns = period_ns
@@ -164,10 +180,8 @@ class LibraryFollower:
         self._tracker.maximum_time_without_update = buffer_s
 
 
-def _library_tracker(config: FollowerConfig) -> Any:
-    # Distance counts beside overlap, so that small and fast objects whose boxes do not meet any more are
-    # still the same, and sizes change by themselves: by benchmarks/tracking.py half of the switches.
-    from trackers import ByteTrackTracker, DIoU, OCSORTTracker
+def _library_tracker(config: FollowerConfig, likeness: Any) -> Any:
+    from trackers import ByteTrackTracker, OCSORTTracker
 
     options: dict[str, Any] = {"lost_track_buffer": round(config.lost_s * _LIBRARY_HZ)}
     if config.confirm_frames is not None:
@@ -177,7 +191,7 @@ def _library_tracker(config: FollowerConfig) -> Any:
     return ByteTrackTracker(
         track_activation_threshold=config.new_score,
         high_conf_det_threshold=config.new_score,
-        iou=DIoU(),
+        iou=likeness,
         minimum_iou_threshold=0.0,
         state_estimator_class=_Estimator,
         **options,

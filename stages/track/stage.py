@@ -18,7 +18,7 @@ from stages.track.follower import Follower, FollowerConfig, LibraryFollower
 from stages.track.objects import Objects
 from stages.track.switches import Switches
 
-_VERSION = 2
+_VERSION = 3
 # version, frame id, width, height, the clock, boxes of the frame
 _HEAD = struct.Struct("<IqII4qI")
 
@@ -105,16 +105,15 @@ class Track(Stage):
         self._cameras.pop(camera, None)
 
     def save(self, camera: str) -> bytes | None:
-        """Of ByteTrack everything; of OC-SORT nothing."""
+        """Of ByteTrack everything; of OC-SORT the objects, to be met again where they would be by then."""
         one = self._cameras[camera]
-        follower = one.follower.save()
-        if follower is None or one.tracked is None or one.tracked.track_ids is None:
+        if one.tracked is None or one.tracked.track_ids is None:
             return None
         head = _HEAD.pack(
             _VERSION, one.frame_id, *one.size_wh_px, *one.clock.state, len(one.tracked)
         )
         found = one.tracked.labels.tobytes() + one.tracked.track_ids.tobytes()
-        return b"".join((head, found, one.objects.save(), follower))
+        return b"".join((head, found, one.objects.save(), one.follower.save()))
 
     def restore(self, camera: str, state: bytes) -> None:
         """Raises ValueError for a state of another version."""
@@ -122,13 +121,15 @@ class Track(Stage):
             version, frame_id, width, height, *clock, n = _HEAD.unpack_from(state)
         except struct.error as error:
             raise ValueError(str(error)) from error
-        if version != _VERSION or self.config.type != "bytetrack":
+        if version != _VERSION:
             raise ValueError(f"of version {version}, this one knows {_VERSION}")
         one = self._new_camera(camera, (width, height), ClockState(*clock))
         labels = np.frombuffer(state, np.int32, n, _HEAD.size)
         ids = np.frombuffer(state, np.int64, n, _HEAD.size + labels.nbytes)
         rest = state[_HEAD.size + labels.nbytes + ids.nbytes :]
-        one.follower.restore(rest[one.objects.restore(rest) :])
+        follower = rest[one.objects.restore(rest, lost=not one.follower.remembers) :]
+        if one.follower.remembers:
+            one.follower.restore(follower)
         one.frame_id, one.again = frame_id, (labels, ids)
         self._cameras[camera] = one
 
@@ -141,11 +142,12 @@ class Track(Stage):
         return camera
 
     def _new_camera(self, name: str, size: tuple[int, int], clock: ClockState | None) -> _Camera:
+        objects = Objects(self.config.lost_s, size, lambda: self._new_id(name))
         return _Camera(
             size_wh_px=size,
             clock=StreamClock(live=self.config.live, state=clock),
-            follower=LibraryFollower(self._follower_config()),
-            objects=Objects(self.config.lost_s, lambda: self._new_id(name)),
+            follower=LibraryFollower(self._follower_config(), objects.label_of),
+            objects=objects,
             switches=Switches(),
         )
 

@@ -61,12 +61,12 @@ def test_a_result_that_a_newer_one_overtook_is_accounted_for(tmp_path):
     As it comes in a run where two results, sent one after the other, lie in two sockets of postprocess.
     """
     events = tmp_path / "events.jsonl"
-    source = "synthetic://?seed=1&size=64x64&rate=20&frames=600&realtime=false"
+    source = "synthetic://?seed=1&size=320x180&rate=20&frames=60"
     settings = config.from_sources([source], events=events, policy="newest", track=True)
     model = settings.model.model_copy(update={"engine": "stub", "workers": 2})
     plan = make(settings.model_copy(update={"model": model}))
     parts = {process.name: process for process in plan.processes}
-    for worker, alpha_ms in (("inference.0", 100.0), ("inference.1", 1500.0)):  # none is idle
+    for worker, alpha_ms in (("inference.0", 100.0), ("inference.1", 500.0)):  # a frame comes in 50
         config_of = {**parts[worker].config, "stub_alpha_ms": alpha_ms}
         parts[worker] = replace(parts[worker], config=config_of)
     options = {**parts["batcher"].options, "policy": "every"}

@@ -23,7 +23,7 @@ def found(labels, scores=None, track_ids=None, shift=0):
 
 def objects(lost_s=1.0):
     numbers = count(1)
-    return Objects(lost_s, lambda: next(numbers))
+    return Objects(lost_s, (640, 360), lambda: next(numbers))
 
 
 def test_the_class_of_an_object_is_that_of_most_votes():
@@ -56,12 +56,15 @@ def test_without_boxes_there_are_no_ids():
     assert tracked.track_ids.tolist() == []
 
 
-def test_a_hundred_thousand_objects_later_it_knows_those_of_the_last_seconds():
-    one, given = objects(lost_s=1.0), found([0])
+def test_ten_thousand_objects_later_it_knows_those_of_the_last_seconds():
+    one, given = objects(lost_s=1.0), [found([0], shift=300 * (n % 2)) for n in range(62)]
+    for n, box in enumerate(given):  # each of another size than all that it still knows
+        box.xyxy[:, 3] = 1.21**n
     ids = [
-        int(one.update(given, np.int64([n]), n * SECOND // 10).track_ids[0]) for n in range(100_000)
+        int(one.update(given[n % 62], np.int64([n]), n * SECOND // 10).track_ids[0])
+        for n in range(10_000)
     ]
-    assert ids == list(range(1, 100_001))
+    assert ids == list(range(1, 10_001))
     assert len(one) <= 31
 
 
