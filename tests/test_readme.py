@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import cv2
@@ -88,9 +89,12 @@ def test_every_target_shown_exists(line):
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
-@pytest.mark.parametrize("extra", re.findall(r"`\[(\w+)\]`", README))
-def test_every_extra_named_exists(extra):
-    assert f"\n{extra} = [" in (ROOT / "pyproject.toml").read_text()
+@pytest.mark.parametrize("name", sorted({*re.findall(r"`\[(\w+)\]`", README)}))
+def test_what_is_named_in_brackets_is_an_extra_or_a_table_of_a_configuration(name):
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    assert name in extras or name in config.Config.model_fields
 
 
 @pytest.mark.parametrize("path", re.findall(r"`((?:\w+/)+[\w./]*)`", README))
