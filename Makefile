@@ -38,7 +38,7 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/.installed
 	@echo "installing what tests and training need …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[onnx,openvino,track,alarms,apprise,train,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[onnx,openvino,track,alarms,apprise,train,detr,dev]'
 	@touch $@
 
 clean:

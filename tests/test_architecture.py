@@ -103,6 +103,8 @@ OWNERS = {
     "matplotlib": [TRAINING],
     "faster_coco_eval": [TRAINING],
     "tensorboard": [TRAINING],
+    "transformers": ["stages.training.detr"],
+    "scipy": ["stages.training.detr"],
     "trackers": ["stages.track.follower", "stages.track.stage"],
     "supervision": ["stages.track.follower"],
 }

@@ -139,7 +139,7 @@ class Pictures(Dataset[tuple[Tensor, Tensor, Tensor, int]]):
         learn = ~(sample.crowd | sample.difficult)  # a crowd is no example of an object
         xyxy = sample.xyxy[learn]
         # twice the canvas is as much detail as a crop can show; 4K pictures would cost 50 ms each
-        limit = 2 * max(self.augment.input.width, self.augment.input.height)
+        limit = 2 * max(self.augment.canvas.width, self.augment.canvas.height)
         shrink = limit / max(image.shape[:2])
         if shrink < 1:
             width, height = round(image.shape[1] * shrink), round(image.shape[0] * shrink)

@@ -24,6 +24,7 @@ from torchvision.models.detection.retinanet import RetinaNet
 from torchvision.models.detection.ssd import SSD
 
 from pipeline.errors import ConfigError
+from stages.training.detr import Detr
 from stages.training.models import ModelConfig
 
 ROW_BYTES = 28  # of one candidate: four float32, one float32, one int64
@@ -32,7 +33,8 @@ ROW_BYTES = 28  # of one candidate: four float32, one float32, one int64
 def candidates(model: nn.Module, config: ModelConfig, k: int = 1000) -> nn.Module:
     """A copy of a detector built by `models.build`, in eval mode, on the CPU, ready for torch.jit.script.
 
-    k: rows of candidates; fewer where the canvas has fewer. >= 500 keeps NMS exact in practice.
+    k: rows of candidates; fewer where the canvas has fewer. >= 500 keeps NMS exact in practice. One with
+    queries has as many rows, and is for torch.jit.trace.
     """
     model = copy.deepcopy(model).cpu().eval()
     if isinstance(model, SSD):
@@ -45,6 +47,10 @@ def candidates(model: nn.Module, config: ModelConfig, k: int = 1000) -> nn.Modul
         from stages.training.candidates_rcnn import RcnnCandidates
 
         return RcnnCandidates(model, config, k)
+    if isinstance(model, Detr):
+        from stages.training.candidates_detr import DetrCandidates
+
+        return DetrCandidates(model, len(config.classes))
     raise ConfigError(f"candidates: a {type(model).__name__} is no detector of models.build")
 
 

@@ -51,7 +51,7 @@ def train(
     classes: Classes = None,
     format: Format = None,
     arch: Annotated[
-        str, typer.Option(help="a torchvision detector, fcos_tiny, or ssd, ssdlite, fasterrcnn")
+        str, typer.Option(help="one of the architectures above; of transformers: extra detr")
     ] = "fcos_tiny",
     backbone: Annotated[
         str | None, typer.Option(help="of ssd, ssdlite, fasterrcnn: mobilenet_v2[:14], resnet18, …")
@@ -59,7 +59,8 @@ def train(
     size: Size = None,
     tiles: Tiles = None,
     weights: Annotated[
-        str, typer.Option(help="to begin with: none, a checkpoint, COCO_V1, DEFAULT")
+        str,
+        typer.Option(help="to begin with: none, a checkpoint, a folder, COCO_V1, DEFAULT"),
     ] = "none",
     backbone_weights: Annotated[
         Path | None, typer.Option(help="of the backbone alone, a state dict")
@@ -82,7 +83,16 @@ def train(
 ) -> None:
     """Train a detector; the run folder gets its best weights, its plan and a line per epoch.
 
+    Architectures: fcos_tiny, ours, which learns from nothing in minutes. Of torchvision
+    fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2, fasterrcnn_mobilenet_v3_large_fpn,
+    fasterrcnn_mobilenet_v3_large_320_fpn, retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2,
+    fcos_resnet50_fpn, ssd300_vgg16, ssdlite320_mobilenet_v3_large, and ssd, ssdlite, fasterrcnn on a
+    --backbone. Of transformers rtdetr_v2_r18, rtdetr_v2_r34, rtdetr_v2_r50, dfine_n, dfine_s, dfine_m,
+    rfdetr_nano, rfdetr_small, rfdetr_medium: these want weights to begin with, in a folder.
+
     Example: manyeyes train street -o runs/street --epochs 40
+
+    Example, from published weights: manyeyes train street -o runs/d --arch dfine_n --weights dfine-n-coco
 
     Example, after a kill: manyeyes train -o runs/street --resume
 

@@ -12,7 +12,7 @@ from stages.training.models import ModelConfig
 
 
 class Eager(BaseEngine):
-    """Layout `candidates`, in float32; the model itself is not changed."""
+    """The layout of `models.layout`, in float32; the model itself is not changed."""
 
     def __init__(
         self, model: nn.Module, config: ModelConfig, facts: Facts, device: torch.device

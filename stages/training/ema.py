@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -30,13 +32,12 @@ class Ema:
         self.updates += 1
         averages: list[Tensor] = []
         values: list[Tensor] = []
-        now = model.state_dict()
-        for name, average in self.model.state_dict().items():
+        for average, value in zip(_tensors(self.model), _tensors(model), strict=True):
             if average.is_floating_point():
                 averages.append(average)
-                values.append(now[name])
+                values.append(value)
             else:  # counters
-                average.copy_(now[name])
+                average.copy_(value)
         if averages:
             torch._foreach_lerp_(averages, values, 1 - decay)
 
@@ -48,3 +49,8 @@ class Ema:
         """Go on exactly where `state_dict` was taken."""
         self.model.load_state_dict(state["model"])
         self.updates = state["updates"]
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    """Each once, where a state dict names one that is shared by several modules several times."""
+    return itertools.chain(model.parameters(), model.buffers())

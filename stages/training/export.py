@@ -24,9 +24,10 @@ from stages.detector.bundle import Defaults, Facts, InputFacts, ResizeFacts, rea
 from stages.detector.engines import Engine
 from stages.training import candidates_static, checkpoint, parity
 from stages.training.candidates import ROW_BYTES, candidates, fold_batch_norms
+from stages.training.candidates_detr import DetrCandidates
 from stages.training.candidates_rcnn import RcnnCandidates
 from stages.training.candidates_static import StaticRcnn
-from stages.training.models import ModelConfig
+from stages.training.models import ModelConfig, layout
 
 Image = npt.NDArray[np.uint8]
 Format = Literal["torchscript", "onnx"]
@@ -77,6 +78,12 @@ def export(
     """
     _check_options(format, precision)
     module: Any = candidates(model, config, k).eval()
+    queries = isinstance(module, DetrCandidates)
+    if queries and precision != "fp32":
+        raise ConfigError(
+            f"export: {config.architecture} is exported in fp32, got precision {precision!r}: its boxes "
+            "are sums along the network, which half precision blurs"
+        )
     fold_batch_norms(module)
     _cast(module, precision)
     facts = Facts(
@@ -85,9 +92,9 @@ def export(
         classes=config.classes,
         input=InputFacts(width=config.width, height=config.height, color="rgb", dtype="uint8"),
         resize=resize or ResizeFacts(),
-        layout="candidates",
+        **layout(config),
         defaults=defaults or Defaults(),
-        output_bytes_per_image=int(module.k) * ROW_BYTES,
+        output_bytes_per_image=(module.bytes_per_image if queries else int(module.k) * ROW_BYTES),
         provenance={
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,
@@ -173,14 +180,31 @@ def _save(module: nn.Module, config: ModelConfig, path: Path, format: str) -> No
         warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
         warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
         buffer = io.BytesIO()  # in memory, or the file's name would be inside, too
-        torch.jit.save(torch.jit.script(module), buffer)
+        torch.jit.save(_torchscript(module, config), buffer)
     path.write_bytes(buffer.getvalue())
 
 
+def _torchscript(module: nn.Module, config: ModelConfig) -> Any:
+    if not isinstance(module, DetrCandidates):
+        return torch.jit.script(module)
+    with (
+        twins.quiet(),
+        torch.no_grad(),
+    ):  # a tracer warns of every shape, and the gate looks at them
+        return torch.jit.trace(module, _example(config), check_trace=False)
+
+
+def _example(config: ModelConfig) -> torch.Tensor:
+    return torch.zeros(2, 3, config.height, config.width, dtype=torch.uint8)
+
+
 def _save_onnx(module: nn.Module, config: ModelConfig, path: Path) -> None:
+    if isinstance(module, DetrCandidates):
+        _save_traced_onnx(module, config, path)
+        return
     if isinstance(module, RcnnCandidates):
         module = StaticRcnn(module)
-    example = torch.zeros(2, 3, config.height, config.width, dtype=torch.uint8)
+    example = _example(config)
     try:
         with twins.quiet():
             torch.onnx.export(
@@ -200,6 +224,28 @@ def _save_onnx(module: nn.Module, config: ModelConfig, path: Path) -> None:
             "pip install 'manyeyes[onnx]'"
         ) from error
     except torch.onnx.OnnxExporterError as error:
+        raise ModelError(
+            f"export: '{config.architecture}' has no ONNX form with this torch "
+            f"({str(error).splitlines()[0]}); export it as torchscript"
+        ) from error
+
+
+def _save_traced_onnx(module: DetrCandidates, config: ModelConfig, path: Path) -> None:
+    """By the older exporter, which follows a trace: the newer one fails on the queries."""
+    names = ["images", "logits", "boxes"]
+    try:
+        with twins.quiet(), torch.no_grad():
+            torch.onnx.export(
+                module,
+                (_example(config),),
+                str(path),
+                dynamo=False,
+                input_names=names[:1],
+                output_names=names[1:],
+                dynamic_axes={name: {0: "batch"} for name in names},
+                opset_version=17,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
         raise ModelError(
             f"export: '{config.architecture}' has no ONNX form with this torch "
             f"({str(error).splitlines()[0]}); export it as torchscript"

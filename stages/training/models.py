@@ -1,4 +1,4 @@
-"""Detectors for training: every torchvision one by name, or one of its heads on any backbone."""
+"""Detectors for training: torchvision's and those with queries by name, or a head on any backbone."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models import detection
 from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
 from torchvision.models.detection.fcos import FCOS
 from torchvision.models.detection.ssd import SSD, SSDHead
 from torchvision.models.detection.ssdlite import SSDLiteHead
-from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign
 
 from pipeline.errors import ConfigError
-from stages.training import backbones, tiny
+from stages.training import backbones, detr, tiny
 from stages.training import weights as weight_files
+from stages.training.canvas import Canvas
 
 NAMED = (
     "fasterrcnn_resnet50_fpn",
@@ -35,6 +35,7 @@ NAMED = (
     "fcos_tiny",  # ours
 )  # complete detectors: torchvision's, and a tiny one
 HEADS = ("ssd", "ssdlite", "fasterrcnn")  # on `ModelConfig.backbone`
+ARCHITECTURES = (*NAMED, *detr.NAMED, *HEADS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,7 @@ class ModelConfig:
     Raises ConfigError on construction for a name that is none, an empty or repeated class, a size.
     """
 
-    architecture: str  # a torchvision detector, or "ssd", "ssdlite", "fasterrcnn" on `backbone`
+    architecture: str  # one of ARCHITECTURES; those of HEADS stand on `backbone`
     classes: tuple[str, ...]  # without a background
     width: int  # px of the canvas, as the letterbox makes it
     height: int
@@ -57,11 +58,10 @@ class ModelConfig:
     frozen_norms: bool = False  # batch-norm statistics fixed (FrozenBatchNorm2d) in the backbone
 
     def __post_init__(self) -> None:
-        known = (*NAMED, *HEADS)
-        if self.architecture not in known:
+        if self.architecture not in ARCHITECTURES:
             raise ConfigError(
-                f"architecture '{self.architecture}': wanted one of {', '.join(known)}"
-                f"{backbones.did_you_mean(self.architecture, known)}"
+                f"architecture '{self.architecture}': wanted one of {', '.join(ARCHITECTURES)}"
+                f"{backbones.did_you_mean(self.architecture, ARCHITECTURES)}"
             )
         if (self.backbone is None) == (self.architecture in HEADS):
             wanted = (
@@ -96,7 +96,15 @@ def demo(classes: tuple[str, ...] = ("person", "car", "bicycle")) -> ModelConfig
 
 def label_offset(config: ModelConfig) -> int:
     """What a target's class index grows by for `build`'s model: 1 where label 0 is background."""
-    return 0 if config.architecture.startswith(("retinanet", "fcos")) else 1
+    background = not config.architecture.startswith(("retinanet", "fcos", *detr.NAMED))
+    return int(background)
+
+
+def layout(config: ModelConfig) -> dict[str, Any]:
+    """The facts of what `candidates` of this model returns."""
+    if config.architecture in detr.NAMED:
+        return {"layout": "detr", "activation": "sigmoid"}
+    return {"layout": "candidates"}
 
 
 def build(
@@ -106,7 +114,7 @@ def build(
     backbone_weights: Path | None = None,
     trainable_layers: int | None = None,
 ) -> nn.Module:
-    """A torchvision detection model for a fixed canvas, in training mode.
+    """A detection model for a fixed canvas, as torchvision's are, in training mode.
 
     In training: `model(images, targets)` -> dict of losses. In eval mode: `model(images)` -> list of
     dicts. images: list of float32 (3, config.height, config.width) RGB 0..1; targets: list of dicts
@@ -115,9 +123,10 @@ def build(
 
     Args:
         config: what to build.
-        weights: "none", the name of torchvision weights ("COCO_V1", "DEFAULT"; downloaded), or a file
-            (a state dict, alone or under "model" beside its "config"). Where the classes differ, the
-            rows of the head whose class has the same name are kept.
+        weights: "none", the name of torchvision weights ("COCO_V1", "DEFAULT"; downloaded), a file
+            (a state dict, alone or under "model" beside its "config"), or for one of `detr.NAMED` a
+            folder of transformers. Where the classes differ, the rows of the head whose class has the
+            same name are kept.
         backbone_weights: a state dict of the classification network that the backbone is.
         trainable_layers: stages of the backbone that train, counted from its end (a stage is what lies
             between two halvings of the picture); None: all.
@@ -127,9 +136,13 @@ def build(
             small for the architecture.
     """
     try:
-        make = _named if config.architecture in NAMED else _on_backbone
-        model = make(config, backbone_weights)
-        model.transform = Canvas(config, model.transform.image_mean, model.transform.image_std)
+        if config.architecture in detr.NAMED:
+            model: Any = detr.Detr(config)
+        else:
+            make = _named if config.architecture in NAMED else _on_backbone
+            model = make(config, backbone_weights)
+            norms = model.transform.image_mean, model.transform.image_std
+            model.transform = Canvas((config.width, config.height), *norms)
         if config.frozen_norms:
             backbones.freeze_norms(model.backbone)
         with torch.no_grad():
@@ -150,26 +163,6 @@ def build(
 def names(config: ModelConfig) -> tuple[str, ...]:
     """What each row of the head stands for: the classes, behind a background where there is one."""
     return ("__background__",) * label_offset(config) + config.classes
-
-
-class Canvas(GeneralizedRCNNTransform):  # type: ignore[misc]  # torchvision has no types
-    """Normalises and stacks; every picture must have the size of the canvas already."""
-
-    def __init__(self, config: ModelConfig, mean: list[float], std: list[float]) -> None:
-        size = (config.width, config.height)
-        super().__init__(min(size), max(size), mean, std, size_divisible=1, fixed_size=size)
-
-    def resize(
-        self, image: Tensor, target: dict[str, Tensor] | None = None
-    ) -> tuple[Tensor, dict[str, Tensor] | None]:
-        """Nothing: the letterbox did it."""
-        width, height = self.fixed_size
-        if image.shape[-2:] != (height, width):
-            raise ConfigError(
-                f"the model takes pictures of {width}x{height} px, got "
-                f"{image.shape[-1]}x{image.shape[-2]}; letterbox them first"
-            )
-        return image, target
 
 
 def _named(config: ModelConfig, backbone_weights: Path | None) -> Any:

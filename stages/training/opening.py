@@ -15,11 +15,14 @@ def sentences(plan: Plan, training: DataSet, validation: DataSet) -> list[str]:
 
     Raises ConfigError where nothing would be left to learn from.
     """
-    model, config = plan.model, plan.train.settled(len(training.samples), plan.model.architecture)
+    model = plan.model
+    config = plan.settled(len(training.samples), len(validation.samples)).train
     network = f"{model.architecture} on {model.backbone}" if model.backbone else model.architecture
     start = plan.weights if plan.weights != "none" else plan.backbone_weights or "random weights"
+    parts = f" in parts of {config.part_px} px" if config.part_px else ""
     lines = [
-        f"{network} from {start}, {len(model.classes)} class(es), canvas {model.width}x{model.height} px; "
+        f"{network} from {start}, {len(model.classes)} class(es), canvas {model.width}x{model.height} px"
+        f"{parts}; "
         f"{len(training.samples)} pictures, validated on {len(validation.samples)}; "
         f"up to {config.epochs} epochs in batches of {config.batch}, {config.optimizer}"
     ]

@@ -37,6 +37,7 @@ Tiles = Annotated[
 
 _EXTRAS = {
     **dict.fromkeys(("defusedxml", "faster_coco_eval", "matplotlib", "PIL", "yaml"), "train"),
+    **dict.fromkeys(("transformers", "scipy"), "detr"),
     **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "onnx"),
 }
 _F = TypeVar("_F", bound=Callable[..., None])

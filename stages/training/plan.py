@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,17 @@ class Plan:
     data: dict[str, Any] = field(
         default_factory=dict
     )  # how the data sets were loaded; for a person
+
+    def settled(self, pictures: int, validated: int) -> Plan:
+        """The same with nothing left to choose, for so many pictures of training and of validation."""
+        model = self.model
+        train = self.train.settled(
+            pictures,
+            model.architecture,
+            canvas_wh_px=(model.width, model.height),
+            validated=validated * self.resize.pictures,
+        )
+        return replace(self, train=train)
 
     def to_json(self) -> dict[str, Any]:
         """Plain types only."""

@@ -17,7 +17,7 @@ import math
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +84,7 @@ def train(
             memory runs out. DataError: an empty split, other classes. ResourceError: a full disk.
     """
     _check(plan, training, validation)
-    settled = plan.train.settled(len(training.samples), plan.model.architecture)
-    plan = replace(plan, train=settled)
+    plan = plan.settled(len(training.samples), len(validation.samples))
     with parallel.group(device) as place:
         facts = facts_of(plan.model, plan.resize, folder.name)
         job = _Job(plan, training, validation, folder, place, facts, read)
@@ -116,6 +115,7 @@ def _loop(
     job: _Job, state: State, console: Console | None, on_step: Callable[[int, Losses], None]
 ) -> Outcome:
     start, config, first = time.monotonic(), job.plan.train, state.step
+    times: dict[str, float] = {}
     steps, batches = _batches(job)
     total = config.epochs * len(steps)
     with contextlib.ExitStack() as stack:
@@ -125,9 +125,11 @@ def _loop(
         task = bar.add_task("training", total=total, completed=state.step)
 
         def after_step(state: State, losses: Losses) -> None:
+            if state.step == first + 1:  # the first step waits for the first pictures
+                times["second"] = time.monotonic()
             if console and state.step == first + _TIMED:
-                minutes = (time.monotonic() - start) / _TIMED * (total - state.step) / 60
-                console.print(f"about {minutes:.0f} min to the last epoch, validation not counted")
+                step_s = (time.monotonic() - times["second"]) / (_TIMED - 1)
+                console.print(_foreseen(job, step_s, total - state.step))
             bar.update(task, completed=state.step, description=journal.describe(state, len(steps)))
             # the end of an epoch is saved with its evaluation
             if state.step % config.save_every == 0 and state.step % len(steps):
@@ -155,6 +157,15 @@ def _loop(
     done = state.step // len(steps)
     seconds = time.monotonic() - start
     return Outcome(folder=job.folder, epochs=done, best=state.best, seconds=seconds)
+
+
+def _foreseen(job: _Job, step_s: float, steps: int) -> str:
+    """How long the rest takes, for a person."""
+    config, model = job.plan.train, job.plan.model
+    canvas, validated = (model.width, model.height), len(job.validation.samples)
+    judging = config.judging(len(job.training.samples), canvas, validated)
+    minutes = step_s * steps * (1 + judging / config.evaluate_every) / 60
+    return f"about {minutes:.0f} min to the last epoch ({config.epochs}), validation and all"
 
 
 def _line(state: State, steps: Steps, config: TrainConfig, seconds: float) -> dict[str, Any]:
@@ -208,7 +219,7 @@ def _batches(job: _Job) -> tuple[Steps, DataLoader[Any]]:
     )
     pictures = Pictures(
         data,
-        Augment(config.augment, job.facts.input, job.facts.resize),
+        Augment(config.augment, job.facts.input, job.facts.resize, part_px=config.part_px or 0),
         seed=config.seed,
         cache_bytes=config.cache_mb * 2**20 // max(1, config.workers),
         read=job.read,

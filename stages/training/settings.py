@@ -12,12 +12,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipeline.errors import ConfigError, DataError
 from stages.detector.bundle import ResizeFacts
+from stages.training import detr
 from stages.training.backbones import did_you_mean
 from stages.training.datasets import DataSet
 from stages.training.models import ModelConfig
 from stages.training.plan import Plan
 from stages.training.tiling import tiled
-from stages.training.train import TrainConfig
+from stages.training.train import BY_PARTS, TrainConfig
 from stages.training.transforms import AugmentConfig
 
 CANVAS_PX = 416  # longest side that is chosen by itself, where the objects are not small on it
@@ -88,8 +89,8 @@ def plan(
 def _check_effects(plan: Plan, asked: Set[str]) -> None:
     """Raise ConfigError for what was asked for and would have no effect."""
     architecture = plan.model.architecture
-    ssd, own = architecture in ("ssd", "ssdlite"), architecture == "fcos_tiny"
-    if plan.backbone_weights and own:
+    ssd, queries = architecture in ("ssd", "ssdlite"), architecture in detr.NAMED
+    if plan.backbone_weights and (queries or architecture == "fcos_tiny"):
         raise ConfigError(
             f"--backbone-weights: {architecture} has no backbone that weights are made for; take "
             "--arch ssdlite --backbone mobilenet_v2, or begin with --weights"
@@ -103,6 +104,7 @@ def _check_effects(plan: Plan, asked: Set[str]) -> None:
         **{f"model.{key}": ssd for key in ("first_stride", "levels", "min_scale", "max_scale")},
         "model.width_mult": plan.model.backbone is not None,
         "train.momentum": optimizer == "sgd",
+        "train.part_px": not plan.train.part_px or architecture.startswith(BY_PARTS),
         "train.step_at": plan.train.schedule == "step",
         "augment.scale_range": plan.train.augment.scale_jitter > 0,
     }

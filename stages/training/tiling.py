@@ -8,8 +8,7 @@ import numpy as np
 
 from stages.imaging.tiles import Box, parts_of
 from stages.training.datasets import DataSet, Sample
-
-SHOWN = 0.4  # of a box that a part cuts off: with less of it, it is not learnt from
+from stages.training.transforms import SHOWN
 
 
 def tiled(dataset: DataSet, tiles: tuple[int, int], *, whole: bool = True) -> DataSet:

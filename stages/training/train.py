@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from pipeline.errors import ConfigError
-from stages.training import parallel
+from stages.training import detr, parallel
 from stages.training.batches import Batch, seed_of
 from stages.training.ema import Ema
 from stages.training.transforms import AugmentConfig
@@ -25,7 +25,14 @@ Losses = dict[str, float]
 
 # 70 pictures of traffic needed about 1300 steps of 8 from scratch, 5000 scenes 1900 of 16
 STEPS, EPOCHS = 1500, (12, 150)
-RECIPES = {"sgd": (0.01, 1e-4), "adamw": (0.002, 0.02)}  # learning rate, weight decay
+RECIPES = {  # learning rate, weight decay; queries: what adamw does with a detector that has some
+    "sgd": (0.01, 1e-4), "adamw": (0.002, 0.02), "queries": (2e-4, 1e-4),
+}  # fmt: skip
+# Where the canvas is large, parts of it are learnt from: a step on 1280x704 px costs nine of 320x320, and
+# shows little more of small objects. Not with SSD, whose boxes are shares of the canvas, nor with queries.
+PART_PX, LARGE_PX2 = 320, 2 * 640 * 480
+BY_PARTS = ("fcos", "retinanet", "fasterrcnn")
+JUDGING = 0.2  # of the work of training that validation may cost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +44,7 @@ class TrainConfig:
     batch: int = 8
     # parts that a batch is computed in, one after the other; more where memory runs out
     accumulate: int = 1
-    # sgd: with Nesterov momentum; auto: adamw for our own fcos_tiny, sgd for torchvision's detectors
+    # sgd: with Nesterov momentum; auto: sgd for torchvision's detectors, adamw for all others
     optimizer: Literal["auto", "sgd", "adamw"] = "auto"
     lr: float = 0.0  # at the peak; 0: that of RECIPES
     momentum: float = 0.9  # sgd only
@@ -53,8 +60,10 @@ class TrainConfig:
     freeze: tuple[str, ...] = ()  # prefixes of parameter names that stay as they are
     balanced: bool = False  # pictures of rare classes are drawn more often
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    # side of the square part of the canvas that is cut out around an object each time; 0: none, all of it
+    part_px: int | None = None
     plain_epochs: float = 0.1  # share of the run, at its end, without mosaic and zoom-out
-    evaluate_every: int = 0  # epochs; 0: at most thirty times in a run
+    evaluate_every: int = 0  # epochs; 0: four to thirty times in a run, by what it costs
     patience: int = 20  # evaluations without a better mAP before the run stops early; 0: never
     save_every: int = 500  # steps between checkpoints inside an epoch
     workers: int = 1  # processes that decode and augment
@@ -67,27 +76,61 @@ class TrainConfig:
             value = getattr(self, name)
             if not value >= bound:  # nan, too
                 raise ConfigError(f"train: {name} must be at least {bound}, got {value}")
+        if self.part_px and (self.part_px < 64 or self.part_px % 32):
+            raise ConfigError(
+                f"train: part_px must be 0, or 64 or more and divide by 32, got {self.part_px}"
+            )
         if not 0 <= self.ema < 1:
             raise ConfigError(f"train: ema is a decay within 0..1, 1 excluded, got {self.ema}")
 
-    def settled(self, pictures: int, architecture: str) -> TrainConfig:
+    def settled(
+        self,
+        pictures: int,
+        architecture: str,
+        *,
+        canvas_wh_px: tuple[int, int] = (0, 0),
+        validated: int = 0,
+    ) -> TrainConfig:
         """The same for so many training pictures, with nothing left to choose but the precision.
 
-        That is the machine's: `dtype_of`.
+        That is the machine's: `dtype_of`; but queries are in fp32, as their boxes are sums of small steps.
+        validated: pictures of validation.
         """
         fewest, most = EPOCHS
         epochs = self.epochs or min(most, max(fewest, round(STEPS * self.batch / pictures)))
-        suited: Literal["sgd", "adamw"] = "adamw" if architecture == "fcos_tiny" else "sgd"
+        queries = architecture in detr.NAMED
+        suited: Literal["sgd", "adamw"] = (
+            "adamw" if queries or architecture == "fcos_tiny" else "sgd"
+        )
         optimizer = suited if self.optimizer == "auto" else self.optimizer
-        lr, weight_decay = RECIPES[optimizer]
-        return replace(
+        lr, weight_decay = RECIPES["queries" if queries and optimizer == "adamw" else optimizer]
+        part_px = self.part_px
+        if part_px is None:
+            large = math.prod(canvas_wh_px) > LARGE_PX2 and min(canvas_wh_px) > PART_PX
+            part_px = PART_PX if large and architecture.startswith(BY_PARTS) else 0
+        settled = replace(
             self,
             epochs=epochs,
             optimizer=optimizer,
             lr=self.lr or lr,
             weight_decay=weight_decay if self.weight_decay is None else self.weight_decay,
-            evaluate_every=self.evaluate_every or math.ceil(epochs / 30),
+            part_px=part_px,
+            precision="fp32" if queries and self.precision == "auto" else self.precision,
         )
+        cost = settled.judging(pictures, canvas_wh_px, validated)  # of all epochs, each time
+        times = min(30.0, max(4.0, JUDGING * epochs / cost)) if cost else 30.0
+        return replace(settled, evaluate_every=self.evaluate_every or math.ceil(epochs / times))
+
+    def judging(self, pictures: int, canvas_wh_px: tuple[int, int], validated: int) -> float:
+        """What one validation costs, in epochs of training: about, by the pixels that are computed.
+
+        Each picture is seen twice, by the weights and their average; a step of training is thrice as much
+        as looking. Of a settled configuration.
+        """
+        canvas = math.prod(canvas_wh_px)
+        learnt = self.part_px**2 if self.part_px else canvas
+        seen = (2 if self.ema else 1) * validated * canvas
+        return seen / (3 * pictures * learnt) if learnt else 0.0
 
 
 def lr_factor(step: int, total: int, config: TrainConfig) -> float:

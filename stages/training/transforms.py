@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from pipeline.errors import ConfigError
 from stages.detector.bundle import InputFacts, ResizeFacts
 from stages.imaging.letterbox import prepare
 
+SHOWN = 0.4  # of a box that a part cuts off: with less of it, it is not learnt from
 Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
@@ -50,11 +52,24 @@ class AugmentConfig:
 
 
 class Augment:
-    """Varies samples and letterboxes them with the function that evaluation and the pipeline use."""
+    """Varies samples and letterboxes them with the function that evaluation and the pipeline use.
 
-    def __init__(self, config: AugmentConfig, input_facts: InputFacts, resize: ResizeFacts) -> None:
+    part_px: side of the part of the canvas that is learnt from in place of all of it; 0: all of it.
+    """
+
+    def __init__(
+        self,
+        config: AugmentConfig,
+        input_facts: InputFacts,
+        resize: ResizeFacts,
+        *,
+        part_px: int = 0,
+    ) -> None:
         self.config = config
-        self.input = input_facts
+        self.canvas = input_facts
+        self.part_px = part_px
+        width, height = (part_px,) * 2 if part_px else (input_facts.width, input_facts.height)
+        self.input = replace(input_facts, width=width, height=height)  # of a training picture
         self.resize = resize
         fill = {tv_tensors.Image: resize.pad, "others": 0}
         steps: list[v2.Transform] = []
@@ -75,7 +90,7 @@ class Augment:
     def plain(self) -> Augment:
         """The same without what makes pictures unlike those of the camera."""
         config = replace(self.config, mosaic=0.0, zoom_out=0.0, scale_jitter=0.0)
-        return Augment(config, self.input, self.resize)
+        return Augment(config, self.canvas, self.resize, part_px=self.part_px)
 
     def __call__(
         self, read: Callable[[int], Boxed], index: int, others: int, seed: int
@@ -89,12 +104,14 @@ class Augment:
             seed: all randomness of this call; the same seed gives the same result in any process.
 
         Returns:
-            image: uint8 (3, height, width) of the canvas, in the model's colour order.
+            image: uint8 (3, height, width) of the canvas or its part, in the model's colour order.
             boxes: float32 (N, 4) xyxy, canvas px, each side at least `min_box_px`.
             labels: int64 (N,), 0-based classes.
         """
         with torch.random.fork_rng(devices=[]):  # transforms.v2 draws from torch's global generator
             torch.manual_seed(seed)
+            if self.part_px:
+                read = partial(self._part, read)
             if self.config.mosaic and torch.rand(()) < self.config.mosaic:
                 companions = torch.randint(others, (3,)).tolist()
                 image, xyxy, labels = mosaic(
@@ -112,6 +129,15 @@ class Augment:
             torch.from_numpy(boxes[keep]),
             torch.from_numpy(labels[keep].astype(np.int64)),
         )
+
+    def _part(self, read: Callable[[int], Boxed], index: int) -> Boxed:
+        """As much of a picture as a part of the canvas shows."""
+        loaded = read(index)
+        height, width = loaded[0].shape[:2]
+        scale = np.array([self.canvas.width / width, self.canvas.height / height])
+        if self.resize.mode == "letterbox":
+            scale[:] = scale.min()
+        return around_object(loaded, self.part_px / scale)
 
     def _vary(self, image: Image, xyxy: Floats, labels: Labels) -> Boxed:
         """Cut, shrunk, mirrored: nothing that looks at colours."""
@@ -158,6 +184,29 @@ class _Jitter(v2.Transform):  # type: ignore[misc]  # torchvision publishes no t
             v2.RandomCrop((height, width), pad_if_needed=True, fill=self.fill),
         ]
         return v2.Compose(steps)(*inputs)
+
+
+def around_object(loaded: Boxed, size_wh_px: npt.NDArray[np.float64]) -> Boxed:
+    """A part of a picture, at a random place that shows one of its objects whole, if it has any.
+
+    size_wh_px: of the part, (2,); where the picture is smaller, as large as that. Draws from torch's
+    global generator. Boxes are clipped; those of which less than SHOWN is inside are left out.
+    """
+    image, xyxy, labels = loaded
+    whole = np.array([image.shape[1], image.shape[0]])
+    size = np.minimum(whole, size_wh_px.round().astype(int).clip(1))
+    low, high = np.zeros(2), whole - size
+    if len(xyxy):
+        box = xyxy[int(torch.randint(len(xyxy), ()))]
+        ends = np.sort(np.stack([box[2:] - size, box[:2]]), axis=0).clip(low, high)  # (2, xy)
+        low, high = ends
+    x, y = (low + (high - low) * torch.rand(2).numpy()).round().astype(int)
+    w, h = size
+    corner = np.array([x, y, x, y], np.float32)
+    moved = xyxy - corner  # (N, 4)
+    clipped = np.clip(moved, 0, [w, h, w, h]).astype(np.float32)
+    keep = _area(clipped) >= SHOWN * _area(moved)
+    return image[y : y + h, x : x + w], clipped[keep], labels[keep]
 
 
 def mosaic(four: list[Boxed], pad: int) -> Boxed:

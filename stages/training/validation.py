@@ -17,7 +17,7 @@ from stages.imaging.letterbox import prepare_all
 from stages.training.candidates import candidates
 from stages.training.datasets import DataSet, Sample, read_image
 from stages.training.evaluate import Evaluation, evaluate
-from stages.training.models import ModelConfig
+from stages.training.models import ModelConfig, layout
 
 LEAST_SCORE = 0.001  # AP needs the tail
 
@@ -29,7 +29,7 @@ def facts_of(config: ModelConfig, resize: ResizeFacts, name: str = "training") -
         architecture=config.architecture,
         classes=config.classes,
         input=InputFacts(width=config.width, height=config.height),
-        layout="candidates",
+        **layout(config),
         resize=resize,
     )
 

@@ -15,16 +15,25 @@ from torchvision.models.detection import SSD300_VGG16_Weights
 
 from pipeline.errors import ConfigError
 from stages.detector import archive, download
+from stages.training import detr
 from stages.training.backbones import did_you_mean, read_state
 
 log = logging.getLogger("manyeyes")
 COCO = tuple(SSD300_VGG16_Weights.COCO_V1.meta["categories"])  # 91 rows, "__background__" the first
 _EPS_0 = ("fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn")  # whose COCO_V1 was trained so
 _PER_CLASS = (  # tensors with rows for each class, and how many
+    (
+        re.compile(
+            r"\.(class_embed(\.\d+)?|enc_score_head|enc_out_class_embed\.\d+)\.(weight|bias)$"
+        ),
+        1,
+    ),
     (re.compile(r"classification_head\.(cls_logits|module_list\.\d+(\.1)?)\.(weight|bias)$"), 1),
     (re.compile(r"box_predictor\.cls_score\.(weight|bias)$"), 1),
     (re.compile(r"box_predictor\.bbox_pred\.(weight|bias)$"), 4),
 )
+_OF_TRAINING = "denoising_class_embed.weight"  # a row a class, of a task of training alone
+_BEST = "best.pt"  # of a run folder
 _COUNTER = "num_batches_tracked"  # of a batch norm; frozen ones have none
 
 
@@ -38,20 +47,14 @@ def load(
 ) -> None:
     """Fill `model`, whose head's rows stand for `names`; raises ConfigError where that can't be.
 
-    weights: a file, or the name of torchvision's weights for this architecture; published: the file is
-    one of those, COCO_V1, which is also seen by its digest.
+    weights: a file, a run folder, a folder of transformers, or the name of torchvision's weights for this
+    architecture; published: the file is one of those, COCO_V1, which is also seen by its digest.
     """
     path = Path(weights)
+    if (path / _BEST).is_file():
+        path = path / _BEST
     published = published or _is_published(path, architecture)
-    old: tuple[str, ...] | None
-    if published:
-        state, old = read_state(path), COCO
-    elif path.suffix or path.is_file():
-        state, old = read_state(path), _names_in(path)
-        if old is not None and names[0] == COCO[0]:
-            old = (COCO[0], *old)
-    else:
-        state, old = _download(architecture, str(weights)), COCO
+    state, old = _read(path, str(weights), architecture, names, published)
     if architecture in _EPS_0 and (published or str(weights) == "COCO_V1"):
         # Their norms have eps 0 and ours 1e-5: the same sum under the root, and no flag to keep.
         state = {k: v - 1e-5 if k.endswith("running_var") else v for k, v in state.items()}
@@ -61,7 +64,9 @@ def load(
         repeats = next((n for pattern, n in _PER_CLASS if pattern.search(key)), None)
         same_form = own[key].shape[1:] == state[key].shape[1:]
         same_rows = own[key].shape == state[key].shape and old in (None, tuple(names))
-        if repeats and same_form and not same_rows:
+        if key.endswith(_OF_TRAINING) and not same_rows:
+            ready[key] = own[key]
+        elif repeats and same_form and not same_rows:
             where = f"{weights}: {key}"
             ready[key] = _by_name(own[key], state[key], names, old, repeats, where)
         else:
@@ -141,9 +146,10 @@ def _download(architecture: str, name: str) -> dict[str, Any]:
     try:
         known = torchvision.models.get_model_weights(architecture)
     except ValueError as error:
+        instead = "the folder of its model as transformers saves it"
         raise ConfigError(
-            f"weights '{name}': torchvision has none for '{architecture}'; pass a file, or weights of "
-            "the backbone alone"
+            f"weights '{name}': torchvision has none for '{architecture}'; pass a file, or "
+            f"{instead if architecture in detr.NAMED else 'weights of the backbone alone'}"
         ) from error
     offered = [*known.__members__, "DEFAULT"]
     if name not in offered:
@@ -164,6 +170,25 @@ def _download(architecture: str, name: str) -> dict[str, Any]:
                 "pass the file, or train with weights none"
             ) from error
     return read_state(path)
+
+
+def _read(
+    path: Path, name: str, architecture: str, names: Sequence[str], published: bool
+) -> tuple[dict[str, Any], tuple[str, ...] | None]:
+    """A state dict, and what the rows of its head stand for, where that is known."""
+    if path.is_dir():
+        if architecture not in detr.NAMED:
+            raise ConfigError(
+                f"{path}: wanted weights of '{architecture}', got a folder without {_BEST}; name a file, "
+                "or the folder of a run"
+            )
+        return detr.published(path)
+    if published:
+        return read_state(path), COCO
+    if path.suffix or path.is_file():
+        old = _names_in(path)
+        return read_state(path), (COCO[0], *old) if old and names[0] == COCO[0] else old
+    return _download(architecture, name), COCO
 
 
 def _is_published(path: Path, architecture: str) -> bool:

@@ -310,3 +310,11 @@ def test_each_command_shows_an_example(command, manyeyes):
     code, out, _ = manyeyes(*command.split(), "--help")
     assert code == 0
     assert f"Example: manyeyes {command}" in " ".join(out.split())
+
+
+def test_the_help_of_train_lists_every_architecture(manyeyes):
+    from stages.training import models
+
+    _, out, _ = manyeyes("train", "--help")
+    words = set(out.replace(",", " ").replace(".", " ").split())
+    assert not [name for name in models.ARCHITECTURES if name not in words]

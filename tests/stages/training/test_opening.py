@@ -59,6 +59,17 @@ def test_what_is_not_learnt_from_is_said_before_it_begins() -> None:
     assert crowds[1] == "1 boxes of crowds and 0 difficult ones are not learnt from"
 
 
+def test_parts_are_said_and_refused_where_they_cannot_be() -> None:
+    data = data_set((1920, 1080), *(12,) * 10)
+    plan = settings.plan(data, architecture="fcos_tiny")
+    assert "canvas 1280x704 px in parts of 320 px;" in opening.sentences(plan, data, data)[0]
+    whole = settings.plan(data, architecture="fcos_tiny", changes=["part_px=0"])
+    assert "canvas 1280x704 px;" in opening.sentences(whole, data, data)[0]
+    for architecture in ("ssd300_vgg16", "dfine_n"):
+        with pytest.raises(ConfigError, match=f"part_px: has no effect with {architecture}"):
+            settings.plan(data, architecture=architecture, changes=["part_px=64"])
+
+
 def test_a_canvas_on_which_every_box_vanishes_is_refused() -> None:
     data = data_set((1920, 1080), 12, 12)
     plan = settings.plan(data, architecture="fcos_tiny", size_wh_px=(416, 224))

@@ -123,8 +123,8 @@ def test_a_plan_survives_its_file(data: Path, tmp_path: Path) -> None:
     plan = tiny_runs.plan(epochs=1, freeze=("backbone.body.0",))
     sets = [tiny_runs.datasets.load(data, split=split) for split in ("train", "val")]
     train(plan, sets[0], sets[1], tmp_path / "run")
-    settled = plan.train.settled(len(sets[0].samples), plan.model.architecture)
-    assert load_plan(tmp_path / "run") == dataclasses.replace(plan, train=settled)
+    settled = plan.settled(*(len(data.samples) for data in sets))
+    assert load_plan(tmp_path / "run") == settled
 
 
 def test_refusals(data: Path, tmp_path: Path) -> None:

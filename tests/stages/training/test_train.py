@@ -215,3 +215,24 @@ def test_an_empty_split_and_other_classes(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"wanted the classes disc, bar .*, got bar, disc"):
         train(tiny_runs.plan(), swapped, swapped, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_large_canvas_is_learnt_in_parts_and_validation_costs_its_share():
+    hd = {"canvas_wh_px": (1280, 704), "validated": 40}
+    chosen = TrainConfig().settled(200, "fcos_tiny", **hd)
+    assert (chosen.epochs, chosen.part_px, chosen.evaluate_every) == (60, 320, 6)
+    assert chosen.settled(200, "fcos_tiny", **hd) == chosen
+    assert TrainConfig(part_px=0).settled(200, "fcos_tiny", **hd).part_px == 0
+    for architecture in (
+        "ssd300_vgg16",
+        "ssdlite",
+        "rtdetr_v2_r18",
+    ):  # know their place in the canvas
+        assert TrainConfig().settled(200, architecture, **hd).part_px == 0
+    small = TrainConfig().settled(200, "fcos_tiny", canvas_wh_px=(416, 224), validated=40)
+    assert (small.part_px, small.evaluate_every) == (0, 2)
+    many = TrainConfig().settled(200, "fcos_tiny", canvas_wh_px=(416, 224), validated=4000)
+    assert many.evaluate_every == 15  # four times, however much it costs
+    for bad in (32, 100, -32):
+        with pytest.raises(ConfigError, match="part_px must be 0, or 64 or more and divide by 32"):
+            TrainConfig(part_px=bad)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline.errors import ConfigError
 from stages.detector.bundle import InputFacts, ResizeFacts
 from stages.imaging.letterbox import prepare
-from stages.training.transforms import Augment, AugmentConfig, Boxed, mosaic, sheet
+from stages.training.transforms import Augment, AugmentConfig, Boxed, around_object, mosaic, sheet
 
 INPUT, RESIZE = InputFacts(width=96, height=64), ResizeFacts()
 ALL = AugmentConfig(
@@ -43,6 +43,34 @@ def test_boxes_stay_on_their_objects(seed: int) -> None:
         inside = white[max(0, round(y1)) : round(y2), max(0, round(x1)) : round(x2)]
         # resizing smears an edge over a pixel, and a neighbour in a crowded mosaic may reach in
         assert inside.float().mean() > 0.6
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), index=st.integers(0, 3))
+def test_a_part_shows_a_whole_object_at_the_scale_of_the_canvas(seed: int, index: int) -> None:
+    canvas = InputFacts(width=280, height=200)  # twice the scene's size
+    augment = Augment(AugmentConfig.off(), canvas, ResizeFacts(pad=0), part_px=128)
+    picture, boxes, _ = augment(scene, index, 4, seed)
+    assert picture.shape == (3, 128, 128)
+    sides = (boxes[:, 2:] - boxes[:, :2]).tolist()
+    assert [60.0, 90.0] in [[round(w), round(h)] for w, h in sides]
+    for x1, y1, x2, y2 in boxes.round().int().tolist():
+        assert (picture[0, y1 + 2 : y2 - 2, x1 + 2 : x2 - 2] > 127).all()
+    whole = Augment(AugmentConfig.off(), canvas, ResizeFacts(pad=0))(scene, index, 4, seed)
+    assert whole[0].shape == (3, 200, 280)
+
+
+def test_a_part_of_a_picture_that_shows_nothing_or_is_smaller_than_it() -> None:
+    empty, _, _ = around_object(scene(0, objects=0), np.array([50.0, 40.0]))
+    assert empty.shape == (40, 50, 3)
+    image, boxes, labels = around_object(scene(0), np.array([500.0, 400.0]))
+    assert image.shape == (100, 140, 3)
+    assert (boxes == scene(0)[1]).all()
+    assert labels.tolist() == [0, 1]
+    # an object that is larger than the part: all of the part may be it
+    large = (scene(0)[0], np.array([[0, 0, 140, 100]], np.float32), np.zeros(1, np.int32))
+    _, boxes, _ = around_object(large, np.array([120.0, 90.0]))
+    assert boxes.tolist() == [[0, 0, 120, 90]]
 
 
 def test_objects_survive_the_variations() -> None:
