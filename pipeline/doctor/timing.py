@@ -123,6 +123,7 @@ def main() -> None:
     _, postprocess_s = _timed(postprocess.process, outputs)
     alpha_s, beta_s = fit(seconds)
     config = specs[2].config
+    columns, rows = json.loads(config["facts"])["resize"]["tiles"]
     timing = Timing(
         model=os.path.realpath(config["model"]),
         engine=inference.engine,
@@ -130,6 +131,7 @@ def main() -> None:
         threads=config["threads"], alpha_s=alpha_s, beta_s=beta_s, seconds=seconds, cpu_s=cpu_s,
         capture_s=capture_s / FRAMES, preprocess_s=preprocess_s / FRAMES,
         postprocess_s=postprocess_s / FRAMES,
+        pictures=1 + columns * rows if columns * rows > 1 else 1,
     )  # fmt: skip
     print(json.dumps(asdict(timing)))
 

@@ -30,8 +30,8 @@ from pipeline.face.live import LiveTable, health_table, speed_table
 from pipeline.face.metrics import MetricsServer
 from pipeline.host import refusal, signals
 from pipeline.host.machine import open_as_many_files_as_allowed
-from pipeline.host.speed import recall
 from pipeline.plan import config as configuration
+from pipeline.plan.chains import speed_of
 from pipeline.plan.loading import load, search_current_folder
 from pipeline.plan.model_path import model_path
 from pipeline.plan.planner import Planner
@@ -149,7 +149,7 @@ def check(config: Annotated[Path, typer.Argument(help="a TOML file")]) -> None:
     print(f"{config}: fine. {needs}")
     for note in plan.notes:
         print(note)
-    speed = recall(str(checked.model.path))
+    speed = speed_of(checked.model)
     print(health.cores_wanted(speed, checked))
     for sentence in health.sentences(speed, checked):
         print(sentence)

@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,19 @@ class Timing:
     capture_s: float  # CPU time of a frame
     preprocess_s: float
     postprocess_s: float
+    pictures: int = 1  # that the model saw of a frame: more than one with tiles
+
+    def seeing(self, pictures: int) -> Timing:
+        """The same for so many pictures of a frame: each costs what one does."""
+        times = pictures / self.pictures
+        return replace(
+            self,
+            pictures=pictures,
+            beta_s=self.beta_s * times,
+            seconds={b: s * times for b, s in self.seconds.items()},
+            cpu_s=self.cpu_s * times,
+            preprocess_s=self.preprocess_s * times,
+        )
 
     @property
     def on_cpu(self) -> bool:
@@ -51,7 +64,7 @@ class Timing:
 
     @property
     def picture_s(self) -> float:
-        """What a picture takes at best: of a core, or of the accelerator."""
+        """What the pictures of a frame take at best: of a core, or of the accelerator."""
         return self.cpu_s if self.on_cpu else min(s / b for b, s in self.seconds.items())
 
     @property
@@ -75,6 +88,10 @@ class Speed:
             engine = min(mine, key=lambda timing: timing.picture_s).engine
         mine = [timing for timing in mine if timing.engine == engine]
         return tuple(sorted(mine, key=lambda timing: timing.threads))
+
+    def seeing(self, pictures: int) -> Speed:
+        """What it would be if the model saw so many pictures of each frame."""
+        return replace(self, timings=tuple(timing.seeing(pictures) for timing in self.timings))
 
     @property
     def best(self) -> Timing:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError
-from pipeline.host.speed import recall
+from pipeline.host.speed import Speed, recall
 from pipeline.plan.config import Config, ModelConfig
 from pipeline.plan.loading import load
 from pipeline.plan.sizing import engine_for, largest_batch, workers_for
@@ -122,10 +122,8 @@ def _lanes(cameras: Sequence[str], before: Sequence[Sequence[str]]) -> tuple[tup
 
 def _chain(config: Config, suffix: str, of_cores: float) -> Chain:
     model = config.model
-    facts = load(READ_FACTS)(model.path)
-    if model.tiles is not None:
-        facts = load(WITH_TILES)(facts, model.tiles)
-    speed = None if model.engine == "stub" else recall(str(model.path))
+    facts = _facts(model)
+    speed = None if model.engine == "stub" else speed_of(model)
     measured = speed.of(str(model.path), model.precision, model.engine) if speed else ()
     workers, threads, note = workers_for(config, measured, of_cores=of_cores)
     engine, engine_note = engine_for(config, facts, measured, threads)
@@ -155,6 +153,17 @@ def _chain(config: Config, suffix: str, of_cores: float) -> Chain:
             )
         ),
     )
+
+
+def speed_of(model: ModelConfig) -> Speed | None:
+    """What was measured for it on this host, as it is asked for: with its tiles."""
+    speed = recall(str(model.path))
+    return speed and speed.seeing(_facts(model).resize.pictures)
+
+
+def _facts(model: ModelConfig) -> Any:
+    facts = load(READ_FACTS)(model.path)
+    return facts if model.tiles is None else load(WITH_TILES)(facts, model.tiles)
 
 
 def _other(first: ModelConfig, path: Path) -> ModelConfig:

@@ -32,8 +32,9 @@ def workers_for(
     of a frame is. A worker has one picture of a camera in hand (`newest`), so few cameras keep few
     workers busy; what is left goes to threads, if they make a picture so much faster that it is worth it.
 
-    measured: of the model on this host, one for each number of threads; without any, the share of a
-    usual model. of_cores: share of them that this model may have, 0..1. What the configuration says stands.
+    measured: of the model on this host, with its tiles, one for each number of threads; without any, the
+    share of a usual model. of_cores: share of them that this model may have, 0..1. What the configuration
+    says stands.
     """
     model, cameras = config.model, len(config.camera)
     if model.device.startswith("cuda") or any(not timing.on_cpu for timing in measured):
@@ -43,8 +44,9 @@ def workers_for(
     if measured:
         one = measured[0]
         share = one.picture_s / (one.picture_s + one.frame_s)
+        what = "a picture" if one.pictures == 1 else f"the {one.pictures} pictures of a frame"
         why = (
-            f"measured: {one.picture_s * 1e3:.1f} ms of a core a picture, "
+            f"measured: {one.picture_s * 1e3:.1f} ms of a core {what}, "
             f"{one.frame_s * 1e3:.1f} ms to decode, resize and the rest"
         )
     limit = cameras if config.run.policy == "newest" else max(1, int(cores()))

@@ -187,6 +187,7 @@ def _library() -> Any:
     import scipy.optimize  # noqa: F401  its losses match boxes by that; says at once if it lacks
     import transformers
 
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    told: Any = transformers.utils.logging
+    told.set_verbosity_error()
+    told.disable_progress_bar()
     return transformers

@@ -191,7 +191,8 @@ def _torchscript(module: nn.Module, config: ModelConfig) -> Any:
         twins.quiet(),
         torch.no_grad(),
     ):  # a tracer warns of every shape, and the gate looks at them
-        return torch.jit.trace(module, _example(config), check_trace=False)
+        trace: Any = torch.jit.trace
+        return trace(module, _example(config), check_trace=False)
 
 
 def _example(config: ModelConfig) -> torch.Tensor:

@@ -125,6 +125,31 @@ def test_workers_follow_the_share_of_the_model(a_host, cores, n, policy, beta_s,
     assert "measured: " in why
 
 
+def test_tiles_are_pictures_that_a_frame_costs(a_host):
+    a_host(8)
+    light = timing(beta_s=0.001)
+    assert sizing.workers_for(cameras(8), (light,))[:2] == (2, 1)  # 1 of 5 ms
+    tiled = light.seeing(7)  # 3x2 and the whole: 7 of 14 ms: preprocess resizes seven times, too
+    workers, _, why = sizing.workers_for(cameras(8), (tiled,))
+    assert workers == 4
+    assert "7.0 ms of a core the 7 pictures of a frame, 7.0 ms to decode" in why
+    assert tiled.seeing(1).cpu_s == pytest.approx(light.cpu_s)
+    assert sizing.cameras_at(tiled, 5)[0] < sizing.cameras_at(light, 5)[0] / 3
+
+
+def test_what_was_measured_is_read_for_the_tiles_that_are_asked_for(model):
+    from pipeline.plan.chains import speed_of
+
+    bundle = model.with_name("demo.bundle")
+    bundle.write_bytes(Path(demo_model()).read_bytes())
+    measured = timing(str(bundle))
+    remember(Speed(source="clip", timings=(measured,)))
+    plain = configuration.from_sources(["synthetic://"], model=bundle).model
+    assert speed_of(plain).best == measured
+    tiles = plain.model_copy(update={"tiles": (3, 2)})
+    assert speed_of(tiles).best == measured.seeing(7)
+
+
 def test_threads_that_gain_nothing_are_not_taken(a_host):
     a_host(8)
     measured = (timing(), timing(threads=8, beta_s=0.018))
