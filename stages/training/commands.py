@@ -88,7 +88,7 @@ def train(
     fasterrcnn_mobilenet_v3_large_320_fpn, retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2,
     fcos_resnet50_fpn, ssd300_vgg16, ssdlite320_mobilenet_v3_large, and ssd, ssdlite, fasterrcnn on a
     --backbone. Of transformers rtdetr_v2_r18, rtdetr_v2_r34, rtdetr_v2_r50, dfine_n, dfine_s, dfine_m,
-    rfdetr_nano, rfdetr_small, rfdetr_medium: these want weights to begin with, in a folder.
+    rfdetr_nano, rfdetr_small, rfdetr_medium, which want weights to begin with, in a folder.
 
     Example: manyeyes train street -o runs/street --epochs 40
 
