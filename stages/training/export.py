@@ -78,12 +78,8 @@ def export(
     """
     _check_options(format, precision)
     module: Any = candidates(model, config, k).eval()
-    queries = isinstance(module, DetrCandidates)
-    if queries and precision != "fp32":
-        raise ConfigError(
-            f"export: {config.architecture} is exported in fp32, got precision {precision!r}: its boxes "
-            "are sums along the network, which half precision blurs"
-        )
+    if queries := isinstance(module, DetrCandidates):
+        _want_fp32(config, precision)
     fold_batch_norms(module)
     _cast(module, precision)
     facts = Facts(
@@ -122,6 +118,14 @@ def export(
             facts = _with_twin(whole, facts, module, model, config, pictures)
         os.replace(whole, output)
     return facts
+
+
+def _want_fp32(config: ModelConfig, precision: str) -> None:
+    if precision != "fp32":
+        raise ConfigError(
+            f"export: {config.architecture} is exported in fp32, got precision {precision!r}: its boxes "
+            "are sums along the network, which half precision blurs"
+        )
 
 
 def _check_options(format: str, precision: str) -> None:

@@ -22,12 +22,8 @@ log = logging.getLogger("manyeyes")
 COCO = tuple(SSD300_VGG16_Weights.COCO_V1.meta["categories"])  # 91 rows, "__background__" the first
 _EPS_0 = ("fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn")  # whose COCO_V1 was trained so
 _PER_CLASS = (  # tensors with rows for each class, and how many
-    (
-        re.compile(
-            r"\.(class_embed(\.\d+)?|enc_score_head|enc_out_class_embed\.\d+)\.(weight|bias)$"
-        ),
-        1,
-    ),
+    (re.compile(r"\.(class_embed(\.\d+)?|enc_score_head)\.(weight|bias)$"), 1),
+    (re.compile(r"\.enc_out_class_embed\.\d+\.(weight|bias)$"), 1),
     (re.compile(r"classification_head\.(cls_logits|module_list\.\d+(\.1)?)\.(weight|bias)$"), 1),
     (re.compile(r"box_predictor\.cls_score\.(weight|bias)$"), 1),
     (re.compile(r"box_predictor\.bbox_pred\.(weight|bias)$"), 4),
@@ -186,8 +182,8 @@ def _read(
     if published:
         return read_state(path), COCO
     if path.suffix or path.is_file():
-        old = _names_in(path)
-        return read_state(path), (COCO[0], *old) if old and names[0] == COCO[0] else old
+        state, old = read_state(path), _names_in(path)
+        return state, (COCO[0], *old) if old and names[0] == COCO[0] else old
     return _download(architecture, name), COCO
 
 
