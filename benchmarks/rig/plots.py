@@ -1,7 +1,7 @@
 """The pictures of the benchmarks, as matplotlib figures on the Agg backend.
 
 `write(document, path)` draws what a document of any benchmark has to show: the figures against their
-targets, and for `stages` and `capacity` what these are about.
+targets, and for `stages`, `capacity` and `fleet` what these are about.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def shown(value: float) -> str:
 
 def write(document: Mapping[str, Any], path: Path) -> None:
     """Draw a document into a .png or .svg file. Raises ConfigError without matplotlib, ResourceError."""
-    kinds = {"stages": flame, "capacity": curve}
+    kinds = {"stages": flame, "capacity": curve, "fleet": sizes}
     figure = kinds.get(document["benchmark"], figures)(document)
     try:
         figure.savefig(path, dpi=144, facecolor="white")
@@ -176,6 +176,48 @@ def _limit(axis: Any, value: float, text: str, side: str) -> None:
         text, (0, value), xycoords=("axes fraction", "data"), ha="left", va=side, fontsize=9,
         color=INK, xytext=(4, 3 if side == "bottom" else -3), textcoords="offset points",
     )  # fmt: skip
+
+
+# -- fleet ---------------------------------------------------------------------------------------------
+
+
+def sizes(document: Mapping[str, Any]) -> Any:
+    """What is measured of fleets of several sizes, each against the number of cameras, with its target."""
+    curves: dict[str, list[Mapping[str, Any]]] = {}
+    for row in document["figures"]:
+        curves.setdefault(row["what"].partition(": ")[2], []).append(row)
+    plt = pyplot()
+    rows_high = math.ceil(len(curves) / 2)
+    figure, axes = plt.subplots(
+        rows_high,
+        2,
+        figsize=(11, 2.7 * rows_high),
+        sharex=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis, (name, rows) in zip(axes.flat, curves.items(), strict=False):
+        cameras = [int(row["what"].partition(" ")[0]) for row in rows]
+        axis.fill_between(
+            cameras, [row["low"] for row in rows], [row["high"] for row in rows], color=_COLORS[0],
+            alpha=0.15, lw=0,
+        )  # fmt: skip
+        axis.plot(
+            cameras, [row["value"] for row in rows], "o-", color=_COLORS[0], mec="white", ms=7
+        )
+        axis.set_xscale("log")
+        axis.set_ylim(0, 1.12 * max(v for row in rows for v in _numbers(row)))
+        if target := rows[0]["target"]:
+            limit = target["limit"]
+            _limit(axis, limit, f"wanted {target['sign']} {limit:g}", "bottom")
+        axis.set_title(name, fontsize=10, color=INK, loc="left")
+        axis.set_xticks(cameras, list(map(str, cameras)))
+        axis.minorticks_off()
+        axis.grid(True, color=LINE)
+        _plain(axis)
+    for axis in axes[-1]:
+        axis.set_xlabel("cameras", color=SOFT)
+    return figure
 
 
 # -- stages ----------------------------------------------------------------------------------------

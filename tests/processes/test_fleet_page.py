@@ -6,16 +6,11 @@ import shlex
 import signal
 import socket
 import time
-from pathlib import Path
 
 import pytest
+from fleet_page import CERTIFICATE, ROOT, blocks, fleet_toml
 
-PAGE = (Path(__file__).parents[2] / "docs/fleet.md").read_text()
 BOUND_S = 120.0
-
-
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 
 def free_ports(n):
@@ -28,14 +23,12 @@ def free_ports(n):
 
 @pytest.fixture
 def fleet(manyeyes):
-    """The page's file, with cameras that are rendered and machines that are this one."""
-    text = re.sub(r'"rtsp://[^"]*"', '"synthetic://?seed=1&rate=5&size=320x180"', blocks("toml")[0])
+    """The page's file, with machines that are this one."""
     ports = iter(free_ports(3))
-    text = re.sub(
-        r'^host = "10.*$', lambda _: f'host = "127.0.0.1"\nport = {next(ports)}', text, flags=re.M
-    )
-    manyeyes.write('{"benchmark": "capacity", "cameras": 6}', "hall-a.json")
-    manyeyes.write('[model]\nengine = "stub"\n' + text, "fleet.toml")
+    here = re.compile(r'^host = "10.*$', re.M)
+    text = here.sub(lambda _: f'host = "127.0.0.1"\nport = {next(ports)}', fleet_toml())
+    manyeyes.write(CERTIFICATE, "hall-a.json")
+    manyeyes.write(text, "fleet.toml")
     return manyeyes
 
 
@@ -43,6 +36,10 @@ def commands():
     lines = blocks("sh")[0].splitlines()
     assert len(lines) == 5
     return [shlex.split(line)[1:] for line in lines]
+
+
+def test_the_readme_has_the_same_five_commands():
+    assert blocks("sh")[0] in (ROOT / "README.md").read_text()
 
 
 def wait_for_all(manyeyes, status):
