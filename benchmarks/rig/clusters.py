@@ -88,9 +88,10 @@ class Cluster:
 
     def close(self) -> None:
         """All nodes end."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(_BOUND_S)
+        with self._process:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            self._process.wait(_BOUND_S)
 
     def _tell(self, line: str) -> str:
         print(line, file=self._process.stdin, flush=True)
