@@ -272,29 +272,16 @@ def _check_fixed(name: str, old: ProcessSpec | None, new: ProcessSpec | None) ->
 
 
 def _check_same(old: ProcessSpec, new: ProcessSpec, both: Set[str]) -> None:
-    """But for settings, which may be others; which classes there are is no setting.
+    """But for settings, which may be others.
 
     both: processes that work in both plans; to others it may send as it likes.
     """
     before, after = _facts(old, edges_to=both), _facts(new, edges_to=both)
-    if changed := [key for key in before if before[key] != after[key]]:
-        keys = [*_keys(changed, before, after)]
-        if new_ones := _learned(old.config, new.config):
-            raise ConfigError(
-                f"{old.name!r} would have to learn {', '.join(map(repr, new_ones[:10]))}, and knows the "
-                "classes of its start; keep only what it knows ([model] classes in a file, "
-                "--known-classes of `ctl swap`), or stop the run and start it again"
-            )
-        if old.role not in ("stage", "join", "sink") or not {*_SETTINGS}.issuperset(changed):
-            raise _refusal(f"{old.name!r} would be another one ({', '.join(keys)})")
-
-
-def _learned(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Classes that a process would have to know beside those that it knows."""
-    if "labels" in new:  # postprocess alone: of its own model, and of what is kept of that
-        return []
-    known = old.get("classes") or ()
-    return [name for name in new.get("classes") or () if name not in known] if known else []
+    changed = [key for key in before if before[key] != after[key]]
+    may_change = _SETTINGS if old.role in ("stage", "join", "sink") else ()
+    if not {*may_change}.issuperset(changed):
+        keys = _keys(changed, before, after)
+        raise _refusal(f"{old.name!r} would be another one ({', '.join(keys)})")
 
 
 def _keys(changed: list[str], before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:

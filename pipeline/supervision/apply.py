@@ -249,11 +249,13 @@ class Changes:
         return is_other and self._is_awaited(camera)
 
     def _is_awaited(self, camera: str) -> bool:
-        """All that it needs in the plan that is wanted is ready."""
+        """All that it needs in the plan that is wanted is ready, and as it is wanted: a sink has to know
+        the classes of a model before the first result of it."""
         processes = self.target.processes
         needed = [s.name for s in processes if camera in s.cameras and s.role != "source"]
         ready = self._run.introductions.ready_ones(needed)
-        return len(ready) == len(needed) and self._going().isdisjoint(needed)
+        unfit = self._going() | self.renewals.pending(self.target)
+        return len(ready) == len(needed) and unfit.isdisjoint(needed)
 
     def _begin_to_move(self) -> None:
         """Cameras go over to processes that are ready; who sends their frames hears of it last."""
