@@ -15,11 +15,12 @@ from pipeline.supervision.ctl import NAME, ControlSocket
 
 
 @pytest.fixture
-def answering(tmp_path, monkeypatch):
+def answering(tmp_path_factory, monkeypatch):
     """Serves a control socket of this process in a thread, once `begin` is set."""
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    base = tmp_path_factory.mktemp("run")  # not by the test's name, which is too long for a socket
+    monkeypatch.setenv("TMPDIR", str(base))
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    folder = tmp_path / "manyeyes-run-here"
+    folder = base / "manyeyes-run-here"
     folder.mkdir()
 
     def answer(asked):
