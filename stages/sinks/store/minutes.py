@@ -49,10 +49,7 @@ class Minutes:
         """At what became of frames since the last look."""
         if time.monotonic() < self._look_at_s:
             return
-        self._look_at_s = time.monotonic() + _LOOK_S
-        now = time.time_ns() // MINUTE_NS
-        for camera in runtime.cameras:
-            self._look_at(runtime, camera, now)
+        self._look_at_all(runtime)
         while len(self._new) > _MOST:
             del self._new[next(iter(self._new))]
 
@@ -60,6 +57,11 @@ class Minutes:
         """A last look at one that leaves."""
         self._look_at(runtime, camera, time.time_ns() // MINUTE_NS)
         del self._below[camera]
+
+    def _look_at_all(self, runtime: Runtime) -> None:
+        self._look_at_s = time.monotonic() + _LOOK_S
+        for camera in runtime.cameras:
+            self._look_at(runtime, camera, time.time_ns() // MINUTE_NS)
 
     def _look_at(self, runtime: Runtime, camera: str, now: int) -> None:
         # one that is new here begins now: what was before is the row's of who was here before
@@ -75,8 +77,9 @@ class Minutes:
         """Whether it is time to write."""
         return bool(self._new) and time.monotonic() >= self._write_at_s
 
-    def end(self) -> None:
-        """All that is left is due."""
+    def end(self, runtime: Runtime) -> None:
+        """A last look, since no frame is under way any more; all that is left is due."""
+        self._look_at_all(runtime)
         self._write_at_s = 0.0
 
     def write(self, db: sqlite3.Connection) -> None:

@@ -136,7 +136,7 @@ class Store(Sink):
 
     def close(self) -> None:
         """Write what is left, and close the file."""
-        self._minutes.end()
+        self._minutes.end(self.runtime)
         if self._db is not None and self._minutes.is_due:
             with contextlib.suppress(FrameError):  # the disk was full until the end
                 self._write(None)

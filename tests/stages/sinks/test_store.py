@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from walks import result
 
 from pipeline.errors import ConfigError, FrameError, ResourceError
 from pipeline.happenings import Happening
+from pipeline.runtime import CameraState, LocalRuntime
 from stages.sinks.store import query
 from stages.sinks.store.stage import Store, StoreConfig
 
@@ -204,6 +206,17 @@ def test_files_that_are_no_store_are_refused_in_a_sentence(tmp_path):
     refused(tmp_path, "wanted a file at .*, got a folder")
     with pytest.raises(ResourceError, match="there is no such file; a run with a sink"):
         incidents(tmp_path / "nowhere.db")
+
+
+def test_what_came_since_the_last_look_is_counted_at_the_end(tmp_path):
+    store = Store(StoreConfig(path=str(tmp_path / "s.db")))
+    store.runtime = LocalRuntime(("gate",))
+    store.setup()
+    store.idle()  # the next look is a second away
+    store.runtime.states["gate"] = CameraState(frames=5)
+    store.close()
+    [minute] = query.minutes(str(tmp_path / "s.db"), "gate", 0, time.time_ns())
+    assert minute["served"] == 5
 
 
 def test_of_too_many_bytes_the_oldest_go(tmp_path):
