@@ -237,12 +237,14 @@ def _count(path: Path) -> int:
 
 
 def _still(path: Path) -> Image:
-    from stages.imaging.decoding import decoded
+    from stages.imaging.decoding import TooLarge, decoded
 
     try:
         return decoded(path.read_bytes())  # a path that is not UTF-8 would end cv2.imread's process
     except OSError as error:
         raise FrameError(f"picture {path}: can't be read: {error.strerror}") from None
+    except TooLarge as error:
+        raise FrameError(f"picture {path}: {error}") from None
     except ValueError as error:
         known = ", ".join(sorted(SUFFIXES))
         raise FrameError(f"picture {path}: {error}; wanted one of {known}") from None

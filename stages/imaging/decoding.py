@@ -35,10 +35,14 @@ _TURNS: dict[int, Callable[[Image], Image]] = {  # from stored to shown (EXIF 2.
 }
 
 
+class TooLarge(ValueError):
+    """A picture of more pixels than are decoded here."""
+
+
 def decoded(data: bytes) -> Image:
     """A picture as it is to be seen: uint8 (H, W, 3) BGR; the first of an animation.
 
-    Raises ValueError with the reason if it can't be decoded or is too large (see `check_size`).
+    Raises ValueError with the reason if it can't be decoded, TooLarge if it has too many pixels.
     Pillow may warn of tags that don't matter here.
     """
     if not data:
@@ -65,10 +69,13 @@ def decoded(data: bytes) -> Image:
 
 
 def check_size(width: int, height: int) -> None:
-    """Raise ValueError if a picture has more pixels than the environment allows OpenCV."""
+    """Raise TooLarge if a picture has more pixels than the environment allows OpenCV."""
     limit = int(os.environ.get("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 26)))
     if width * height > limit:
-        raise ValueError(f"{width}x{height} px, wanted at most {limit} px in all")
+        raise TooLarge(
+            f"{width}x{height} px, wanted at most {limit} px in all; OPENCV_IO_MAX_IMAGE_PIXELS in the "
+            "environment allows more"
+        )
 
 
 def orientation_of(picture: Pil.Image) -> int:

@@ -37,13 +37,13 @@ class Problem:
 
     kind: str
     """What happened: `degenerate`, `box`, `class` (a box was dropped), `repeated` (a box stands there
-    twice, and is kept), `clipped` (a box was cut to its picture), `repaired` (a box was read as it was
-    meant, not as it is written), `missing`, `broken`, `annotation` (a picture was skipped), `duplicate`
-    (a picture is listed twice; its boxes are taken together), `identical` (two pictures are the same
-    byte for byte), `suffix`, `unlisted` (a picture that is not read, or that no annotation names),
-    `orphan` (labels without a picture), `unlabelled` (no picture has labels), `split` (a part that is
-    named and not there), `names` (classes that may be one), `size` (the annotation claims another
-    size), `exif` (boxes were turned along with the picture)."""
+    twice; it is read once of YOLO, else both are kept), `clipped` (a box was cut to its picture),
+    `repaired` (a box was read as it was meant, not as it is written), `missing`, `broken`, `annotation`
+    (a picture was skipped), `duplicate` (a picture is listed twice; its boxes are taken together),
+    `identical` (two pictures are the same byte for byte), `suffix`, `unlisted` (a picture that is not
+    read, or that no annotation names), `orphan` (labels without a picture), `unlabelled` (no picture has
+    labels), `split` (a part that is named and not there), `names` (classes that may be one), `size` (the
+    annotation claims another size), `exif` (boxes were turned along with the picture)."""
     file: Path
     line: int | None  # 1-based; None where the format has no lines
     text: str

@@ -11,6 +11,7 @@ from stages.training.formats import Problem, RawBox, RawPicture, number, read_te
 MAX_TEXT_BYTES = 64 << 20
 _VISIBILITIES = (0, 1, 2)
 Row = tuple[Path, int, RawPicture, list[float]]  # file, line, the picture it belongs to, numbers
+Corners = tuple[float, float, float, float]
 
 
 class Rows:
@@ -25,6 +26,7 @@ class Rows:
         self._names = names
         self._problems = problems
         self._long: list[Row] = []
+        self._kept: set[tuple[Path, str, Corners]] = set()
         self._pose_length = _pose_length(kpt_shape)
 
     def add(self, file: Path, picture: RawPicture) -> None:
@@ -72,7 +74,7 @@ class Rows:
                 text = f"{len(values)} numbers are neither a box nor a polygon; it is dropped"
                 self._tell("box", file, line, text)
 
-    def _keep(self, row: Row, xyxy: tuple[float, float, float, float]) -> None:
+    def _keep(self, row: Row, xyxy: Corners) -> None:
         file, line, picture, values = row
         index = int(values[0])
         if index < 0 or (self._names and index not in self._names):
@@ -80,6 +82,12 @@ class Rows:
             self._tell("class", file, line, text)
             return
         name = self._names[index] if self._names else str(index)
+        box = (picture.path, name, xyxy)
+        if box in self._kept:  # the trainers of this format read it once, too
+            text = f"a {name} of {picture.path.name} stands there twice; it is read once"
+            self._tell("repeated", file, line, text)
+            return
+        self._kept.add(box)
         picture.boxes.append(RawBox(xyxy=xyxy, name=name, line=line))
 
     def _tell(self, kind: str, file: Path, line: int, text: str) -> None:
@@ -93,7 +101,7 @@ def _pose_length(kpt_shape: Any) -> int | None:
     return 5 + sides[0] * sides[1] if usable else None
 
 
-def _box(values: list[float]) -> tuple[float, float, float, float]:
+def _box(values: list[float]) -> Corners:
     cx, cy, w, h = values[1:5]
     return (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)
 

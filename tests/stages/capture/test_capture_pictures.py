@@ -119,6 +119,16 @@ def test_a_broken_picture_is_named_and_the_next_one_comes(folder):
     assert outcomes[4:] == ["b.png", "c.bmp"]
 
 
+def test_a_picture_of_too_many_pixels_is_told_what_allows_more(tmp_path, monkeypatch):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((20, 40, 3), np.uint8))
+    monkeypatch.setenv("OPENCV_IO_MAX_IMAGE_PIXELS", "799")
+    with pytest.raises(
+        FrameError, match=r"40x20 px, wanted at most 799 px in all; OPENCV_"
+    ) as raised:
+        opened(tmp_path).read(np.empty(1 << 14, np.uint8))
+    assert ".png, " not in str(raised.value)  # its kind is not what is wrong
+
+
 def test_exif_orientation_is_applied(tmp_path):
     ok, jpeg = cv2.imencode(".jpg", np.zeros((20, 40, 3), np.uint8))
     assert ok

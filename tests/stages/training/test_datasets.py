@@ -392,6 +392,20 @@ def test_names_of_classes_that_are_doubtful_are_told(tmp_path: Path) -> None:
     ]
 
 
+def test_a_row_that_stands_twice_is_read_once_and_told(tmp_path: Path) -> None:
+    """A copy of a row is no second object; another class in the same place may be one."""
+    for name in ("a", "b"):
+        picture(tmp_path / f"{name}.png", 100, 50)
+        rows = "0 0.5 0.5 0.2 0.4\n0 0.50 0.5 0.2 0.4\n1 0.5 0.5 0.2 0.4\n"
+        (tmp_path / f"{name}.txt").write_text(rows)
+    (tmp_path / "classes.txt").write_text("car\nbus\n")
+    data = load(tmp_path)
+    assert [sample.labels.tolist() for sample in data.samples] == [[0, 1], [0, 1]]
+    told = [problem for problem in data.problems if problem.kind == "repeated"]
+    assert [(problem.file.name, problem.line) for problem in told] == [("a.txt", 2), ("b.txt", 2)]
+    assert "stands there twice; it is read once" in str(told[0])
+
+
 def test_a_box_twice_and_a_picture_twice_are_told(tmp_path: Path) -> None:
     first = picture(tmp_path / "JPEGImages" / "a.jpg")
     (tmp_path / "JPEGImages" / "b.jpg").write_bytes(first.read_bytes())
