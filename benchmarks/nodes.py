@@ -280,10 +280,12 @@ def controller(tries: int, cameras: int, lease_s: float) -> list[Figure]:
                 os.kill(pid, signal.SIGKILL)
                 while not (found := cluster.pids("ControllerActor")) or found == [pid]:
                     trial.wait_until(time.time() + _LOOK_S)
-                told = trial.fleet.status()
+                known = _who_runs_what(trial)
+                while len(known) < len(where):  # not every machine has reported to it yet
+                    trial.wait_until(time.time() + _LOOK_S)
+                    known = _who_runs_what(trial)
                 away_s.append(time.time() - killed_s)
                 trial.wait_for(trial.cameras, time.time() + _CALM_S)
-            known = {camera: name for name, row in told.items() for camera in row["cameras"]}
             if known != where:
                 trial.disturbed.append(f"it took {known} for {where}")
             trial.check()
@@ -292,6 +294,12 @@ def controller(tries: int, cameras: int, lease_s: float) -> list[Figure]:
         _p95("controller", "SIGKILL controller: another tells who runs what, p95 (s)", away_s),
         *trial.figures("controller"),
     ]
+
+
+def _who_runs_what(trial: Trial) -> dict[str, str]:
+    """Camera → machine, as the controller says."""
+    told = trial.fleet.status()
+    return {camera: name for name, row in told.items() for camera in row["cameras"]}
 
 
 def upgrade(tries: int, cameras: int, lease_s: float) -> list[Figure]:

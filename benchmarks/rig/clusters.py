@@ -32,7 +32,7 @@ def environment(folder: Path) -> dict[str, str]:
     token.chmod(0o600)
     return {
         **os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token),
-        "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT),
+        "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "PYTHONPATH": str(ROOT),
     }  # fmt: skip
 
 

@@ -69,11 +69,14 @@ def test_from_one_machine_to_three_that_come_and_go(hosts, tmp_path):
     """The page, command by command, each on its machine."""
     (tmp_path / "hall-a.json").write_text(CERTIFICATE)
     (tmp_path / "fleet.toml").write_text("\n".join([blocks("toml")[1], fleet_toml()]))
-    export, *starts, up, status = map(shlex.split, blocks("sh")[1].splitlines())
-    assert [word.partition("=")[0] for word in export[1:3]] == [
+    lines = [shlex.split(line, comments=True) for line in blocks("sh")[1].splitlines()]
+    token, niceness, *starts, up, status = lines
+    assert [word.partition("=")[0] for word in token] == [
+        "export",
         "RAY_AUTH_MODE",
         "RAY_AUTH_TOKEN_PATH",
     ]
+    assert niceness == ["export", "RAY_worker_niceness=0"]
     assert len(starts) == 3
     for _, *words in starts:
         hosts.ray(words[-1].removeprefix("machine="), *words)
