@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import time
 
 import numpy as np
 
@@ -28,10 +29,23 @@ class Hop:
     """Process `giver` feeds process `taker` with frames of the cameras. Close it."""
 
     def __init__(
-        self, folder, *, slots=4, credits=2, depth=1, cameras=("gate",), takes=None, resend=False
+        self,
+        folder,
+        *,
+        slots=4,
+        credits=2,
+        depth=1,
+        cameras=("gate",),
+        takes=None,
+        overflow="drop",
+        resend=False,
+        role="sink",
+        max_hz=None,
+        clock=time.monotonic_ns,
     ):
-        """takes: the cameras that the taker knows; None: all."""
+        """takes: the cameras that the taker knows; None: all. role: of the taker."""
         folder.mkdir()
+        self.folder, self.slots = folder, slots
         self.cameras = cameras
         self.code = holder_code(1, 0)  # of the taker
         self.context = transport.context()
@@ -42,7 +56,8 @@ class Hop:
             paths=(DETECT,),
             credits=credits,
             depth=depth,
-            overflow="drop",
+            overflow=overflow,
+            max_hz=max_hz,
         )
         common = {"config": {}, "paths": (DETECT,)}
         self.giver = ProcessSpec(
@@ -51,7 +66,7 @@ class Hop:
         )  # fmt: skip
         self.taker = ProcessSpec(
             name="taker",
-            role="sink",
+            role=role,
             run="parts:WriteFrames",
             reads=("giver",),
             cameras=takes or cameras,
@@ -69,9 +84,17 @@ class Hop:
             identity=b"giver",
             storage=self.storage,
             resend=resend,
+            clock=clock,
         )
         memory.seal(fd)
-        self.reader = Reader(
+        self.pool = fd
+        self.reader = self.new_reader()
+        self.writer.connect("taker", self.endpoint, self.code)
+        self.strangers = []
+
+    def new_reader(self):
+        """The taker's side, as the supervisor would have it begin."""
+        reader = Reader(
             self.taker,
             self.ledger,
             self.context,
@@ -79,11 +102,22 @@ class Hop:
             code=self.code,
             to_bgr=None,
         )
-        self.reader.attach(POOL, fd, slots, SLOT_BYTES)
-        self.reader.accept("giver")
-        os.close(fd)
+        reader.attach(POOL, self.pool, self.slots, SLOT_BYTES)
+        reader.accept("giver")
+        return reader
+
+    def kill_taker(self):
+        """It is dead, and the giver was told."""
+        self.reader._inbox.close()
+        self.writer.consumer_died("taker")
+
+    def restart_taker(self):
+        """Another one comes in its place."""
+        self.endpoint += "+"
+        self.code += 1  # the next incarnation
+        self.reader = self.new_reader()
         self.writer.connect("taker", self.endpoint, self.code)
-        self.strangers = []
+        self.writer.flush()
 
     def frame(self, value=0, camera=None, **facts):
         """Captured, written into a slot, and not published yet."""
@@ -105,9 +139,16 @@ class Hop:
         taken = []
         while len(taken) < n:
             self.wait(self.reader)
-            self.reader.receive(lambda: None)
-            while (delivery := self.reader.next(lambda _: True)) is not None:
-                taken.append(delivery)
+            taken += self.come()
+        return taken
+
+    def come(self):
+        """The deliveries that are here."""
+        self.reader.receive(lambda: None)
+        taken = [delivery for batch in self.reader.batches for delivery in batch]
+        self.reader.batches.clear()
+        while (delivery := self.reader.next(lambda _: True)) is not None:
+            taken.append(delivery)
         return taken
 
     def give_back(self, *deliveries):
@@ -131,6 +172,11 @@ class Hop:
         while not end.readable:
             assert select.select(fds, [], [], 10)[0], "nothing came within 10 s"
 
+    def readable(self, timeout_s):
+        """Whether something comes to the taker within this time."""
+        select.select([self.reader.descriptor], [], [], timeout_s)
+        return self.reader.readable
+
     def stranger(self, name):
         """Another channel to the taker's inbox."""
         self.strangers.append(Outbox(self.context, self.endpoint, name))
@@ -139,6 +185,7 @@ class Hop:
     def close(self):
         self.writer.consumer_died("taker")
         self.reader._inbox.close()
+        os.close(self.pool)
         for outbox in self.strangers:
             outbox.close()
         self.context.term()

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.errors import Full, PeerGone
+from pipeline.errors import ChannelError, Closed, Full, PeerGone
 from pipeline.host import memory
 
 MAX_FDS = 250  # of a message; the kernel's SCM_MAX_FD is 253
@@ -58,7 +58,7 @@ class Control:
     def send(self, command: str, fds: Sequence[int] = (), **fields: Any) -> None:
         """Never waits; `fds`, MAX_FDS of them at most, may be closed afterwards.
 
-        Raises PeerGone if the other side is dead, Full if far too much waits for it already,
+        Raises PeerGone if the other side is dead, Closed, Full if far too much waits for it already,
         ResourceError or OSError if a long message finds no memory, a waiting one no descriptor.
         """
         if len(self._waiting) >= _MAX_WAITING:
@@ -76,7 +76,7 @@ class Control:
                 os.close(text)
 
     def flush(self) -> None:
-        """Send what waits, as far as there is room. Never waits. Raises PeerGone."""
+        """Send what waits, as far as there is room. Never waits. Raises PeerGone, Closed."""
         while self._waiting and self._sent(*self._waiting[0]):
             for fd in self._waiting.popleft()[1]:
                 os.close(fd)
@@ -87,11 +87,11 @@ class Control:
         except OSError as error:
             if error.errno in _NOT_NOW:
                 return False
-            raise PeerGone(f"control message not sent: {error}") from error
+            raise self._error("message not sent", error) from error
         return True
 
     def receive(self) -> list[Command]:
-        """All commands that are here now; never waits. Raises PeerGone at the end of the channel."""
+        """All commands that are here now; never waits. Raises PeerGone at the end, Closed."""
         commands: list[Command] = []
         while True:
             try:
@@ -99,7 +99,7 @@ class Control:
             except BlockingIOError:
                 return commands
             except OSError as error:
-                raise PeerGone(f"control channel: {error}") from error
+                raise self._error("channel", error) from error
             if not data:
                 if commands:
                     return commands  # the EOF is still there at the next call
@@ -110,8 +110,13 @@ class Control:
                 os.close(text)
             commands.append((json.loads(data), fds))
 
+    def _error(self, what: str, error: OSError) -> ChannelError:
+        if self._socket.fileno() < 0:
+            return Closed(f"control {what}: this side closed it")
+        return PeerGone(f"control {what}: {error}")
+
     def close(self) -> None:
-        """Calling it again is fine."""
+        """What waits is let go. Calling it again is fine."""
         while self._waiting:
             for fd in self._waiting.popleft()[1]:
                 os.close(fd)

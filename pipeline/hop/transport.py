@@ -96,7 +96,10 @@ class Inbox(_Channel):
         self.socket.bind(endpoint)
 
     def receive(self) -> list[tuple[bytes, bytes]]:
-        """All (sender, message) pairs that are here now; never waits. Odd multiparts come as b""."""
+        """All (sender, message) pairs that are here now; never waits. Raises Closed.
+
+        Odd multiparts come as b"".
+        """
         messages: list[tuple[bytes, bytes]] = []
         receive = self.socket.recv
         while self.readable:
@@ -109,7 +112,11 @@ class Inbox(_Channel):
         return messages
 
     def answer(self, sender: bytes, data: bytes) -> bool:
-        """Send back to a producer. False: it is gone, and the answer means nothing to anybody."""
+        """Send back to a producer; never waits. Raises Closed.
+
+        False: it was not sent. The producer is gone, and the answer means nothing to anybody, or it
+        has not read thousands of answers, which is more than there are credits.
+        """
         try:
             self.send(sender, _SNDMORE)
             self.send(data)
@@ -129,7 +136,7 @@ class Outbox(_Channel):
         self.socket.connect(endpoint)
 
     def receive(self) -> list[bytes]:
-        """All answers that are here now; never waits."""
+        """All answers that are here now; never waits. Raises Closed."""
         messages = []
         while self.readable:
             messages.append(self.socket.recv(_NOBLOCK))

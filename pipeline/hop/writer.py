@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.accounts.layout import VIEW
@@ -59,16 +60,18 @@ class Writer:
         identity: bytes,
         storage: Storage,
         resend: bool,
+        clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """code, identity: of this process in this incarnation, in the ledger and to its consumers.
         storage: where what is published lies.
-        resend: give a consumer's successor again what was under way to it (policy `every`)."""
+        resend: give a consumer's successor again what was under way to it (policy `every`).
+        clock: monotonic, in ns."""
         self._name, self._ledger, self._context = spec.name, ledger, context
         self._index = ledger.process_index[spec.name]
         self.code, self._identity = code, identity
         self._storage = storage
         self._orphans: dict[int, list[Parcel]] = {}  # by consumer's code; see consumer_died
-        self._resend = resend
+        self._resend, self._clock = resend, clock
         self._links: dict[str, _Link] = {}  # by consumer
         self._serves: dict[str, list[_Link]] = {}  # by camera
         self.adopt(spec)
@@ -101,7 +104,7 @@ class Writer:
 
     def wanted(self, camera: str) -> bool:
         """Whether any consumer asked for a frame of this camera now (`max_hz`)."""
-        now_ns = time.monotonic_ns()
+        now_ns = self._clock()
         return any(link.edge.wants(camera, now_ns) for link in self._serves[camera])
 
     def publish(self, message: Message) -> None:
@@ -116,7 +119,7 @@ class Writer:
     def offer(self, info: FrameInfo, slot: Slot | None, front: bytes) -> None:
         """The same for a message that is encoded up to its numbers, and whose arrays lie in `slot`,
         from `Storage.take`."""
-        now_ns = time.monotonic_ns()
+        now_ns = self._clock()
         served = self._serves[info.camera]
         links = [link for link in served if link.wants(info.camera, now_ns)]
         ref = self._storage.ref(slot) if links and slot is not None else None

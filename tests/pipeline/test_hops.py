@@ -67,22 +67,6 @@ def test_what_is_settled_twice_or_of_another_consumer_frees_nothing(make):
     assert hop.storage.free_slots == 1
 
 
-def test_a_reader_knows_what_it_holds_of_a_producer_and_takes_nothing_after_its_death(make):
-    hop = make(credits=2)
-    assert not hop.reader.holds("giver")
-    hop.send(7)
-    (delivery,) = hop.take()
-    assert hop.reader.holds("giver")
-    hop.reader.refuse("giver")
-    hop.send(8)
-    hop.wait(hop.reader)
-    hop.reader.receive(lambda: None)
-    assert hop.reader.next(lambda _: True) is None
-    assert hop.reader.holds("giver")
-    hop.reader.done(delivery)
-    assert not hop.reader.holds("giver")
-
-
 def fate(hop, frame_id):
     place = (0, DETECT, frame_id)
     delivered, dropped = hop.ledger["delivered"][place], hop.ledger["dropped"][place]
@@ -243,3 +227,18 @@ def test_a_writer_knows_its_cameras_as_they_come_and_go(make):
     hop.writer.adopt(hop.giver)
     hop.send(2, "far")
     assert [pixels(hop, delivery) for delivery in hop.take(2)] == [1, 2]
+
+
+def test_who_asked_for_ten_a_second_gets_ten_and_the_others_are_counted_as_unwanted(make):
+    now_ns = 0
+    hop = make(slots=1, max_hz=10, clock=lambda: now_ns)
+    for _ in range(40):
+        wanted = hop.writer.wanted("gate")
+        hop.send()
+        assert hop.writer.idle is not wanted
+        if wanted:
+            hop.give_back(*hop.take())
+        now_ns += 25_000_000
+    fates = [fate(hop, frame_id) for frame_id in range(40)]
+    assert fates.count("unwanted") == 30
+    assert hop.storage.free_slots == 1

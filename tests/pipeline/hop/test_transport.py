@@ -1,6 +1,7 @@
+"""What several producers of one inbox are to each other; what each may rely on is in test_channels."""
+
 import pytest
 
-from pipeline.errors import Closed
 from pipeline.hop import transport
 from pipeline.hop.transport import Inbox, Outbox
 from pipeline.messages import MAX_MESSAGE_BYTES
@@ -32,13 +33,11 @@ def wait_for(channel, n=1):
     return messages
 
 
-def test_messages_arrive_in_order_with_their_sender_and_answers_find_back(link):
+def test_messages_come_with_the_name_of_their_sender_and_answers_find_back(link):
     inbox, outbox = link
     gate, yard = outbox(b"gate.0"), outbox(b"yard.0")
-    for n in range(100):
-        gate.send(b"%d" % n)
-    messages = wait_for(inbox, 100)
-    assert messages == [(b"gate.0", b"%d" % n) for n in range(100)]
+    gate.send(b"7")
+    assert wait_for(inbox) == [(b"gate.0", b"7")]
     yard.send(b"hello")
     assert wait_for(inbox) == [(b"yard.0", b"hello")]
     assert inbox.answer(b"gate.0", b"done")
@@ -46,27 +45,9 @@ def test_messages_arrive_in_order_with_their_sender_and_answers_find_back(link):
     assert yard.receive() == []
 
 
-def test_nothing_there_is_an_empty_list_at_once(link):
-    inbox, outbox = link
-    assert inbox.receive() == []
-    assert outbox(b"a").receive() == []
-
-
 def test_an_answer_to_a_stranger_is_refused_and_not_kept(link):
     inbox, _ = link
     assert not inbox.answer(b"nobody", b"done")
-
-
-def test_a_closed_channel_says_so(link):
-    inbox, outbox = link
-    channel = outbox(b"a")
-    channel.close()
-    channel.close()
-    with pytest.raises(Closed):
-        channel.send(b"x")
-    with pytest.raises(Closed):
-        channel.receive()
-    assert inbox.receive() == []
 
 
 def test_a_message_over_the_limit_never_arrives_and_costs_only_its_sender(link):
