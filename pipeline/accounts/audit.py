@@ -8,6 +8,7 @@ lost without a reason is an error, and not for ever in flight.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -16,6 +17,7 @@ from pipeline.accounts.ledger import Ledger
 from pipeline.accounts.tally import Tally
 
 _GRACE_S = 1.0  # for what a dead process had sent already to arrive and be marked
+_KEPT = 1000  # ends of processes; nobody hears so late of one that so many ended behind it
 _TOLD = 2  # one look at all that it has may be under way, so the second from now on counts
 
 
@@ -25,7 +27,8 @@ class Audit:
     def __init__(self, ledger: Ledger, tallies: Iterable[Tally] = ()) -> None:
         self._ledger, self._tallies = ledger, tuple(tallies)
         self._dead: dict[int, float] = {}  # holder code: when what it held is lost
-        self._gone: list[int] = []  # codes of those that ended well, with nothing in hand
+        # codes of those that ended well, with nothing in hand
+        self._gone: deque[int] = deque(maxlen=_KEPT)
         # (tally, frame): (holder code, how often it had spoken when it was suspected)
         self._suspects: dict[tuple[Tally, int], tuple[int, int]] = {}
 
@@ -36,6 +39,8 @@ class Audit:
     def died(self, code: int, now_s: float) -> None:
         """This incarnation of a process was killed or failed: what it has is lost with it."""
         self._dead[code] = now_s + _GRACE_S
+        if len(self._dead) > _KEPT:
+            del self._dead[next(iter(self._dead))]
 
     def ended(self, code: int) -> None:
         """This incarnation ended in order, so it has nothing any more."""
@@ -47,6 +52,7 @@ class Audit:
         living: holder code of every process that runs → its place in the ledger.
         """
         lost = [code for code, when in self._dead.items() if now_s >= when]
+        gone = [*self._gone]
         before, self._suspects = self._suspects, {}
         for tally in self._tallies:
             ids = tally.unsettled()
@@ -54,7 +60,7 @@ class Audit:
                 continue
             held = tally.holders(ids)
             tally.end(ids[np.isin(held, lost)], "stage_died")
-            tally.end(ids[np.isin(held, self._gone)], "forgotten")
+            tally.end(ids[np.isin(held, gone)], "forgotten")
             for frame_id, code in zip(ids.tolist(), held.tolist(), strict=True):
                 index = living.get(code)
                 if index is None or frame_id >= self._ledger["holds_from"][index, tally.camera]:

@@ -88,6 +88,8 @@ class Reader:
     def adopt(self, spec: ProcessSpec) -> None:
         """These are our cameras and writers from now on. Of one that is left nothing may be here."""
         self._spec, self._maps_pools = spec, bool(spec.reads)
+        # of those that hold nothing no number is kept: producers and cameras may come and go for ever
+        self._held, self._held_by = +self._held, +self._held_by
         self._queues = {camera: self._queues.get(camera, deque()) for camera in spec.cameras}
         self._turns = {camera: self._turns.get(camera, 0) for camera in spec.cameras}
 

@@ -100,3 +100,13 @@ def test_what_was_in_the_hands_of_one_that_ended_well_is_forgotten(book, tally):
     totals = tally.totals()
     assert (totals.error, totals.dropped["stopped"], totals.in_flight) == (1, 1, 0)
     assert not np.any(tally.unsettled())
+
+
+def test_a_run_in_which_cameras_come_and_go_for_ever_keeps_no_list_of_all_of_them(book):
+    audit = Audit(book)
+    sizes = []
+    for n in range(4000):
+        audit.ended(holder_code(n % 40, n // 40))
+        audit.died(holder_code(n % 40, n // 40), float(n))
+        sizes.append(len(audit._gone) + len(audit._dead))
+    assert sizes[1999] == sizes[-1]
