@@ -32,7 +32,10 @@ class StreamClock:
         self.state = state or ClockState()
 
     def tick(self, info: FrameInfo) -> int:
-        """The time of this picture, which is a later one of the camera than that of the last call."""
+        """The time of this picture in ns, which is a later one of the camera than that of the last call.
+
+        Called once for each picture. Raises nothing.
+        """
         last, offset_ns = self.state, self.state.offset_ns
         if self._live or info.pts_ns is None:
             now_ns = info.t_capture_ns

@@ -2,6 +2,8 @@
 
 `credentials = "GATE"` means the variables GATE_USER and GATE_PASSWORD (or whatever keys the part wants), or
 GATE_FILE: a file of mode 0600 with one of them in each line, in that order. There are at most two.
+
+What reads a file waits for its disk and for nothing else; nothing is raised but where it is said.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Detections: the one value type for boxes, and Fit: the way from model pixels back to the frame."""
+"""Detections: the one value type for boxes, and Fit: the way from model pixels back to the frame.
+
+All of it is pure: nothing waits, and nothing is raised but where it is said.
+"""
 
 from __future__ import annotations
 
@@ -82,8 +85,8 @@ class Fit:
     Edge coordinates, x and y apart, so that stretching is a Fit, too.
     """
 
-    scale_x: float
-    scale_y: float
+    scale_x: float  # input px to a px of the source
+    scale_y: float  # the same of the other side
     offset_x_px: float = 0.0
     offset_y_px: float = 0.0
 

@@ -2,6 +2,8 @@
 
 A happening travels inside the Result of the frame that it was seen in, so that it is accounted for as
 results are, and nobody sees it before or without them.
+
+All of this is pure: nothing waits, and nothing is raised but where it is said.
 """
 
 from __future__ import annotations
@@ -42,18 +44,18 @@ class Happening(NamedTuple):
     run: str  # id of the run, since ids of objects are its own
     object: int  # id of the track that was its first; -1: of nobody alone
     label: str  # name of its class; "": of nobody alone
-    score: float
+    score: float  # 0..1
     xyxy: tuple[float, float, float, float]  # px of the source frame, where it was seen last
     place: str = ""  # name of the zone or the line
     direction: str = ""
-    total: int = 0
-    seconds: float = 0.0
+    total: int = 0  # objects in the zone: of (un)crowded
+    seconds: float = 0.0  # of those kinds that say so
 
 
 def picture_name(run: str, camera: str, track: int) -> str:
     """Where the best picture of an object lies in the folder of a store's pictures, without its end.
 
-    `.jpg` is the object alone, `.frame.jpg` the whole frame.
+    track: id of the object. `.jpg` is the object alone, `.frame.jpg` the whole frame.
     """
     return f"{run}/{camera}/{track}"
 
@@ -98,7 +100,8 @@ def missed_from(value: Any) -> tuple[int, float] | None:
 def to_json(
     happening: Happening, number: int, *, camera: str, frame_id: int, time: str
 ) -> dict[str, Any]:
-    """As the world gets to see it; number: its place among those of its frame; time: UTC, ISO 8601.
+    """As the world gets to see it. frame_id: or NO_FRAME; number: its place among those of its frame, from
+    0; time: UTC, ISO 8601.
 
     `id` is the same each time that the frame is looked at, so that who gets one twice can tell.
     """

@@ -4,6 +4,8 @@ A message that carries pixels is sent as a descriptor of about 150 bytes (`hop.c
 that holds the pixels, and where in the slot each array lies. That is an Envelope; `open` puts the arrays
 back in.
 
+Nothing here waits, and nothing is raised but where it is said.
+
     capture ─ Frame ─► preprocess ─ Tensor ─► batcher ─ Batch ─► inference ─ Output ─► postprocess
             └ Frame ─────────────────────────────────────► render ◄─ Result ─┴─ Result ─► events
 """
@@ -49,7 +51,7 @@ class FrameInfo(NamedTuple):
     t_capture_ns: int
     t_wall_ns: int
     width: int  # px, as the source has it; a frame that was scaled down has fewer pixels
-    height: int
+    height: int  # px, of the source
     stream_epoch: int = 0  # another one after a reconnect, a change of size or format, a clock jump
     pts_ns: int | None = None  # of the source's own clock
     corrupt: bool = False
@@ -173,9 +175,8 @@ class Result:
     detections: Detections
     model_id: str = ""
     happenings: tuple[Happening, ...] = ()  # at most MAX_PER_RESULT
-    missed: tuple[int, float] | None = (
-        None  # label and score of the best below the threshold, if known
-    )
+    # label and score of the best below the threshold, if known
+    missed: tuple[int, float] | None = None
 
 
 Message = Frame | Tensor | Output | Result
@@ -186,15 +187,15 @@ class SlotRef(NamedTuple):
 
     pool_epoch: int  # never used twice in a run
     slot: int
-    generation: int
+    generation: int  # of what is in it; even
 
 
 class ArraySpec(NamedTuple):
     """Where an array lies in a slot."""
 
-    dtype: str
-    shape: tuple[int, ...]
-    offset: int
+    dtype: str  # as numpy.dtype.str
+    shape: tuple[int, ...]  # as numpy has it
+    offset: int  # bytes from the beginning of the slot
 
     @property
     def nbytes(self) -> int:
@@ -208,7 +209,10 @@ class ArraySpec(NamedTuple):
 
 
 def lay_out(arrays: Sequence[Array]) -> tuple[ArraySpec, ...]:
-    """A place in one slot for each array, one behind the other, each on cache lines of its own."""
+    """A place in one slot for each array, one behind the other, each on cache lines of its own.
+
+    Pure; of no array, no place.
+    """
     specs, end = [], 0
     for array in arrays:
         specs.append(ArraySpec(array.dtype.str, array.shape, end))
@@ -219,7 +223,10 @@ def lay_out(arrays: Sequence[Array]) -> tuple[ArraySpec, ...]:
 def copies(
     arrays: Sequence[Array], specs: Sequence[ArraySpec], buffer: npt.NDArray[np.uint8]
 ) -> tuple[Array, ...]:
-    """The arrays once more, at their specs in `buffer`."""
+    """The arrays once more, at their specs in `buffer`: uint8, large enough for the last of them.
+
+    Raises ValueError if there is not a spec for each, TypeError if the buffer is too small.
+    """
     views = tuple(np.ndarray(spec.shape, spec.dtype, buffer, spec.offset) for spec in specs)
     for view, array in zip(views, arrays, strict=True):
         view[...] = array
@@ -239,7 +246,7 @@ class Envelope(NamedTuple):
     def open(
         self, arrays: Sequence[Array], to_bgr: Callable[[Frame], Image] | None = None
     ) -> Message:
-        """The message with its arrays, one for each spec, in order."""
+        """The message with its arrays, one for each spec, in order. Raises IndexError if one is missing."""
         if self.kind is Frame:
             return Frame(info=self.info, **self.facts, pixels=arrays[0], to_bgr=to_bgr)
         if self.kind is Tensor:
@@ -250,7 +257,7 @@ class Envelope(NamedTuple):
 
 
 def frame_shape(pixel_format: PixelFormat, width: int, height: int) -> tuple[int, ...]:
-    """Of the pixels of a frame; see Frame."""
+    """Of the pixels of a frame; see Frame. width, height: px, of the picture."""
     return (height, width, 3) if pixel_format == "bgr24" else (height * 3 // 2, width)
 
 

@@ -1,4 +1,7 @@
-"""What may be shown of a source. A URL may hold a password, above all one that is misspelt."""
+"""What may be shown of a source. A URL may hold a password, above all one that is misspelt.
+
+Pure: any text will do, nothing is raised.
+"""
 
 from __future__ import annotations
 

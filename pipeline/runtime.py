@@ -31,15 +31,15 @@ class Fates(NamedTuple):
     """Of the frames from one id to another."""
 
     below: int  # the first that has not met its fate, or has not come
-    served: int = 0
+    served: int = 0  # frames
     dropped: Mapping[str, int] = MappingProxyType({})  # reason → frames
 
 
 class Runtime(Protocol):
     """What the process around a stage offers to it, from `setup` on, in the thread that calls the stage.
 
-    Nothing here waits. A camera that is not in `cameras`, and a name that the class did not declare, is a
-    KeyError: a bug of the stage, which ends its process.
+    Nothing here waits. A camera that is not in `cameras`, and a name that the class did not declare, raises
+    KeyError: a bug of the stage, which ends its process. Nothing else is raised but where it is said.
     """
 
     @property
@@ -49,8 +49,9 @@ class Runtime(Protocol):
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         """Memory for one array of a result: a view of a shared slot, so that nothing is copied later.
 
-        Uninitialised, C-contiguous. To be filled and returned inside a message by the same call of
-        `process`; afterwards it belongs to the readers. Raises FrameError if the slot is too small.
+        shape: as numpy has it. Uninitialised, C-contiguous. To be filled and returned inside a message by
+        the same call of `process`; afterwards it belongs to the readers. Raises FrameError if the slot is
+        too small.
         """
 
     def pack(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
@@ -99,7 +100,11 @@ class Runtime(Protocol):
 
 
 class LocalRuntime:
-    """The runtime of a unit test: plain memory, a Counter, and `quit` that is remembered."""
+    """The runtime of a unit test: plain memory, a Counter, and `quit` that is remembered.
+
+    Parameters and units are those of Runtime (shape, n, seconds, since, frames). Nothing here waits, and it
+    raises nothing: it takes any camera and any name.
+    """
 
     def __init__(self, cameras: Sequence[str] = ("test",)) -> None:
         self.cameras = tuple(cameras)

@@ -39,7 +39,11 @@ from pipeline.runtime import LocalRuntime, Runtime
 
 
 class _Part:
-    """What sources and stages have in common."""
+    """What sources and stages have in common.
+
+    Class methods are called in the supervisor, before any process starts and whenever another plan is
+    made: they leave nothing behind, import nothing heavy and take at most some milliseconds.
+    """
 
     Config: ClassVar[type]
     """A frozen dataclass; each field commented with unit and range. Sent to the process as JSON."""
@@ -57,43 +61,51 @@ class _Part:
 
     @classmethod
     def check(cls, config: Any) -> None:
-        """Whether this can work. Called in the supervisor before any process starts, also by `check`.
+        """Whether this can work. Called first of all class methods, also by `manyeyes check`.
 
-        Leaves nothing behind, imports nothing heavy, takes at most some milliseconds. Raises ConfigError
-        (ResourceError for what the machine lacks) with what is wrong and what to do.
+        Raises ConfigError (ResourceError for what the machine lacks) with what is wrong and what to do.
         """
 
     @classmethod
     def slot_bytes(cls, config: Any, frame_bytes: int) -> int:
         """Bytes of one result in shared memory; 0: results carry no pixels. Called as `check` is.
 
-        frame_bytes: the largest frame that any camera of the run can deliver. May raise ConfigError.
+        frame_bytes: the largest frame that any camera of the run can deliver. May raise ConfigError, if
+        that depends on a file, for instance.
         """
         return 0
 
     @classmethod
     def memory_bytes(cls, config: Any) -> int:
-        """What a process of it takes beside shared memory, about; for `check`, before it starts.
+        """Bytes that a process of it takes beside shared memory, about. Called as `check` is.
 
-        The default is an interpreter with numpy, ZeroMQ and OpenCV, as measured (24 to 30 MiB).
+        The default is an interpreter with numpy, ZeroMQ and OpenCV, as measured (24 to 30 MiB). May raise
+        ConfigError.
         """
         return 30 << 20
 
     @classmethod
     def counters(cls, config: Any) -> tuple[str, ...]:
-        """Names of counters per camera, served as metrics; they survive a restart of the stage."""
+        """Names of counters per camera, served as metrics; they survive a restart of the stage.
+
+        Called as `check` is. May raise ConfigError.
+        """
         return ()
 
     @classmethod
     def histograms(cls, config: Any) -> tuple[str, ...]:
-        """Names of histograms of durations (0.1 ms to 100 s), served as metrics; they survive a restart."""
+        """Names of histograms of durations (0.1 ms to 100 s), served as metrics; they survive a restart.
+
+        Called as `check` is. May raise ConfigError.
+        """
         return ()
 
     @classmethod
     def files(cls, config: Any) -> tuple[str, ...]:
         """Paths of what `setup` reads through `runtime.original`: a run keeps them as it found them.
 
-        They stay in memory until its end, so they are models and not films.
+        They stay in memory until its end, so they are models and not films. Called as `check` is. May
+        raise ConfigError.
         """
         return ()
 
@@ -102,6 +114,7 @@ class _Part:
         """Names of environment variables that no other process of the run may know.
 
         They are set from `setup` on; the environment that any process starts with has none of them.
+        Called as `check` is. May raise ConfigError.
         """
         return ()
 
@@ -112,7 +125,10 @@ class _Part:
         """
 
     def close(self) -> None:
-        """Flush and close; called once, also after an error; must return within a second."""
+        """Flush and close; called once at the end, also after an error; must return within a second.
+
+        Of a source, called after each `open`, also one that failed. What it raises ends the process.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,13 +154,17 @@ class Picture:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of its pixels."""
+        """Of its pixels. Pure; raises nothing."""
         return frame_shape(self.format, self.width, self.height)
 
     def frame(
         self, buffer: npt.NDArray[np.uint8], *, camera: str = "test", frame_id: int = 0
     ) -> Frame:
-        """The frame that the buffer holds now, a view of it; for who reads a source without a run."""
+        """The frame that the buffer holds now, a view of it; for who reads a source without a run.
+
+        buffer: as `Source.read` was given it. frame_id: from 0. Pure but for the time of capture, which is
+        now. Raises ValueError if the buffer is too small for the picture.
+        """
         width, height = self.source_size or (self.width, self.height)
         info = FrameInfo(
             camera=camera,
@@ -185,22 +205,25 @@ class Source(_Part):
         SourceError: `frames` came of it, read, skipped or unusable, and each of them is accounted for.
 
         What has an end goes on behind them, so that each of its frames comes once. By default, and for
-        what is live, nothing has to be done.
+        what is live, nothing has to be done. Must not block; raises nothing: what is wrong is said by
+        `open`.
         """
 
     def read(self, buffer: npt.NDArray[np.uint8]) -> Picture | None:
         """Wait for the next frame and write its pixels into `buffer`: uint8 (slot_bytes,).
 
-        Blocks until there is a frame, at most about 2 s, and paces itself (a file in real time).
-        Returns None if none came yet and asking again is right. Raises SourceError when the camera is
-        lost (a mute one within 2 s), FrameError when this one frame is unusable, EndOfStream after the
-        last. A frame larger than the buffer is scaled down.
+        Called again and again after `open`, whenever the frame that comes next is wanted. Blocks until
+        there is a frame, at most about 2 s, and paces itself (a file in real time). Returns None if none
+        came yet and asking again is right. Raises SourceError when the camera is lost (a mute one within
+        2 s), FrameError when this one frame is unusable, EndOfStream after the last. A frame larger than
+        the buffer is scaled down.
         """
         raise NotImplementedError
 
     def skip(self) -> bool:
         """Like read, but the pixels are not wanted: spend as little as possible. True: one passed.
 
+        Called in place of `read` while the picture is above `max_fps`, or nobody has room for it.
         Blocks, paces itself and raises as `read` does; False where `read` would return None.
         """
         raise NotImplementedError
@@ -210,13 +233,16 @@ class _Shared(_Part):
     """What stages of many cameras have in common. Cameras join and leave while a run goes on."""
 
     def add(self, camera: str) -> None:
-        """A camera joins: items of it may come. Called after `setup`, between items; must not block."""
+        """A camera joins: items of it may come. Called after `setup`, between items; must not block.
+
+        What it raises ends the process, which is replaced.
+        """
 
     def remove(self, camera: str) -> None:
         """A camera leaves: nothing of it is here, and nothing will come, unless it is added again.
 
         The place to forget it, and to close what is open for it alone. Called between items; must
-        return within a second.
+        return within a second. What it raises ends the process, which is replaced.
         """
 
 
@@ -226,31 +252,35 @@ class Stage(_Shared):
     def process(self, item: Any) -> Any:
         """Called once per item, in frame order within a camera.
 
-        Arrays of the item are read-only views of shared memory, valid until `process` returns: copy
-        what is kept. Raises FrameError when this item is unusable (counted, the run goes on); anything
-        else ends the process, which is replaced.
+        Arrays of the item are read-only views of shared memory, valid until `process` returns: copy what
+        is kept. May block for as long as `turn_s`; meanwhile newer frames take the place of those that
+        wait, or under `every` all before it wait, too. Raises FrameError when this item is unusable
+        (counted, the run goes on); anything else ends the process, which is replaced.
         """
         raise NotImplementedError
 
     def idle(self) -> Sequence[Result] | None:
         """Called between items, at least ten times a second; must not block.
 
-        What it returns is sent on as what `process` returns: results of NO_FRAME.
+        What it returns is sent on as what `process` returns: results of NO_FRAME. What it raises ends the
+        process, which is replaced.
         """
 
     def save(self, camera: str) -> bytes | None:
         """What this stage has to know of a camera to go on; at most 64 KiB. None: nothing new.
 
-        Called after each item of the camera, before it is sent on. Should the process be killed, the next
-        one gets it, and goes on with the item after that one: for items that come again the process
-        sends what was given for them, if those are Results.
+        Called after each item of the camera, before it is sent on. Should the process be killed, the
+        next one gets it, and goes on with the item after that one: for items that come again the process
+        sends what was given for them, if those are Results. Must not block. What it raises ends the
+        process.
         """
         raise NotImplementedError
 
     def restore(self, camera: str, state: bytes) -> None:
         """What `save` of a process before this one returned last. Called after `add`, once a camera.
 
-        Raises ValueError for what can't be used, by another version, perhaps: then the camera begins anew.
+        Must not block. Raises ValueError for what can't be used, by another version, perhaps: then the
+        camera begins anew.
         """
         raise NotImplementedError
 
@@ -262,7 +292,7 @@ class JoinStage(Stage):
         """Called once per frame of the view path, in order within a camera.
 
         detections: of this very frame, or (`newest`, where it has no result) those of other frames moved
-        on to its time. None: nothing is known.
+        on to its time. None: nothing is known. May block and raises as `Stage.process`.
         """
         raise NotImplementedError
 
@@ -273,12 +303,16 @@ class BatchStage(_Shared):
     def process_batch(self, items: Sequence[Tensor]) -> Sequence[Any]:
         """One result per item, in the same order. None drops that item.
 
-        Raises as `Stage.process`; DeviceLost ends the process with 70.
+        Called whenever the batcher has a batch, of `max_batch` items at most. May block and raises as
+        `Stage.process`: a FrameError costs all items of the batch; DeviceLost ends the process with 70.
         """
         raise NotImplementedError
 
     def idle(self) -> None:
-        """Called between batches, at least ten times a second; must not block."""
+        """Called between batches, at least ten times a second; must not block.
+
+        What it raises ends the process, which is replaced.
+        """
 
 
 class Sink(Stage):

@@ -22,7 +22,8 @@ def frame(
 ) -> Frame:
     """A bgr24 frame of a picture, uint8 (H, W, 3), read-only like the ones that a stage gets.
 
-    facts: further fields of FrameInfo, such as t_capture_ns. Raises TypeError for one that it has not.
+    Pure. frame_id: counts from 0. facts: further fields of FrameInfo, such as t_capture_ns. Raises
+    TypeError for one that it has not.
     """
     view = image.view()
     view.flags.writeable = False
