@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from patience import BOUND_S
 from walks import result
 
 from pipeline.happenings import Happening
@@ -19,7 +20,6 @@ SECOND, HOUR = 10**9, 3600 * 10**9
 T0 = 1_763_805_600 * SECOND  # 2025-11-22T10:00:00Z, a Saturday
 CLASSES = ("person", "car")
 WEBHOOK = "stages.sinks.alarms.webhook:Webhook"
-BOUND_S = 60.0
 
 
 def happening(kind="entered", track=7, label="person", score=0.5, **fields):

@@ -3,10 +3,10 @@
 import signal
 import time
 
+from patience import BOUND_S
+
 from pipeline.errors import ManyeyesError
 from pipeline.supervision.asking import ask
-
-BOUND_S = 60.0
 
 
 class Run:

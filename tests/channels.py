@@ -12,6 +12,7 @@ import time
 from contextlib import closing, suppress
 
 import pytest
+from patience import BOUND_S
 
 from pipeline.accounts.layout import DETECT
 from pipeline.accounts.ledger import REASONS
@@ -20,7 +21,6 @@ from pipeline.hop import transport
 from pipeline.hop.control import Control
 from pipeline.hop.transport import Inbox, Outbox
 
-PATIENCE_S = 10.0
 MANY = 1000  # more than any socket has room for
 LIMIT = 1500  # messages that wait, here; a run has room for some thousands
 FAR_TOO_MANY = 10_000  # more than all buffers between two ends hold together
@@ -45,7 +45,7 @@ class ControlPair:
     def receive(self):
         return [said["text"].encode("latin-1") for said, _ in self.receiver.receive()]
 
-    def wait(self, timeout_s=PATIENCE_S):
+    def wait(self, timeout_s=BOUND_S):
         """False: nothing came."""
         with suppress(Closed):
             self.sender.flush()
@@ -65,7 +65,7 @@ class _ZeroMqPair:
         self.inbox = Inbox(self.context, endpoint)
         self.outbox = Outbox(self.context, endpoint, b"gate.0")
 
-    def wait(self, timeout_s=PATIENCE_S):
+    def wait(self, timeout_s=BOUND_S):
         end = time.monotonic() + timeout_s
         while not self.receiver.readable and time.monotonic() < end:
             transport.poller([self.receiver.descriptor]).poll(min(100, timeout_s * 1000))
@@ -98,7 +98,7 @@ class AnswerPair(_ZeroMqPair):
         super().__init__(folder)
         self.sender, self.receiver = self.inbox, self.outbox
         self.outbox.send(b"hello")  # by which the inbox knows whom it can answer
-        end = time.monotonic() + PATIENCE_S
+        end = time.monotonic() + BOUND_S
         while not self.inbox.receive():
             assert time.monotonic() < end
 
@@ -179,7 +179,7 @@ def _one_who_reads_late_has_missed_nothing(pair):
 def _one_who_never_reads_is_an_error_and_what_was_taken_still_comes(pair):
     count = sent_until_full(pair)
     assert taken(pair, count) == [number(n) for n in range(count)]
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + BOUND_S
     while True:
         try:
             pair.send(b"again")

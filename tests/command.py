@@ -7,8 +7,9 @@ import time
 import uuid
 from pathlib import Path
 
+from patience import BOUND_S
+
 MANYEYES = (sys.executable, "-P", "-m", "pipeline")  # what the installed script calls
-BOUND_S = 60
 _ON_TERMINAL = """
 import os, sys
 os.login_tty(int(sys.argv[1]))

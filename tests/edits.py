@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import patterns
+from patience import BOUND_S
 
 from pipeline.supervision.supervisor import Options, Supervisor
 
@@ -21,7 +22,6 @@ NAMES = ("a", "b", "c", "d", "e")
 SPARE = 4  # so that rows are used again
 SET = ("postprocess", "render", "sink.results", "sink.frames")  # what gets other settings
 RATES_HZ = (10.0, 20.0, 40.0)
-PATIENCE_S = 120.0  # for one edit
 
 
 class Player:
@@ -43,7 +43,7 @@ class Player:
 
     def tick(self, run: Supervisor) -> None:
         now = time.monotonic()
-        assert now - self._since < PATIENCE_S, f"it does not come to rest after {self.log}"
+        assert now - self._since < BOUND_S, f"it does not come to rest after {self.log}"
         if not run.live or now < self._next or run.stopping:
             return
         if self.edits:

@@ -16,6 +16,8 @@ import select
 import subprocess
 from functools import cache
 
+from patience import BOUND_S
+
 PYTHON = "/usr/bin/python3"
 ELEMENTS = ("videotestsrc", "videoconvert", "x264enc", "rtph264pay")
 PIPELINE = (
@@ -82,7 +84,7 @@ def missing() -> str | None:
     """Why the server can't run here, in one sentence; None if it can."""
     try:
         done = subprocess.run(
-            [PYTHON, __file__, "--probe"], check=False, capture_output=True, text=True, timeout=60,
+            [PYTHON, __file__, "--probe"], check=False, capture_output=True, text=True, timeout=BOUND_S,
             env={**os.environ, "PYTHONPATH": ""},
         )  # fmt: skip
     except OSError as error:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from patience import BOUND_S
+
 SCRIPT = """
 import sys
 from sink_frames import frame, result
@@ -45,6 +47,6 @@ def run_and_kill(kind: str, path: Path, after: int) -> int:
                 break
     finally:
         child.kill()
-        rest, errors = child.communicate(timeout=30)
+        rest, errors = child.communicate(timeout=BOUND_S)
     assert said >= after, errors
     return max([said, *map(int, rest.split("\n")[:-1])])

@@ -475,6 +475,16 @@ def _length(node):
     return lines
 
 
+def test_tests_wait_with_one_patience():
+    """A bound of its own is one on speed, which a busy core exceeds."""
+    own = re.compile(
+        r"\.(?:communicate|wait)\((?:timeout=)?[1-9]|\b(?:text|capture_output)=True,[^)]*\btimeout=\d"
+        r"|^[A-Z_]*(?:BOUND|PATIENCE)[A-Z_]* = \d", re.MULTILINE,
+    )  # fmt: skip
+    files = [file for file in (ROOT / "tests").rglob("*.py") if file.name != "patience.py"]
+    assert [(file.name, found) for file in files for found in own.findall(file.read_text())] == []
+
+
 def test_no_two_files_of_tests_have_one_name():
     """pytest imports them by their names alone, and collects nothing where two are alike."""
     names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import tiny_models
 import typer
-from command import BOUND_S
+from patience import BOUND_S
 
 from pipeline.face import cli
 from pipeline.plan.model_path import demo_model
@@ -418,7 +418,7 @@ def test_ctrl_c_ends_a_run_in_order(manyeyes):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=BOUND_S)
     assert process.returncode == 0
     worse = [line for line in err.splitlines() if not line.startswith("INFO ")]
     assert worse == []  # INFO: the engine that it took, where this is the first run on the host
@@ -433,7 +433,7 @@ def test_ctrl_c_while_it_starts_is_no_traceback(manyeyes):
     process = manyeyes.start("run", "synthetic://", process_group=0)
     wait_for(process, "inference in")
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=BOUND_S)
     assert "Traceback" not in err
     assert process.returncode in (0, 130)
     manyeyes.assert_nothing_left()

@@ -19,6 +19,7 @@ import patterns
 import promql
 import pytest
 import yaml
+from patience import BOUND_S
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.face.metrics import MetricsServer
@@ -29,7 +30,6 @@ from pipeline.supervision.supervisor import Options, Supervisor
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
 EXAMPLES = sorted(DEPLOY.glob("*.toml"))
-BOUND_S = 60.0
 
 # The contract with everybody's dashboards: name (with _total) → type and labels. A change here is a
 # change of theirs.
@@ -142,7 +142,7 @@ def scraped(tmp_path_factory):
             time.sleep(0.1)  # polls another process; there is nothing to wait on
         yield text
         process.send_signal(signal.SIGTERM)
-        output = process.communicate(timeout=20)[0]
+        output = process.communicate(timeout=BOUND_S)[0]
         assert process.returncode == 0, output
     finally:
         process.kill()

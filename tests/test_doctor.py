@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import tiny_models
+from patience import BOUND_S
 
 from pipeline.doctor import checks as doctor
 from pipeline.doctor import timing as timing_module
@@ -31,7 +32,7 @@ def manyeyes(tmp_path):
     def run(*arguments, **options):
         return subprocess.run(
             [MANYEYES, *map(str, arguments)], cwd=tmp_path, env=environment, text=True,
-            capture_output=True, timeout=250, **options,
+            capture_output=True, timeout=BOUND_S, **options,
         )  # fmt: skip
 
     return run

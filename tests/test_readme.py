@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import typer
+from patience import BOUND_S
 
 from pipeline.face import cli
 from pipeline.plan import config
@@ -56,9 +57,9 @@ def mypkg(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
-def manyeyes(*arguments, timeout=90):
+def manyeyes(*arguments):
     return subprocess.run(
-        [MANYEYES, *map(str, arguments)], capture_output=True, text=True, timeout=timeout
+        [MANYEYES, *map(str, arguments)], capture_output=True, text=True, timeout=BOUND_S
     )
 
 

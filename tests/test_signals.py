@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from command import BOUND_S
+from patience import BOUND_S
 
 from pipeline.host.signals import ENDING
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from command import BOUND_S
+from patience import BOUND_S
 
 RUN = ("run", "synthetic://?seed=1&size=320x180", "--events", "e.jsonl")
 

@@ -9,10 +9,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from patience import BOUND_S
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("pipeline", "stages", "benchmarks")
-BOUND_S = 90
 # Files of these names in the user's folder: ours, the standard library, what children load first.
 HOSTILE = (*PACKAGES, *sys.stdlib_module_names, "numpy", "zmq", "msgpack", "cv2", "av", "torch")
 BLUR = '''

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import BOUND_S
 
 from benchmarks.tool.stage_times import stage_of
 
@@ -53,7 +54,7 @@ path = "events.jsonl"
 def manyeyes(folder, *arguments):
     return subprocess.run(
         [MANYEYES, "bench", *map(str, arguments)],
-        cwd=folder, capture_output=True, text=True, timeout=100,
+        cwd=folder, capture_output=True, text=True, timeout=BOUND_S,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from patience import BOUND_S
 
 from benchmarks.tool.capacity import document, summary
 from benchmarks.tool.certificate import page
@@ -163,7 +164,7 @@ def test_a_single_number_is_tried_and_answered_by_the_exit_code(tmp_path, p99_ms
     done = subprocess.run(
         [MANYEYES, "bench", "capacity", "run.toml", "--p99-ms", p99_ms, "--fps", "5", "--seconds", "2",
          "--cameras", "2", "--json"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=110,
+        cwd=tmp_path, capture_output=True, text=True, timeout=BOUND_S,
     )  # fmt: skip
     row = json.loads(done.stdout)
     assert (done.returncode, row["passed"], row["cameras"]) == (code, code == 0, 2), done.stderr
@@ -180,7 +181,7 @@ def test_a_real_search_for_at_most_two_cameras(tmp_path):
     done = subprocess.run(
         [MANYEYES, "bench", "capacity", "run.toml", "--p99-ms", "2000", "--fps", "4", "--seconds", "2",
          "--most", "2", "-o", "found", "--json"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=110,
+        cwd=tmp_path, capture_output=True, text=True, timeout=BOUND_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from patience import BOUND_S
 
 from pipeline import redaction
 from pipeline.errors import ManyeyesError
@@ -132,7 +133,7 @@ def test_a_run_that_can_not_open_a_camera_tells_nobody_its_token(source, tmp_pat
             [MANYEYES, *command, str(toml)],
             capture_output=True,
             text=True,
-            timeout=90,
+            timeout=BOUND_S,
             cwd=tmp_path,
         )
         assert done.returncode == 0, done.stderr

@@ -5,7 +5,8 @@ import json
 import signal
 
 import pytest
-from changing import BOUND_S, Run
+from changing import Run
+from patience import BOUND_S
 
 from pipeline.errors import ManyeyesError
 from pipeline.plan import config as configuration

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import patterns
 import pytest
+from patience import BOUND_S
 
 from pipeline.supervision.ctl import NAME, ControlSocket
-
-BOUND_S = 30.0
 
 
 @pytest.fixture
@@ -40,7 +39,7 @@ def ctl(run, *arguments):
     process, _ = run
     done = subprocess.run(
         [sys.executable, "-P", "-m", "pipeline", "ctl", *arguments, "--pid", str(process.pid)],
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=BOUND_S,
     )  # fmt: skip
     return done.returncode, done.stdout, done.stderr
 
@@ -130,7 +129,7 @@ def test_a_run_that_is_gone_and_a_socket_that_was_left_are_one_sentence(tmp_path
     assert (folder / NAME).exists()
     done = subprocess.run(
         [sys.executable, "-P", "-m", "pipeline", "ctl", "status", "--pid", "1"],
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=BOUND_S,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (

@@ -5,12 +5,12 @@ import tomllib
 from time import monotonic, sleep
 
 import pytest
+from patience import BOUND_S
 
 from pipeline.fleet import config
 from pipeline.fleet.child import RunChild
 from pipeline.fleet.guard import now_s
 
-BOUND_S = 120.0
 HOUR_S = 3600.0
 FLEET = """
 [model]

@@ -9,8 +9,7 @@ import time
 
 import pytest
 from fleet_page import CERTIFICATE, ROOT, blocks, fleet_toml
-
-BOUND_S = 120.0
+from patience import BOUND_S
 
 
 def free_ports(n):
@@ -68,7 +67,7 @@ def test_from_one_machine_to_three(fleet):
     finally:
         for run in runs:
             run.send_signal(signal.SIGTERM)
-        ends = [run.communicate(timeout=60) for run in runs]
+        ends = [run.communicate(timeout=BOUND_S) for run in runs]
     assert [run.returncode for run in runs] == [0, 0, 0], ends
     assert {"hall-a.db", "hall-b.db", "office.db"} <= {str(path) for path in fleet.files()}
     code, out, err = fleet("fleet", "events", "fleet.toml", "--each", "--json", "--limit", "1000")

@@ -6,14 +6,13 @@ import time
 import pytest
 import tiny_models
 from cameras import Camera
+from patience import BOUND_S
 from rtsp_server import GstCamera, missing
 
 from pipeline.plan.config import CameraConfig, Config, ModelConfig, SinkConfig
 from pipeline.plan.standard import make
 from pipeline.supervision.supervisor import Options, Supervisor
 from stages.detector.importing import import_model
-
-BOUND_S = 30.0
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from clips import moving_square, write_clip
-from command import BOUND_S
+from patience import BOUND_S
 from web_camera import WebCamera
 
 RUN = '[metrics]\nenabled = false\n[run]\npolicy = "every"\n[model]\nengine = "stub"\n'

@@ -9,6 +9,7 @@ import time
 
 import bundles
 import pytest
+from patience import BOUND_S
 
 from pipeline.errors import ConfigError, ManyeyesError
 from pipeline.plan import config as configuration
@@ -19,7 +20,6 @@ from pipeline.supervision.asking import ask
 from pipeline.supervision.supervisor import Options, Supervisor
 from stages.detector.bundle import model_id
 
-BOUND_S = 60.0
 TOML = """
 [run]
 policy = "every"

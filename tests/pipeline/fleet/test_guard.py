@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import BOUND_S
 
 from pipeline.fleet.guard import now_s
 
@@ -50,7 +51,7 @@ def is_gone(pid):
 
 def test_the_run_is_killed_when_the_lease_is_over_though_nobody_says_so(guarded):
     guard, pid = guarded(DEAF, now_s() + 1.0)
-    assert guard.wait(timeout=60) == 128 + signal.SIGKILL
+    assert guard.wait(timeout=BOUND_S) == 128 + signal.SIGKILL
     assert is_gone(pid)
 
 
@@ -58,7 +59,7 @@ def test_a_longer_lease_keeps_it_and_a_shorter_one_ends_it(guarded):
     guard, pid = guarded(RUN, now_s() + 30.0)
     guard.stdin.write(f"{now_s() + HOUR_S}\n{now_s() - 1}\n")
     guard.stdin.flush()
-    assert guard.wait(timeout=60) == 128 + signal.SIGKILL
+    assert guard.wait(timeout=BOUND_S) == 128 + signal.SIGKILL
     assert is_gone(pid)
 
 
@@ -66,13 +67,13 @@ def test_it_ends_in_order_when_that_is_asked_for(guarded):
     guard, _ = guarded(RUN, now_s() + HOUR_S)
     guard.stdin.write("stop\n")
     guard.stdin.flush()
-    assert guard.wait(timeout=60) == 7, "the exit code of the run"
+    assert guard.wait(timeout=BOUND_S) == 7, "the exit code of the run"
 
 
 def test_it_ends_in_order_when_the_agent_is_killed(guarded):
     guard, pid = guarded(RUN, now_s() + HOUR_S)
     guard.stdin.close()
-    assert guard.wait(timeout=60) == 7
+    assert guard.wait(timeout=BOUND_S) == 7
     assert is_gone(pid)
     guard.stdin = None
 
@@ -91,4 +92,4 @@ def test_the_run_dies_with_its_guard(guarded):
 )
 def test_its_exit_code_is_that_of_the_run(guarded, code, expected):
     guard, _ = guarded(code, now_s() + HOUR_S)
-    assert guard.wait(timeout=60) == expected
+    assert guard.wait(timeout=BOUND_S) == expected

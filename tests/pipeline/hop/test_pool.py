@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from patience import BOUND_S
 
 from pipeline.errors import MessageError, ResourceError, TornFrame
 from pipeline.hop.pool import PoolReader, PoolWriter, pool_bytes
@@ -98,7 +99,9 @@ def test_too_little_memory_is_one_sentence_and_no_sigbus():
         "try: memory.create('frames of gate', 1 << 24)\n"
         "except ResourceError as error: print(error); sys.exit(78)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=BOUND_S
+    )
     assert done.returncode == 78, done.stderr
     assert "frames of gate: wanted 16 MiB" in done.stdout
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 1 << 20

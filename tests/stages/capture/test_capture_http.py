@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pytest
 from clips import moving_square, noise_i420, write_clip
+from patience import BOUND_S
 from web_camera import WebCamera
 
 from pipeline.errors import EndOfStream, SourceError
@@ -116,7 +117,7 @@ def test_opening_takes_no_more_than_a_second_of_a_stream(tmp_path):
     def pieces():
         yield tags[0]
         yield from (tag for tag in tags[1:] if int.from_bytes(tag[4:7], "big") <= 1000)
-        waited.append(is_open.wait(20))  # whoever wants more does not get it
+        waited.append(is_open.wait(BOUND_S))  # whoever wants more does not get it
 
     with WebCamera(streams={"/live.flv": ("video/x-flv", pieces)}) as camera:
         source = opened(camera.url("/live.flv"), open_timeout_s=30.0)

@@ -10,6 +10,7 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import BOUND_S
 
 from pipeline.errors import ConfigError, FrameError
 from pipeline.stage import Source
@@ -108,7 +109,7 @@ def test_choosing_imports_nothing_heavy():
         "print([m for m in ('cv2', 'av', 'torch') if m in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=BOUND_S
     )
     assert done.stdout.strip() == "[]"
 

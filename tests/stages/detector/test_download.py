@@ -5,6 +5,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from patience import BOUND_S
 
 from pipeline.errors import ConfigError
 from stages.detector import download
@@ -23,7 +24,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(DATA)))
         self.end_headers()
         if self.path == "/mute":
-            self.server.over.wait(30)
+            self.server.over.wait(BOUND_S)
             return
         self.wfile.write(DATA[: len(DATA) // 2] if self.path == "/cut" else DATA)
 

@@ -12,7 +12,6 @@ from functools import partial
 
 import pytest
 from alarming import (
-    BOUND_S,
     SECOND,
     T0,
     account,
@@ -24,6 +23,7 @@ from alarming import (
     until,
     webhook,
 )
+from patience import BOUND_S
 from receiver import Receiver
 from standardwebhooks import Webhook as Oracle
 

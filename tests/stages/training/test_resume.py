@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import tiny_runs
 import torch
+from patience import BOUND_S
 
 from pipeline.errors import ConfigError, DataError, ModelError
 from stages.training import checkpoint
@@ -45,7 +46,7 @@ def start(
 
 
 def losses_of(process: subprocess.Popen[str]) -> list[dict[str, float]]:
-    output, _ = process.communicate(timeout=250)
+    output, _ = process.communicate(timeout=BOUND_S)
     assert process.returncode == 0, output
     return steps_in(output)
 
@@ -87,7 +88,7 @@ def test_killed_and_resumed_ends_with_the_same_weights(data: Path, tmp_path: Pat
             if line.startswith(f"step {killed_at} "):
                 break
         process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=250)
+        process.communicate(timeout=BOUND_S)
         assert process.returncode == -signal.SIGKILL
     losses_of(start("fcos", data, broken, resume=True, **changes))
 
@@ -110,7 +111,7 @@ def test_two_processes_learn_like_one(data: Path, tmp_path: Path) -> None:
     program = [str(ROOT / "tests/tiny_runs.py"), "retinanet", str(data), str(tmp_path), "new", "{}"]
     done = subprocess.run(
         [*torchrun, *program],
-        env=ENVIRONMENT, text=True, capture_output=True, timeout=250, check=False,
+        env=ENVIRONMENT, text=True, capture_output=True, timeout=BOUND_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     two = steps_in(done.stdout)
