@@ -9,7 +9,6 @@ What reads a file waits for its disk and for nothing else; nothing is raised but
 from __future__ import annotations
 
 import os
-import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,6 +22,18 @@ def variables(name: str, *keys: str) -> tuple[str, ...]:
     ('GATE_USER', 'GATE_PASSWORD', 'GATE_FILE')
     """
     return tuple(f"{name}_{key}" for key in (*keys, "FILE"))
+
+
+def by_their_looks(environ: Mapping[str, str]) -> frozenset[str]:
+    """Names of variables that may be secrets, whoever they are meant for: also a camera that joins later.
+
+    >>> sorted(by_their_looks({"GATE_USER": "", "GATE_PASSWORD": "", "HOOK_SECRET": "", "DB_USER": ""}))
+    ['GATE_PASSWORD', 'GATE_USER', 'HOOK_SECRET']
+    """
+    passwords = {name for name in environ if name.endswith("_PASSWORD")}
+    users = {f"{name.removesuffix('_PASSWORD')}_USER" for name in passwords}
+    secrets = {name for name in environ if name.endswith("_SECRET")}
+    return frozenset((passwords | users | secrets) & environ.keys())
 
 
 def read(name: str, *keys: str, environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
@@ -63,6 +74,8 @@ def check_ca_file(path: str | None) -> None:
     """Raise ConfigError unless certificates can be read there; None: those of the host."""
     if path is None:
         return
+    import ssl  # late: it is large, and every process of a run knows this module
+
     try:
         ssl.create_default_context(cafile=path)
     except OSError as error:  # of what is no certificate, too

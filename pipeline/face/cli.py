@@ -29,7 +29,7 @@ from pipeline.face.demo import demo_config, follows
 from pipeline.face.live import LiveTable, health_table, speed_table
 from pipeline.face.metrics import MetricsServer
 from pipeline.host import refusal, signals
-from pipeline.host.machine import open_as_many_files_as_allowed
+from pipeline.host.machine import child_environment, open_as_many_files_as_allowed
 from pipeline.plan import config as configuration
 from pipeline.plan.chains import speed_of
 from pipeline.plan.loading import load, search_current_folder
@@ -225,7 +225,7 @@ def fetching(make_config: Callable[[], _T]) -> _T:
         return make_config()
     except ModelNotHere as missing:
         command = [sys.executable, "-m", "pipeline", "model", *missing.command]
-        if code := subprocess.run(command, check=False).returncode:
+        if code := subprocess.run(command, env=child_environment({}), check=False).returncode:
             raise typer.Exit(code) from None  # it has said why
     return make_config()
 

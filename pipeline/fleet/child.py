@@ -18,6 +18,9 @@ from pipeline.supervision.asking import ask
 _PATIENCE_S = 0.5  # with a supervisor that is busy; it is asked again a second later
 _CHANGE_S = 3.0  # half of the shortest lease, since an agent that waits extends none
 _MAX_SAID_BYTES = 4096
+_OF_THE_CLUSTER = (
+    "RAY_AUTH_TOKEN",
+)  # with it one may run programs on every machine; a run needs no Ray
 
 
 class RunChild:
@@ -42,6 +45,7 @@ class RunChild:
                         *(sys.executable, "-P", "-m", "pipeline", "run", str(run)),
                     ],
                     cwd=self._file.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+                    env={k: v for k, v in os.environ.items() if k not in _OF_THE_CLUSTER},
                 )  # fmt: skip
         except OSError as error:
             raise ResourceError(f"a run can't be started: {error.strerror}") from error

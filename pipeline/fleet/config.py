@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import json
 import math
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
@@ -32,6 +33,8 @@ from pipeline.plan.standard import make
 
 _LABEL = r"^[A-Za-z0-9_.:-]{1,64}$"
 _LABELS = "a label or a list of them, each of 1 to 64 of the characters A-Z a-z 0-9 _ . : -"
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 
 Label = Annotated[str, Field(pattern=_LABEL)]
 
@@ -119,7 +122,8 @@ class Fleet:
         """The file of a run, replaced as a whole. Raises ResourceError if it can't be written."""
         path = self.file_of(machine)
         head = f"# {machine}'s part of {self.file.name}; written by `manyeyes fleet`, change that one\n\n"
-        replace_file(path, head + tomli_w.dumps(self.run_of(machine, cameras)))
+        text = head + tomli_w.dumps(self.run_of(machine, cameras))
+        replace_file(path, text, is_private=True)
         return path
 
 
@@ -174,11 +178,17 @@ def known(where: str, kind: str, name: str, names: list[str]) -> int:
     raise ConfigError(f"{where}: there is no {kind} {name!r}; {hint}")
 
 
-def replace_file(path: Path, text: str) -> None:
-    """Who reads it sees the old one or the new one. Raises ResourceError."""
+def replace_file(path: Path, text: str, *, is_private: bool = False) -> None:
+    """Who reads it sees the old one or the new one. Raises ResourceError.
+
+    is_private: its user alone may, since paths and queries of sources may hold tokens.
+    """
     part = path.with_name(f"{path.name}.part")
     try:
-        part.write_text(text, encoding="utf-8")
+        part.unlink(missing_ok=True)  # of one that was killed: its mode is not ours
+        fd = os.open(part, _NEW, 0o600 if is_private else 0o666)
+        with open(fd, "w", encoding="utf-8") as file:
+            file.write(text)
         part.replace(path)
     except OSError as error:
         raise ResourceError(

@@ -46,7 +46,8 @@ def recall(path: Path) -> Kept | None:
 
 def remember(path: Path, kept: Kept) -> None:
     """Raises ResourceError."""
-    replace_file(path, json.dumps({"version": _VERSION, **asdict(kept)}, indent=1) + "\n")
+    text = json.dumps({"version": _VERSION, **asdict(kept)}, indent=1) + "\n"
+    replace_file(path, text, is_private=True)
 
 
 def _tupled(value: Any) -> Any:

@@ -7,6 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
+from pipeline.host.machine import child_environment
 from pipeline.host.speed import recall
 from pipeline.plan.sizing import cameras_at
 
@@ -35,7 +36,7 @@ class Measuring:
             ]
             done = subprocess.run(
                 command, capture_output=True, text=True, check=False, timeout=_DOCTOR_S,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL, env=child_environment({}),
             )  # fmt: skip
             if done.returncode:
                 last = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[

@@ -9,6 +9,7 @@ import resource
 from collections.abc import Mapping, Set
 from pathlib import Path
 
+from pipeline.credentials import by_their_looks
 from pipeline.host import cgroup
 
 CHILD_ENVIRONMENT = {
@@ -35,8 +36,9 @@ CHILD_ENVIRONMENT = {
 def child_environment(own: Mapping[str, str], without: Set[str] = frozenset()) -> dict[str, str]:
     """The environment of a process that is started from this one: `own` over what there is here.
 
-    without: names of variables that it does not get.
+    without: names of variables that it does not get, beside those that look like a secret of anybody.
     """
+    without = without | by_their_looks(os.environ)
     inherited = {name: value for name, value in os.environ.items() if name not in without}
     if "PYTHONPATH" in inherited:  # an empty part of it is the current folder, before all libraries
         folders = inherited["PYTHONPATH"].split(os.pathsep)

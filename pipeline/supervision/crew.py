@@ -37,6 +37,7 @@ class Crew:
         self._incarnations: dict[int, int] = {}  # row of a process that is gone: how many it had
         self._epochs = 0
         self._originals = Originals(())
+        self._secrets: frozenset[str] = frozenset()  # of all plans so far, see `Plan.secrets`
 
     def begin(self, directory: RunDirectory) -> None:
         """Keep the files, make the memory; starts nobody. Raises ResourceError."""
@@ -148,8 +149,9 @@ class Crew:
             "to_bgr": self._to_bgr,
         }
         originals = self._originals.fds(child.spec.files)
+        self._secrets |= self.plan.secrets  # a camera that has left is nobody's business, either
         # it is told the rest when it is ready, and reads
-        child.start(first, self._accounts.fd, originals, without=self.plan.secrets)
+        child.start(first, self._accounts.fd, originals, without=self._secrets)
 
     def _restart(self, child: Child, now_s: float) -> None:
         try:

@@ -12,12 +12,13 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Callable, Set
+import traceback
+from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ManyeyesError
-from pipeline.host.refusal import refused
+from pipeline.errors import ManyeyesError, ResourceError
+from pipeline.host.refusal import refused, sentence
 
 NAME = "ctl"
 _MAX_CLIENTS = 16
@@ -96,20 +97,34 @@ class ControlSocket:
         return True
 
     def _answered(self, question: bytes) -> bytes:
-        asked: dict[str, Any] = {}
         try:
             asked = _read(question)
-            told = self._answer(asked)
+            with outlived(f"ctl: {asked.get('do')!r}"):
+                told = self._answer(asked)
         except ManyeyesError as error:
             told = {"error": str(error), "exit_code": error.exit_code}
-        except Exception as error:  # a bug in one order ends no run
-            log.exception("ctl: %s", asked)
-            text = f"ctl: {asked.get('do')!r} failed by an error of the program, see its log: {error!r}"
-            told = {"error": text, "exit_code": ManyeyesError.exit_code}
         return json.dumps(told).encode() + b"\n"
 
     def _drop(self, fd: int) -> None:
         self._clients.pop(fd).socket.close()
+
+
+@contextlib.contextmanager
+def outlived(order: str) -> Iterator[None]:
+    """What ends no run, and is a ManyeyesError: what the host refuses, and a bug, which is logged."""
+    try:
+        yield
+    except ManyeyesError:
+        raise
+    except (OSError, MemoryError) as error:
+        raise ResourceError(f"{order}: {sentence(error)}") from error
+    except Exception as error:
+        kind = type(error).__name__  # what else it says may be out of a URL
+        where = "".join(traceback.format_tb(error.__traceback__))
+        log.error("%s failed by %s:\n%s", order, kind, where)
+        raise ManyeyesError(
+            f"{order} failed by an error of the program, see its log: {kind}"
+        ) from error
 
 
 def _read(question: bytes) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from pipeline.plan.graph import Plan
 from pipeline.plan.planner import Planner, Proposal
 from pipeline.supervision.apply import Changes
 from pipeline.supervision.child import Child
+from pipeline.supervision.ctl import outlived
 
 log = logging.getLogger("manyeyes")
 
@@ -86,7 +87,8 @@ class Orders:
         if planner is None or planner.file is None:
             return
         try:
-            lines = self._change(planner.from_file(planner.file))["lines"]
+            with outlived(planner.file.name):
+                lines = self._change(planner.from_file(_regular(planner.file)))["lines"]
         except ManyeyesError as error:
             log.error("%s; the run goes on as it was", error)
             return
@@ -175,11 +177,11 @@ class Orders:
         return {"lines": difference.lines()}
 
     def _file(self, asked: Told) -> Proposal:
-        return self._planner.from_file(_regular(asked))
+        return self._planner.from_file(_regular(Path(str(asked.get("file")))))
 
     def _added(self, asked: Told) -> Proposal:
         if "file" in asked:
-            return self._planner.with_file(_regular(asked))
+            return self._planner.with_file(_regular(Path(str(asked["file"]))))
         tables, folder = asked.get("cameras"), Path(str(asked.get("folder")))
         if not isinstance(tables, list):
             raise ManyeyesError("ctl: add wants a file, or a list of cameras and a folder")
@@ -224,9 +226,8 @@ class Orders:
         return self._run.planner
 
 
-def _regular(asked: Told) -> Path:
-    """The file that is asked for. Raises ConfigError for a pipe, which the run would wait for."""
-    path = Path(str(asked.get("file")))
-    if path.exists() and not path.is_file():
+def _regular(path: Path) -> Path:
+    """This file. Raises ConfigError for a pipe, which the run would wait for."""
+    if os.path.exists(path) and not os.path.isfile(path):  # these raise nothing
         raise ConfigError(f"{path}: is no file that the run can read; write it into one")
     return path

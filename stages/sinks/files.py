@@ -44,8 +44,13 @@ def make_folder(sink: str, folder: Path) -> None:
 
 def is_at(fd: int, path: str | Path) -> bool:
     """Whether an open file is still what its path names: nobody has renamed, replaced or deleted it."""
+    return is_same(os.fstat(fd), path)
+
+
+def is_same(state: os.stat_result, path: str | Path) -> bool:
+    """The same of the facts of a file that is open."""
     try:
-        return os.path.samestat(os.fstat(fd), os.stat(path))
+        return os.path.samestat(state, os.stat(path))
     except FileNotFoundError:
         return False
     except OSError:  # nobody can tell now

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import signal
 
 import pytest
@@ -26,6 +27,20 @@ CAMERA = """
 [[camera]]
 name = "{name}"
 source = "synthetic://?seed={seed}&size=64x64&rate={rate}"
+"""
+
+
+CHECKS_WITH_A_BUG = """
+from dataclasses import dataclass
+from pipeline.stage import Source
+@dataclass(frozen=True)
+class Nothing:
+    pass
+class Bug(Source):
+    Config = Nothing
+    @classmethod
+    def check(cls, config):
+        raise KeyError("a bug")
 """
 
 
@@ -147,6 +162,12 @@ def test_an_edited_file_is_applied_under_watch_and_after_sighup_and_a_broken_one
     one.until(lambda: "run.toml: is no TOML" in one.said())
     one.process.send_signal(signal.SIGHUP)
     one.until(lambda: one.said().count("; the run goes on as it was") == 2)
+    manyeyes.write(CHECKS_WITH_A_BUG, "bug.py")
+    manyeyes.write(toml("gate", "door") + '[[camera]]\nname = "b"\nrun = "bug:Bug"\n')
+    one.until(lambda: "run.toml failed by an error of the program" in one.said())
+    (manyeyes.folder / "run.toml").unlink()
+    os.mkfifo(manyeyes.folder / "run.toml")  # nobody writes into it
+    one.until(lambda: "run.toml: is no file that the run can read" in one.said())
     assert {*one.status()["cameras"]} >= {"gate", "door"}
     assert one.end()[0] == 0
 

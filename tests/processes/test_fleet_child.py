@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from pathlib import Path
 from time import monotonic, sleep
 
 import pytest
@@ -37,6 +38,7 @@ def child(tmp_path, monkeypatch):
     (tmp_path / "t").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "t"))
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "of the cluster")
     child = RunChild(tmp_path / "fleet.toml", "a")
     yield child
     child.stop()
@@ -61,6 +63,7 @@ def test_a_run_of_the_cameras_that_it_may_run(child, tmp_path):
     child.start({"gate": 1}, tables, now_s() + HOUR_S)
     until(lambda: delivered(child, "gate") > 0)
     assert list(child.told()["cameras"]) == ["gate"]
+    assert b"RAY_AUTH_TOKEN" not in Path(f"/proc/{child.told()['pid']}/environ").read_bytes()
     child.stop()
     assert until(lambda: [child.poll()] if child.poll() is not None else None) == [0]
     events = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]

@@ -17,6 +17,7 @@ from pathlib import Path
 from pipeline.errors import ConfigError, ResourceError
 from stages.sinks.alarms.age import before
 from stages.sinks.alarms.rules import Key
+from stages.sinks.files import is_same
 
 VERSION = 1  # PRAGMA user_version
 _APPLICATION = 0x6D796F62  # PRAGMA application_id: "myob"
@@ -164,10 +165,7 @@ class Outbox:
 
     def is_there(self) -> bool:
         """Whether it is still the file at its path: nobody has moved or deleted it."""
-        try:
-            return os.path.samestat(self._stat, os.stat(self.path))
-        except FileNotFoundError:
-            return False
+        return is_same(self._stat, self.path)
 
     def close(self) -> None:
         """Close the file."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from pipeline.errors import ConfigError, FrameError, ResourceError
 from pipeline.happenings import NO_FRAME, Happening, to_json
 from pipeline.messages import FrameInfo, Result
 from pipeline.stage import Sink
-from stages.sinks.files import DISK_TURN_S, check_folder
+from stages.sinks.files import DISK_TURN_S, check_folder, is_same
 from stages.sinks.lines import utc
 from stages.sinks.store.minutes import MINUTE_NS, Minutes
 from stages.sinks.store.overlaps import Overlaps
@@ -68,6 +69,7 @@ class Store(Sink):
     def __init__(self, config: StoreConfig) -> None:
         super().__init__(config)
         self._db: sqlite3.Connection | None = None
+        self._file: os.stat_result | None = None  # that is open
         self._sweep_at_ns = 0
         self._run = ""
         self._minutes = Minutes(config.classes)
@@ -89,7 +91,7 @@ class Store(Sink):
 
     def setup(self) -> None:
         """Open the file."""
-        self._db = open_to_write(self.config.path)
+        self._opened()
 
     def process(self, result: Result) -> None:
         """Keep what happened. Raises FrameError if the disk does not take it; the next may be taken."""
@@ -103,8 +105,11 @@ class Store(Sink):
         self._minutes.leave(self.runtime, camera)
 
     def idle(self) -> None:
-        """Count the frames of this minute, and now and then write what there is."""
+        """Count the frames of this minute, and now and then write what there is. Let go of a file that is
+        not at its path any more: a deleted one, one that was moved away."""
         self._minutes.look(self.runtime)
+        if self._file is not None and not is_same(self._file, self.config.path):
+            self._close()
         if self._minutes.is_due:
             try:
                 self._write(None)
@@ -114,7 +119,7 @@ class Store(Sink):
     def _write(self, result: Result | None) -> None:
         """What happened, and the minutes, if it is time."""
         try:
-            db = self._db = self._db or open_to_write(self.config.path)
+            db = self._opened()
             db.execute("BEGIN IMMEDIATE")
             if result is not None:
                 self._begin(db, result.happenings[0].run)
@@ -128,11 +133,19 @@ class Store(Sink):
             db.execute("COMMIT")
             if writes:
                 self._minutes.forget()
+        except ConfigError as error:  # it can't be opened again
+            raise FrameError(f"sink {error}") from error
         except (sqlite3.Error, OSError) as error:
             self._close()  # and what was begun is undone
             raise FrameError(
                 f"sink store: {self.config.path} can't be written ({error}); make room"
             ) from error
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._db is None:
+            self._db = open_to_write(self.config.path)
+            self._file = os.stat(self.config.path)
+        return self._db
 
     def close(self) -> None:
         """Write what is left, and close the file."""
@@ -145,7 +158,7 @@ class Store(Sink):
     def _close(self) -> None:
         if self._db is not None:
             self._db.close()
-            self._db = None
+            self._db = self._file = None
 
     def _begin(self, db: sqlite3.Connection, run: str) -> None:
         """With a new run all that was open of those before is over: their objects have other ids now."""

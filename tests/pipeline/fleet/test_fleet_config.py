@@ -1,6 +1,7 @@
 """fleet.toml: what a machine gets of it, and what bad input gets."""
 
 import json
+import stat
 import tomllib
 
 import pytest
@@ -286,6 +287,11 @@ def test_a_camera_without_a_machine_is_not_forgotten(write):
 
 
 def test_the_part_of_a_machine_says_where_it_comes_from(write):
-    text = config.load(write(WHOLE)).write_run("a", {"gate"}).read_text()
+    fleet = config.load(write(WHOLE))
+    path = fleet.write_run("a", {"gate"})
+    text = path.read_text()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600, "sources may hold tokens"
+    path.with_name(f"{path.name}.part").touch(0o644)  # of one that was killed
+    assert stat.S_IMODE(fleet.write_run("a", {"gate"}).stat().st_mode) == 0o600
     assert text.startswith("# a's part of fleet.toml; written by `manyeyes fleet`, change that one")
     assert tomllib.loads(text)["camera"][0]["name"] == "gate"

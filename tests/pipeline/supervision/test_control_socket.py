@@ -26,6 +26,10 @@ def answering(tmp_path_factory, monkeypatch):
     def answer(asked):
         if asked["do"] == "refuse":
             raise ConfigError("ctl: there is no camera 'gat'; did you mean 'gate'?")
+        if asked["do"] == "open":
+            os.stat("m" * 300)
+        if asked["do"] == "read":
+            raise ValueError(f"a port that is none in {asked['url']}")
         return {"half": 1 / asked["n"]}
 
     control, begin, over = ControlSocket(folder, answer), threading.Event(), threading.Event()
@@ -53,7 +57,12 @@ def test_an_order_that_fails_by_a_bug_is_a_sentence_and_the_next_one_is_answered
     ) as bug:
         ask(os.getpid(), {"do": "halve", "n": 0})
     assert "ZeroDivisionError" in str(bug.value)
-    assert "Traceback" in caplog.text
+    assert "in answer" in caplog.text, "where it was"
+    with pytest.raises(ManyeyesError, match=r"ctl: 'read' failed by an .*: ValueError$") as bug:
+        ask(os.getpid(), {"do": "read", "url": "rtsp://10.0.0.7:hunter22/1"})
+    assert "hunter22" not in caplog.text
+    with pytest.raises(ManyeyesError, match=r"ctl: 'open': File name too long.*shorter path$"):
+        ask(os.getpid(), {"do": "open"})
     with pytest.raises(ManyeyesError, match="did you mean 'gate'"):
         ask(os.getpid(), {"do": "refuse"})
     assert ask(os.getpid(), {"do": "halve", "n": 2}) == {"half": 0.5}

@@ -179,6 +179,45 @@ def test_a_full_disk_costs_what_it_does_not_take(tmp_path):
     assert incidents(tmp_path / "s.db")[0]["object"] == 1000
 
 
+@pytest.mark.parametrize("how", ["rename", "delete"])
+def test_a_file_that_was_moved_or_deleted_gets_a_successor(tmp_path, how):
+    path = tmp_path / "new" / "s.db"
+    store = Store(StoreConfig(path=str(path)))
+    store.runtime = LocalRuntime(("gate",))
+    store.setup()
+    store.process(seen(0, happening("appeared", 1)))
+    for file in [*path.parent.iterdir()]:  # with what SQLite has beside it
+        if how == "rename":
+            file.rename(tmp_path / file.name.replace("s.db", "old.db"))
+        else:
+            file.unlink()
+    store.idle()
+    store.process(seen(1, happening("appeared", 2)))
+    store.idle()
+    store.process(seen(2, happening("appeared", 3)))
+    store.close()
+    assert [row["object"] for row in incidents(path)] == [3, 2]
+    if how == "rename":
+        assert [row["object"] for row in incidents(tmp_path / "old.db")] == [1]
+
+
+def test_a_path_that_holds_something_else_by_now_costs_results_and_ends_nothing(tmp_path):
+    path = tmp_path / "s.db"
+    store = Store(StoreConfig(path=str(path)))
+    store.runtime = LocalRuntime(("gate",))
+    store.setup()
+    for file in tmp_path.iterdir():
+        file.unlink()
+    path.write_text("no store\n" * 1000)
+    store.idle()
+    with pytest.raises(FrameError, match=r"sink store .*s.db: the file is broken or no store"):
+        store.process(seen(0, happening("appeared", 1)))
+    path.unlink()
+    store.process(seen(1, happening("appeared", 2)))
+    store.close()
+    assert [row["object"] for row in incidents(path)] == [2]
+
+
 def refused(path, words, **config):
     with pytest.raises((ConfigError, ResourceError), match=words) as error:
         Store.check(StoreConfig(path=str(path), **config))
