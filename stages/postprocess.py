@@ -60,9 +60,12 @@ class Postprocess(Stage):
 
     @classmethod
     def counters(cls, config: PostprocessConfig) -> tuple[str, ...]:
-        """`detections:<class name>` for each class, and the three that need a known truth."""
-        names = (f"detections:{name}" for name in Facts.from_json(config.facts).classes)
-        return (*names, *TRUTH_COUNTERS)
+        """`detections:<class name>` for each class, and the three that need a known truth.
+
+        Of one that only looks on, whose detections nobody gets, the three alone.
+        """
+        classes = () if config.is_shadow else Facts.from_json(config.facts).classes
+        return (*(f"detections:{name}" for name in classes), *TRUTH_COUNTERS)
 
     def process(self, output: Output) -> Result:
         """Never waits; under a millisecond for usual scenes."""
@@ -71,7 +74,8 @@ class Postprocess(Stage):
         found = detections_of_all(
             output.arrays, self._facts, fits, (info.width, info.height), self._options
         )
-        self._count(found, info.camera)
+        if not self.config.is_shadow:
+            self._count(found, info.camera)
         if info.truth is not None:
             self._judge(found, info.truth, info.camera)
         missed = self._missed(output, fits, found)

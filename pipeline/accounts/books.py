@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline.accounts.arrivals import Arrivals
 from pipeline.accounts.audit import Audit
@@ -19,6 +20,7 @@ _COUNT_S = 0.25  # between two counts of all frames; nobody looks more often
 _COUNT_SHARE = 0.02  # of the time, at most, goes into counting
 
 Key = tuple[str, str]  # camera, and path or sink
+Count = tuple[str, str, str]  # process, counter, camera
 
 
 class Accounts:
@@ -36,6 +38,9 @@ class Accounts:
         self._ways = {way: name for way, name in enumerate(names) if way != VIEW or layout.has_view}
         self._tallies: dict[Key, Tally] = {}
         self._closed: dict[Key, Totals] = {}  # of accounts that are closed
+        # what stages have counted, of processes and cameras that have left; replaced and never changed,
+        # since others read it meanwhile
+        self.counted_before: Counter[Count] = Counter()
         self._leaving: set[str] = set()  # cameras that no process has any more, not settled yet
         self._arrivals: dict[str, Arrivals] = {}
         self.audit = Audit(self.ledger)
@@ -88,13 +93,22 @@ class Accounts:
 
     def change(self, process: str, counters: Sequence[str], histograms: Sequence[str]) -> None:
         """Other counters and histograms for a process that does not live now. Raises ResourceError."""
+        counted = self._counted([process], self.layout.cameras)
         self.ledger.clear(*self._rows.change_process(process, counters, histograms))
         self.ledger.know(self.layout)
+        gone = {key: n for key, n in counted.items() if key[1] not in counters}
+        self.counted_before = self.counted_before + Counter(gone)
 
     def dismiss(self, process: str) -> None:
-        """A process is gone for good."""
+        """A process is gone for good; what it counted is kept."""
+        counted = self._counted([process], self.layout.cameras)
         self._rows.remove_process(process)
         self.ledger.know(self.layout)
+        self.counted_before = self.counted_before + counted
+
+    def counted(self) -> Counter[Count]:
+        """What stages have counted, of processes and cameras that are here; also what is 0."""
+        return self._counted(self.layout.counters, self.layout.cameras)
 
     def of_sinks(self) -> dict[str, list[Totals]]:
         """Name of each sink, as in the configuration → its accounts of all cameras."""
@@ -140,11 +154,23 @@ class Accounts:
             totals = tally.totals()
             self._closed[key] = totals + self._closed[key] if key in self._closed else totals
             del self._tallies[key]
+        counted = self._counted(self.layout.counters, [camera])
         self._arrivals = {name: a for name, a in self._arrivals.items() if name != camera}
         self.audit.watch(self._tallies.values())
         self._leaving.remove(camera)
         self._rows.remove_camera(camera)
         self.ledger.know(self.layout)
+        self.counted_before = self.counted_before + counted
+
+    def _counted(self, processes: Iterable[str], cameras: Iterable[str]) -> Counter[Count]:
+        layout, cells = self.layout, self.ledger["counters"]  # of this moment: others ask, too
+        columns = {name: layout.cameras[name] for name in cameras if name in layout.cameras}
+        return Counter({
+            (process, name, camera): int(cells[row, column])
+            for process in processes
+            for name, row in layout.counters.get(process, {}).items()
+            for camera, column in columns.items()
+        })  # fmt: skip
 
     def _count(self) -> None:
         counted: dict[Key, Totals] = {}

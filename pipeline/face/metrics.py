@@ -27,6 +27,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
+from pipeline.accounts.books import Accounts
 from pipeline.accounts.layout import MAX_BATCH
 from pipeline.accounts.ledger import Ledger
 from pipeline.accounts.tally import Totals
@@ -43,6 +44,7 @@ _STUCK_S = 10.0  # a supervisor whose loop has not turned for so long is not ali
 class Run(Protocol):
     """What the exporter looks at; the supervisor."""
 
+    accounts: Accounts
     ledger: Ledger
     live: bool
 
@@ -132,7 +134,7 @@ class LedgerCollector(Collector):
         yield from self._sinks()
         yield from self._stages()
         yield from self._cameras()
-        yield from stage_metrics.counted(self._run.plan, self._run.ledger, self._risen)
+        yield from stage_metrics.counted(self._run.plan, self._run.accounts, self._risen)
         yield from stage_metrics.measured(self._run.plan, self._run.ledger)
         info = GaugeMetricFamily("manyeyes_build_info", "Version", labels=["version", "python"])
         info.add_metric([_version(), platform.python_version()], 1)

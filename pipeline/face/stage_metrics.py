@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
+from pipeline.accounts.books import Accounts, Count
 from pipeline.accounts.layout import EDGES_S
 from pipeline.accounts.ledger import Ledger
 from pipeline.plan.graph import Plan
@@ -23,6 +25,7 @@ _COUNTERS = {
     "health": ("camera_health", "What happened to cameras: down, frozen, dark, …", ("kind",)),
     "alarm": ("alarms", "Happenings that an alert wants, by its verdict", ("alert", "verdict")),
 }
+_OF_NOW = ("entered", "left")  # of who is inside, which is begun anew with the camera
 _FROM_0 = ("detections", "alarm")  # others of a name belong to one camera, and are shown there
 # those of all cameras together, also of those that have left: an account has to add up
 _TOTALS = {
@@ -41,8 +44,12 @@ _HISTOGRAMS = {
 }
 
 
-def counted(plan: Plan, ledger: Ledger, risen: Callable[..., int]) -> Iterator[Metric]:
-    """risen: n and its key → the most that n has been."""
+def counted(plan: Plan, accounts: Accounts, risen: Callable[..., int]) -> Iterator[Metric]:
+    """What stages count; risen: n and its key → the most that n has been.
+
+    A metric of its own is the sum of all processes that count it: of several models, of one that took over,
+    of one that it took over from.
+    """
     families = {
         kind: CounterMetricFamily(f"manyeyes_{name}", text, labels=["camera", *labels])
         for kind, (name, text, labels) in _COUNTERS.items()
@@ -51,29 +58,46 @@ def counted(plan: Plan, ledger: Ledger, risen: Callable[..., int]) -> Iterator[M
         kind: CounterMetricFamily(f"manyeyes_{name}", text, labels=labels)
         for kind, (name, text, labels) in _TOTALS.items()
     }
+    layout, sums = accounts.layout, Counter[tuple[str, ...]]()
     others = CounterMetricFamily(
         "manyeyes_stage_events", "What stages count", labels=["stage", "camera", "event"]
     )
-    for spec in plan.processes:
-        cameras = [camera for camera in spec.cameras if camera in ledger.camera_index]
-        for name in ledger.layout.counters.get(spec.name, ()):
-            kind, *labels = name.split(":")
-            if kind == "detections" and not spec.delivers:
-                continue  # of one that only looks on
-            if kind in totals:
-                n = risen(ledger.counted_in_all(spec.name, name), spec.name, "", name)
-                totals[kind].add_metric(labels, n)
-                continue
-            for camera in cameras:
-                # a stage that is killed between counting and remembering counts anew
-                n = risen(ledger.counted(spec.name, name, camera), spec.name, camera, name)
-                if kind not in families:
-                    others.add_metric([spec.name, camera, name], n)
-                elif n or kind in _FROM_0:
-                    families[kind].add_metric([camera, *labels], n)
+    # a stage that is killed between counting and remembering counts anew: hence `risen`
+    for (process, name, camera), n in _counts(plan, accounts).items():
+        kind, *labels = name.split(":")
+        if kind in families:
+            sums[kind, camera, *labels] += n
+        elif kind not in totals and process in plan.by_name:
+            others.add_metric([process, camera, name], risen(n, process, camera, name))
+    for (kind, camera, *labels), n in sums.items():
+        life = ""
+        if kind in _OF_NOW and (row := layout.cameras.get(camera)) is not None:
+            life = str(accounts.ledger["began_at"][row])
+        most = risen(n, "counted", life, kind, camera, *labels)
+        if most or kind in _FROM_0:
+            families[kind].add_metric([camera, *labels], most)
+    for process, name in ((p, n) for p in plan.by_name for n in layout.counters.get(p, ())):
+        kind, *labels = name.split(":")
+        if kind in totals:
+            n = risen(accounts.ledger.counted_in_all(process, name), process, "", name)
+            totals[kind].add_metric(labels, n)
     known = (*families.values(), *totals.values())
     yield from (family for family in known if family.samples)
     yield others
+
+
+def _counts(plan: Plan, accounts: Accounts) -> Counter[Count]:
+    """By process, counter and camera; what is 0 only where a process has the camera."""
+    before = (
+        accounts.counted_before
+    )  # first: who leaves meanwhile is rather missing than there twice
+    counts = Counter({
+        key: n for key, n in before.items() if key[1].partition(":")[0] not in _OF_NOW
+    })  # fmt: skip
+    for (process, name, camera), n in accounts.counted().items():
+        if n or (process in plan.by_name and camera in plan.by_name[process].cameras):
+            counts[process, name, camera] += n
+    return counts
 
 
 def measured(plan: Plan, ledger: Ledger) -> Iterator[Metric]:

@@ -136,7 +136,7 @@ def test_outputs_lie_aligned_in_one_slot(preprocess, inference):
 
 
 def test_the_turn_is_bounded_by_what_was_measured():
-    assert ready(Inference(STUB)).turn_s == 1.0
+    assert ready(Inference(STUB)).turn_s >= 1.0  # more, where the cores were busy with others
     slow = dataclasses.replace(STUB, stub_alpha_ms=250, max_batch=1)
     assert ready(Inference(slow)).turn_s >= 1.25
 
@@ -244,6 +244,14 @@ def test_counts_per_class_and_against_the_truth(preprocess, inference):
     names = set(stage.counters(stage.config))
     assert {name for name, _ in stage.runtime.counts} <= names
     assert "detections:dog" in names
+
+
+def test_one_that_only_looks_on_counts_no_detections(preprocess, inference):
+    stage = postprocess(is_shadow=True)
+    for output in inference.process_batch([preprocess.process(frame())]):
+        stage.process(output)
+    assert not stage.runtime.counts
+    assert "detections:dog" not in stage.counters(stage.config)
 
 
 def test_truth_of_other_classes_is_not_missed(preprocess, inference):
