@@ -88,10 +88,23 @@ class Running:
             time.sleep(POLL_S)
         raise TimeoutError(f"no result of the new camera within {PATIENCE_S:.0f} s")
 
+    def processes(self) -> list[int]:
+        """Ids of all of them, when all those of the eight cameras are ready, and no other is left."""
+        begun = time.monotonic()
+        while time.monotonic() - begun < PATIENCE_S:
+            stages = ask(self.pid, {"do": "status"}, patience_s=PATIENCE_S)["stages"]
+            captures = sum(name.startswith("capture.") for name in stages)
+            if captures == CAMERAS and all(s["state"] == "ready" for s in stages.values()):
+                return [self.pid, *(stage["pid"] for stage in stages.values())]
+            time.sleep(POLL_S)
+        raise TimeoutError(f"not at rest within {PATIENCE_S:.0f} s")
+
     def memory_mib(self) -> float:
-        """The proportional shares of all its processes together."""
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        texts = (Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in (self.pid, *children))
+        """The proportional shares of all its processes together.
+
+        Of those that stay: one that is still on its way out is a tenth of all.
+        """
+        texts = (Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in self.processes())
         return sum(int(re.findall(r"^Pss: +(\d+) kB", text, re.M)[0]) for text in texts) / 1024
 
 
@@ -112,7 +125,9 @@ def eight(folder: Path) -> Iterator[Running]:
 
 def joins(run: Running, pairs: int) -> list[Figure]:
     """A ninth camera, in every other window."""
-    first_s, quiet, joined = [], [], []
+    first_s: list[float] = []
+    quiet: list[float] = []
+    joined: list[float] = []
     for _ in range(pairs):
         for seen, late in ((quiet, False), (joined, True)):
             begun = time.monotonic()
