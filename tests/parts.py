@@ -12,6 +12,7 @@ from pipeline.detections import Detections, Fit
 from pipeline.errors import EndOfStream, FrameError
 from pipeline.messages import Frame, Output, Result, Tensor
 from pipeline.stage import BatchStage, JoinStage, Picture, Sink, Source, Stage
+from stages.sinks.lines import LinesFile
 
 SIDE = 64
 
@@ -197,17 +198,21 @@ class WriteConfig:
 
 
 class WriteResults(Sink):
-    """One line a result: camera, frame_id, value."""
+    """One line a result: camera, frame_id, value; as events do it, so that kills leave whole lines."""
 
     Config = WriteConfig
 
     def setup(self):
-        self._file = open(self.config.path, "ab", buffering=0)  # noqa: SIM115
+        self._lines = LinesFile("results", self.config.path)
+        self._lines.open()
 
     def process(self, result: Result) -> None:
         value = int(result.detections.xyxy[0, 2])
         info = result.info
-        self._file.write(f"{info.camera} {info.frame_id} {value} {info.pts_ns}\n".encode())
+        self._lines.append(f"{info.camera} {info.frame_id} {value} {info.pts_ns}\n".encode())
+
+    def close(self):
+        self._lines.close()
 
 
 class Leisurely(WriteResults):
@@ -222,7 +227,14 @@ class WriteFrames(WriteResults):
     def process(self, frame: Frame) -> None:
         info = frame.info
         line = f"{info.camera} {info.frame_id} {value_of(frame.image)} {info.pts_ns}\n"
-        self._file.write(line.encode())
+        self._lines.append(line.encode())
+
+
+class DrawHalf(Draw):
+    """Gives every second picture."""
+
+    def process(self, frame: Frame, detections: Detections | None) -> Frame | None:
+        return None if frame.info.frame_id % 2 else super().process(frame, detections)
 
 
 class Forgetful(Decode):

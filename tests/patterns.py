@@ -176,6 +176,22 @@ def rows(folder: Path, name: str) -> list[tuple[str, int, int, int]]:
     return [(row[0], int(row[1]), int(row[2]), int(row[3])) for row in cells if len(row) == 4]
 
 
+def assert_accounts_are_in_files(folder: Path, supervisor: Supervisor, killed=()) -> None:
+    """What the table says is what the sinks have written, each once. killed: names of processes.
+
+    Under `newest` nothing comes again: a sink that is killed may have written a line and not have said so.
+    """
+    every = supervisor.plan.policy == "every"
+    for (camera, path), totals in supervisor.totals.items():
+        name = "results" if path == "detect" else "frames"
+        ids = [row[1] for row in rows(folder, name) if row[0] == camera]
+        kills = 0 if every else [*killed].count(f"sink.{name}")
+        assert len(ids) == len(set(ids)), f"{camera} {path}: a frame is there twice"
+        assert 0 <= len(ids) - totals.delivered <= kills, f"{camera} {path}: {len(ids)}, {totals}"
+        assert (totals.error, totals.in_flight) == (0, 0)
+        assert totals.captured == totals.delivered + sum(totals.dropped.values())
+
+
 def summary(supervisor: Supervisor) -> dict[str, dict[str, int]]:
     return {
         f"{camera}/{path}": {

@@ -108,5 +108,8 @@ def test_the_first_process_of_a_container_closes_its_files(manyeyes, first_proce
     os.kill(pid, signal.SIGTERM)
     out, err = outer.communicate(timeout=BOUND_S)
     assert (outer.returncode, err) == (0, "")
-    assert re.search(r"^ cam0 +detect ", out, re.M)
+    (row,) = re.findall(r"^ cam0 +detect +(\d+) +(\d+) +(\d+) +(\d+)", out, re.M)
+    captured, delivered, in_flight, error = map(int, row)
+    assert (delivered, in_flight, error) == (len(events.read_text().splitlines()), 0, 0)
+    assert captured >= delivered > 0
     manyeyes.assert_nothing_left()

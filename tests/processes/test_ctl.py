@@ -62,7 +62,7 @@ def captured(run, camera):
     return status(run)["cameras"][camera]["captured"]
 
 
-def test_a_paused_camera_is_not_read_and_the_others_do_not_notice(run):
+def test_a_paused_camera_is_not_read_and_the_others_do_not_notice(run, tmp_path):
     process, _ = run
     assert ctl(run, "pause", "c0")[:2] == (0, "camera 'c0': paused\n")
     wait_until(lambda: captured(run, "c0") == captured(run, "c0"))
@@ -86,6 +86,9 @@ def test_a_paused_camera_is_not_read_and_the_others_do_not_notice(run):
     process.send_signal(signal.SIGINT)
     totals = json.loads(process.communicate(timeout=BOUND_S)[0].splitlines()[-1])
     assert all(row["error"] == row["in_flight"] == 0 for row in totals.values())
+    for camera in ("c0", "c1"):
+        written = [row for row in patterns.rows(tmp_path, "results") if row[0] == camera]
+        assert totals[f"{camera}/detect"]["delivered"] == len(written)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import dataclasses
 import fcntl
 import os
+import re
 import time
 
 import patterns
@@ -13,6 +14,20 @@ from pipeline.supervision.chatter import listening
 from pipeline.supervision.supervisor import Options, Supervisor
 
 PIPE_BYTES = 4096  # about 25 events
+LOSING = """
+[model]
+engine = "stub"
+[metrics]
+enabled = false
+[run]
+policy = "every"
+[[camera]]
+name = "gate"
+source = "synthetic://?seed=1&size=64x64&frames=5&realtime=false"
+[[sink]]
+type = "events"
+path = "/dev/full"
+"""
 STALL_S = 3.0  # what a disk takes to wake up
 
 
@@ -51,6 +66,16 @@ def test_a_full_disk_costs_events_and_ends_nothing(tmp_path, policy):
         assert sink.dropped["error"] == sink.captured > 0
     assert supervisor.children["sink.results"].restarts.count == 0
     assert 2 <= sum("make room" in line for line in said) < 20  # of 60: a few a camera
+
+
+def test_a_run_whose_results_were_lost_says_how_many_and_ends_with_1(manyeyes):
+    manyeyes.write(LOSING)
+    code, out, err = manyeyes("run", "run.toml")
+    assert code == 1
+    assert err.endswith("manyeyes: sink 'events': 5 of 5 results were lost; see above why\n")
+    assert "make room" in err
+    assert re.search(r"^ gate +detect +5 +0 +0 +0 ", out, re.M), out
+    manyeyes.assert_nothing_left()
 
 
 class Stall:

@@ -44,7 +44,7 @@ def test_the_other_cameras_go_on_and_lose_only_what_a_newer_frame_replaced(
         rows = [row for row in patterns.rows(tmp_path, "results") if row[0] == camera]
         assert len(rows) >= FRAMES
         assert all(value == frame_id % 251 for _, frame_id, value, _ in rows)
-    assert all(totals.error == 0 for totals in supervisor.totals.values())
+    patterns.assert_accounts_are_in_files(tmp_path, supervisor)
     others = {name: c.restarts.count for name, c in supervisor.children.items()}
     del others["capture.c1"]
     assert not any(others.values()), "only the hostile camera's process died"

@@ -1,5 +1,7 @@
 """Many cameras, many classes: what a run is told grows with it, and nothing of it is lost."""
 
+import os
+import resource
 import socket
 import time
 from dataclasses import replace
@@ -42,7 +44,23 @@ def with_many_classes(plan, classes, text):
     return replace(plan, processes=processes)
 
 
-def test_a_model_of_600_classes_runs(tmp_path):
+@pytest.fixture
+def many_files():
+    """This process has so many open that each new one gets a number that select() refuses."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if before[1] < 2 * 1024:
+        pytest.skip(f"at most {before[1]} files may be open here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2 * 1024, before[1]))
+    held = [os.open(os.devnull, os.O_RDONLY)]
+    while held[-1] < 1024:
+        held.append(os.dup(held[0]))
+    yield
+    for fd in held:
+        os.close(fd)
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_model_of_600_classes_runs(tmp_path, many_files):
     plan = with_many_classes(patterns.plan(tmp_path, cameras=5), 600, "x" * 900_000)
     supervisor = Supervisor(plan, Options(to_bgr=None), until_all_delivered)
     supervisor.run()

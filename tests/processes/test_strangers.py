@@ -64,4 +64,4 @@ def test_nobody_can_take_the_name_of_a_producer_that_is_to_come(tmp_path, monkey
     finally:
         squatter.close()
     assert supervisor.children["capture.c0"].incarnation == 1
-    assert all(totals.error == 0 for totals in supervisor.totals.values())
+    patterns.assert_accounts_are_in_files(tmp_path, supervisor)
