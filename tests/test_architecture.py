@@ -341,6 +341,22 @@ def test_the_page_on_the_architecture_tells_of_every_room_and_of_nothing_else():
     )
 
 
+def test_every_benchmark_answers_a_question_that_its_page_asks_or_serves_one_that_does():
+    page = (ROOT / "benchmarks/README.md").read_text()
+    ours = modules("benchmarks")
+    served = {name for module in ours for name, _ in module.imports()}
+    none(
+        f"{module.name} is told of nowhere: delete it, or tell benchmarks/README.md what it answers"
+        for module in ours
+        if module.path.parent.name == "benchmarks"  # folders hold what these are made of
+        and not module.path.stem.startswith("__")
+        and not re.search(
+            rf"{re.escape(module.name)}\b|^## {module.path.stem}:", page, re.MULTILINE
+        )
+        and not any(inside(name, [module.name]) for name in served)
+    )
+
+
 def test_training_is_offline():
     none(
         f"{module.name}:{line} imports {name}"

@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from pipeline.accounts.layout import Layout
@@ -29,10 +29,16 @@ _TELL_S = 1.0  # between two looks at all that a process has
 class Process:
     """The frame of a child process. Subclasses say what one turn does."""
 
-    def __init__(self, control: Control, start: dict[str, Any], fds: list[int]) -> None:
+    def __init__(
+        self,
+        control: Control,
+        start: dict[str, Any],
+        fds: list[int],
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
         """start: the supervisor's first command; fds: of the ledger, of our own pool, if any, and of
-        the copies of `spec.files`."""
-        self.control = control
+        the copies of `spec.files`; clock: monotonic, in ns."""
+        self.control, self.clock = control, clock
         self._control_fd = control.fileno()
         self.spec = ProcessSpec.from_json(start["spec"])
         self.policy: Policy = start["policy"]
@@ -55,6 +61,7 @@ class Process:
             identity=self.identity,
             storage=self.storage,
             resend=self.policy == "every",
+            clock=clock,
         )
         # it loads OpenCV: a twentieth of a second and 20 MiB for who never sees a picture
         wants_bgr = start.get("to_bgr") and Frame in takes(self.spec)

@@ -14,6 +14,7 @@ import os
 import random
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from pipeline.accounts.layout import DETECT, VIEW
@@ -49,11 +50,17 @@ _SLOW_MS = 200  # how long an answer may lie unseen while the reading thread is 
 class CameraProcess(Process):
     """Reads one source for ever, or until it ends."""
 
-    def __init__(self, control: Control, start: dict[str, Any], fds: list[int]) -> None:
+    def __init__(
+        self,
+        control: Control,
+        start: dict[str, Any],
+        fds: list[int],
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._channels = threading.Lock()  # whoever uses the writer
         self._watching = False  # the main loop knows that something waits
-        super().__init__(control, start, fds)
+        super().__init__(control, start, fds, clock)
         (self._name,) = self.spec.cameras
         self._camera = self.ledger.camera_index[self._name]
         self._stop = threading.Event()
@@ -235,7 +242,7 @@ class CameraProcess(Process):
         if self.policy == "every":
             return self.storage.take() if self._has_room() else None
         self._skip_reason = "unwanted"
-        now_ns = time.monotonic_ns()
+        now_ns = self.clock()
         if now_ns < self._due_ns or not self.writer.wanted(self._name):
             return None
         taken = self.storage.take()
@@ -262,7 +269,7 @@ class CameraProcess(Process):
         return True
 
     def _count(self) -> int:
-        self._came(time.monotonic_ns())
+        self._came(self.clock())
         return self.ledger.capture(self._camera, self.code)
 
     def _came(self, now_ns: int) -> None:
@@ -280,7 +287,7 @@ class CameraProcess(Process):
             self.ledger.drop(self._camera, path, frame_id, reason)
 
     def _info(self, picture: Picture) -> FrameInfo:
-        now_ns = time.monotonic_ns()
+        now_ns = self.clock()
         if self._period_ns:
             self._due_ns = max(self._due_ns + self._period_ns, now_ns - self._period_ns)
         if self._is_new_stream(picture, now_ns):
