@@ -274,8 +274,8 @@ def _prove(
         tell(f"warning: {hint}")
     if alike:
         tell(
-            f"warning: these pictures do not show that {' and '.join(alike)} would be wrong, since that "
-            "finds about as much: show more of them, in colour and of several scenes"
+            f"these pictures do not show that {' or '.join(alike)} would be wrong: show more of them, in "
+            "colour and of several scenes"
         )
     if absent := proof.missing(detections, facts, expected):
         raise ModelError(

@@ -7,7 +7,7 @@ import tiny_models
 import torch
 
 from pipeline.errors import ConfigError, ModelError
-from stages.detector import archive, golden
+from stages.detector import archive, golden, proof
 from stages.detector.bundle import read_facts
 from stages.detector.engines import load
 from stages.detector.importing import COCO80, import_model, inspect, parse_classes, parse_size
@@ -457,8 +457,43 @@ def test_pictures_that_do_not_decide_are_named(tmp_path):
     )
     import_model(grey, str(tmp_path / "m.bundle"), pictures=[RED], tell=told.append, **SPOTS)
     [line] = [line for line in told if "do not show" in line]
-    assert line.startswith("warning: these pictures do not show that --color bgr and ")
+    assert line.startswith("these pictures do not show that --color bgr or ")
     assert not any(line.startswith("warning: with ") for line in told)
+
+
+@pytest.mark.parametrize("color", ["rgb", "bgr"])
+def test_who_knows_stop_signs_shows_its_colours_without_any_in_the_picture(color, tmp_path):
+    """Its spots are red and blue alike, so that the picture does not show the order."""
+    told = []
+
+    def spots(boxes, scores):
+        red, blue = scores[:, :1], scores[:, 1:]
+        return torch.cat([boxes, (4 * red - 8 * blue).clamp(0, 1), (red + blue) / 2], 1)
+
+    import_model(
+        traced(tmp_path / "m.pt", Spots(spots)), str(tmp_path / "m.bundle"),
+        pictures=[picture((200, 0, 200))], tell=told.append,
+        **SPOTS | {"classes": "stop sign,spot", "color": color},
+    )  # fmt: skip
+    hints = [line for line in told if "of red stop signs" in line]
+    assert len(hints) == (color == "bgr")
+    assert not hints or hints[0].startswith("warning: with --color rgb it finds more")
+    assert not any("do not show that --color" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("many", "few", "more"),
+    [
+        ([2, 2, 2, 2], [1, 1, 1, 1], True),
+        ([2, 2, 2, 9], [2, 2, 2, 2], False),  # one object, by chance
+        ([2.1, 2, 2.1, 2], [2, 2, 2, 2], False),
+        ([0.2, 0.2, 0, 0], [0, 0, 0, 0], False),  # next to nothing
+        ([0, 0], [0, 0], False),
+    ],
+)
+def test_more_is_found_in_all_views_or_by_chance(many, few, more):
+    assert proof._more(np.float32(many), np.float32(few)) is more
+    assert not proof._more(np.float32(few), np.float32(many))
 
 
 @pytest.mark.parametrize("declared", [{"color": "bgr"}, {"classes": "blue,red"}])
