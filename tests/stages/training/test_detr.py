@@ -16,10 +16,12 @@ import torch
 from torch import nn
 
 from pipeline.errors import ConfigError
+from stages.detector import twin
 from stages.detector.decode import Options
 from stages.imaging.scenes import still
 from stages.training import detr, models, runs, trained
 from stages.training import weights as weight_files
+from stages.training.candidates import candidates
 from stages.training.export import export
 from stages.training.models import ModelConfig
 from stages.training.plan import Plan, load_plan
@@ -100,6 +102,23 @@ def test_a_bundle_and_its_twin_find_what_the_model_finds(model: nn.Module, tmp_p
         assert (ours.labels[best] == theirs["labels"][:20].numpy()).all()
         inside = theirs["boxes"][:20].numpy().clip(0, [160, 128, 160, 128])
         np.testing.assert_allclose(ours.xyxy[best], inside, atol=0.05)
+
+
+def test_positions_of_a_vision_transformer_are_those_of_its_canvas() -> None:
+    """It would scale them in each call, and in a trace by what ONNX can't say."""
+    config = ModelConfig(architecture="rfdetr_nano", classes=CLASSES, width=320, height=288)
+    torch.manual_seed(0)
+    model = models.build(config).eval()
+    pictures = torch.randint(0, 256, (2, 3, 288, 320), dtype=torch.uint8)
+    shipped = candidates(model, config)
+    trace: Any = torch.jit.trace
+    with torch.no_grad(), twin.quiet():
+        found = trace(shipped, pictures, check_trace=False)
+        logits, boxes = found(pictures)
+        theirs = model.network(pixel_values=shipped.normalise(pictures))  # type: ignore[operator]
+    assert "bicubic" not in str(found.inlined_graph)
+    torch.testing.assert_close(logits, theirs.logits, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(boxes, theirs.pred_boxes, atol=1e-4, rtol=1e-4)
 
 
 def test_boxes_that_are_sums_are_not_exported_in_half_precision(
