@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.peers.makers.comparing import compared, seen
 
-MAKERS = ("ultralytics", "transformers")
+MAKERS = ("ultralytics", "transformers", "torchvision")
 
 
 def main() -> None:

@@ -23,9 +23,8 @@ _SMALL = {
     "decoder_in_channels": [64, 64, 64], "decoder_layers": 2, "encoder_ffn_dim": 128,
     "decoder_ffn_dim": 128,
 }  # fmt: skip
-KEEP_SHAPE: dict[
-    str, dict[str, Any]
-] = {  # by `model_type`; what differs from the usual description
+# By `model_type`: what differs from the usual description.
+KEEP_SHAPE: dict[str, dict[str, Any]] = {
     "detr": _SHORT,
     "table-transformer": _SHORT,
     "conditional_detr": _SHORT,
@@ -33,10 +32,22 @@ KEEP_SHAPE: dict[
     "deformable_detr": _SHORT,
     "yolos": {"image_size": [320, 576], "num_hidden_layers": 4},
 }
+_VIT = {"decoder_layers": 2, "num_queries": 100, "d_model": 64, "decoder_ffn_dim": 128}
 STRETCH: dict[str, dict[str, Any]] = {
     "rt_detr": _SMALL,
     "rt_detr_v2": _SMALL,
+    "d_fine": _SMALL,
+    "deimv2": _SMALL,
+    "lw_detr": {**_VIT, "projector_scale_factors": [1.0]},
+    "rf_detr": _VIT,
 }
+_HGNET = {
+    "hidden_sizes": [64, 96, 128, 160], "stem_channels": [3, 16, 16],
+    "stage_in_channels": [16, 64, 96, 128], "stage_mid_channels": [16, 32, 32, 48],
+    "stage_out_channels": [64, 96, 128, 160],
+    "stage_num_blocks": [1, 1, 1, 1], "stage_numb_of_layers": [2, 2, 2, 2], "out_indices": [2, 3, 4],
+}  # fmt: skip
+_WINDOWS = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 4, "image_size": 320}
 
 
 def models(only: str) -> Iterator[Model]:
@@ -66,9 +77,10 @@ def _make(
     config.id2label = dict(enumerate(CLASSES))
     config.label2id = {name: i for i, name in enumerate(CLASSES)}
     model = transformers.AutoModelForObjectDetection.from_config(config).eval()
-    processor = _processor(kind, size)
+    pillow, other = _processors(kind, size)
+    processor = pillow or other
     pictures = [*frames[::3], golden.picture(*size), *golden.pattern(2, *size[::-1])]
-    condition(model, [shown(processor, picture) for picture in pictures])
+    condition(model, [shown(processor, picture) for picture in pictures], kind in KEEP_SHAPE)
     place = folder / kind
     example = {"pixel_values": torch.zeros(1, 3, *size[::-1])}
     exported = OnnxExporter().export(model, example, config=OnnxConfig(dynamic=False))
@@ -76,7 +88,7 @@ def _make(
     processor.save_pretrained(place)
 
     @torch.no_grad()
-    def find(frame: Image) -> Detections:
+    def find(processor: Any, frame: Image) -> Detections:
         outputs = model(pixel_values=shown(processor, frame))
         [found] = processor.post_process_object_detection(
             outputs, threshold=SCORE, target_sizes=[frame.shape[:2]]
@@ -89,7 +101,11 @@ def _make(
             found["labels"].numpy().astype(np.int32),
         )
 
-    return Made(file=place / "model.onnx", find=find)
+    return Made(
+        file=place / "model.onnx",
+        find=partial(find, processor),
+        find_otherwise=partial(find, other) if pillow and other else None,
+    )
 
 
 def shown(processor: Any, picture: Image) -> Any:
@@ -103,6 +119,14 @@ def _backbone(kind: str) -> dict[str, Any]:
 
     if kind == "yolos":
         return {}
+    if kind in ("d_fine", "deimv2"):
+        return {"backbone_config": transformers.HGNetV2Config(**_HGNET)}
+    if kind == "lw_detr":
+        more = {"num_windows": 4, "window_block_indices": [0, 2], "out_indices": [2, 4]}
+        return {"backbone_config": transformers.LwDetrViTConfig(**_WINDOWS, **more)}
+    if kind == "rf_detr":
+        more = {"num_windows": 2, "patch_size": 16, "out_features": ["stage2", "stage4"]}
+        return {"backbone_config": transformers.RfDetrDinov2Config(**_WINDOWS, **more)}
     of_rt = kind.startswith("rt_detr")
     stages = ["stage2", "stage3", "stage4"] if of_rt or kind == "deformable_detr" else ["stage4"]
     make = transformers.RTDetrResNetConfig if of_rt else transformers.ResNetConfig
@@ -112,25 +136,30 @@ def _backbone(kind: str) -> dict[str, Any]:
     return {"backbone_config": small}
 
 
-def _processor(kind: str, size: tuple[int, int]) -> Any:
-    """As a maker publishes it for this kind, for pictures of this size."""
+def _processors(kind: str, size: tuple[int, int]) -> tuple[Any, Any]:
+    """As a maker publishes it for this kind, for pictures of this size: one that resizes with Pillow, as an
+    import does, and one with torchvision, which gives other pixels; None: there is none."""
+    import transformers
     from transformers.models.auto import image_processing_auto
 
     names = image_processing_auto.IMAGE_PROCESSOR_MAPPING_NAMES
-    like = {"rt_detr_v2": "rt_detr", "dab-detr": "conditional_detr"}
-    known = names.get(like.get(kind, kind))
-    import transformers
+    like = {"rt_detr_v2": "rt_detr", "d_fine": "rt_detr", "dab-detr": "conditional_detr"}
+    known = names[like.get(kind, kind)]
+    sides = {"height": size[1], "width": size[0]}
+    if size != SQUARE:
+        sides = {"shortest_edge": min(size), "longest_edge": max(size)}
+    pillow, other = (
+        getattr(transformers, known[name])(size=sides) if name in known else None
+        for name in ("pil", "torchvision")
+    )
+    return pillow, other
 
-    make = getattr(transformers, known["torchvision"])
-    if size == SQUARE:
-        return make(size={"height": size[1], "width": size[0]})
-    return make(size={"shortest_edge": min(size), "longest_edge": max(size)})
 
-
-def condition(model: Any, pictures: Sequence[Any]) -> None:
+def condition(model: Any, pictures: Sequence[Any], of_query: bool) -> None:
     """Answers that are spread: some scores above SCORE, and boxes of all places and sizes.
 
     Random weights give the same to all queries, nearly; what they differ in is made larger, in the model.
+    of_query: see `spread`.
     """
     import torch
 
@@ -145,9 +174,6 @@ def condition(model: Any, pictures: Sequence[Any]) -> None:
         answers = [model(pixel_values=picture) for picture in pictures]
         logits = torch.cat([answer.logits for answer in answers])  # (B, Q, C)
         boxes = torch.logit(torch.cat([answer.pred_boxes for answer in answers]), 1e-6)
-        of_query = not hasattr(model.config, "two_stage") and not hasattr(
-            model.config, "num_denoising"
-        )
         gain, shift = spread(logits, 2.0, of_query)
         box_gain, box_shift = spread(boxes, torch.tensor([1.0, 1.0, 0.5, 0.5]), of_query)
         box_shift += torch.tensor([0.0, 0.0, -1.5, -1.5])

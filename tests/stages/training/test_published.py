@@ -3,12 +3,12 @@
 import dataclasses
 import re
 import socket
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks import stand_ins
 from benchmarks.conditioned import conditioned
 from pipeline.errors import ConfigError
 from stages.detector import engines, golden, zoo
@@ -22,11 +22,9 @@ CLASSIFIERS = re.compile(
 )
 
 
-def as_published(name):
-    """Of 91 rows for each anchor, as torchvision's; `build` adds the background where there is one."""
-    rows = 91 if name.startswith(("retinanet", "fcos")) else 90
-    classes = tuple(f"row {i}" for i in range(rows))
-    return ModelConfig(architecture=name, classes=classes, width=128, height=96)
+def small(name):
+    """As published, for a small canvas."""
+    return dataclasses.replace(stand_ins.as_published(name, 96), width=128)
 
 
 @pytest.mark.parametrize("sure_of", ["person", "toothbrush"])  # before and behind the rows "N/A"
@@ -40,7 +38,7 @@ def as_published(name):
 )
 def test_a_class_keeps_its_name(name, sure_of, tmp_path):
     file = tmp_path / "weights.pth"
-    state = models.build(as_published(name)).state_dict()
+    state = models.build(small(name)).state_dict()
     for key, bias in state.items():
         if CLASSIFIERS.search(key):
             bias.view(-1, 91)[:, weights.COCO.index(sure_of)] += 30
@@ -76,7 +74,7 @@ def test_norms_that_were_trained_without_an_epsilon(tmp_path):
 
 def test_a_published_file_is_known_by_its_digest_whatever_it_is_called(tmp_path, monkeypatch):
     name = "retinanet_resnet50_fpn"
-    config = as_published(name)
+    config = small(name)
     model = models.build(config)
     rows = {k: v.clone() for k, v in model.state_dict().items()}
     key = next(key for key in rows if key.endswith("running_var"))
@@ -100,7 +98,7 @@ def test_a_firewall_that_swallows_packets_costs_a_time_out_and_a_sentence(
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and says nothing
         for variable in ("https_proxy", "HTTPS_PROXY"):
             monkeypatch.setenv(variable, f"http://127.0.0.1:{silent.getsockname()[1]}")
-        config = as_published("ssdlite320_mobilenet_v3_large")
+        config = small("ssdlite320_mobilenet_v3_large")
         with pytest.raises(ConfigError, match=rf"weights '{name}': .* could not be .*timed out"):
             models.build(config, weights=name)
     assert not list(tmp_path.rglob("*.pth*"))
@@ -123,7 +121,7 @@ def test_a_file_where_the_sentence_says_becomes_a_bundle(entry, tmp_path, monkey
     place = re.search(
         r"\(13 MB\) and put it at (\S+), or name it: manyeyes model get", str(error.value)
     )[1]
-    torch.save(conditioned(as_published(entry.name)).state_dict(), place)
+    torch.save(conditioned(small(entry.name)).state_dict(), place)
     told = []
     facts = published.get(unreachable, tell=told.append)
     assert "its sha256 does not begin with a79551df" in told[0]
@@ -157,56 +155,16 @@ def test_files_that_are_none(entry, tmp_path):
     assert not entry.bundle.exists()
 
 
-def gfl(apart):
-    """80 classes at 416 px in strides 8, 16, 32, 64; one object. apart: an output for each table."""
-    cells = [52 * 52, 26 * 26, 13 * 13, 7 * 7]
-    scores, sides = (
-        np.full((sum(cells), 80), 0.01, np.float32),
-        np.zeros((sum(cells), 32), np.float32),
-    )
-    scores[52 * 20 + 20, 2] = 0.9
-    if not apart:
-        return {"output": np.hstack([scores, sides])[None]}
-    parts = [*np.split(scores, np.cumsum(cells)[:-1]), *np.split(sides, np.cumsum(cells)[:-1])]
-    return {f"t{i}": part[None] for i, part in enumerate(parts)}
-
-
-def yolox(cells):
-    """Raw predictions of 80 classes; one object in the first cell."""
-    rows = np.zeros((1, cells, 85), np.float32)
-    rows[0, 0, 4:8] = 0.9
-    return {"output": rows}
-
-
-def faces():
-    outputs = {
-        f"{part}_{stride}": np.zeros((1, (640 // stride) ** 2, columns), np.float32)
-        for part, columns in (("cls", 1), ("obj", 1), ("bbox", 4), ("kps", 10))
-        for stride in (8, 16, 32)
-    }
-    outputs["cls_8"][0, 900] = outputs["obj_8"][0, 900] = 0.9
-    return outputs
-
-
-STAND_INS = {
-    "yolox-nano": (416, lambda: yolox(3549)),
-    "yolox-s": (640, lambda: yolox(8400)),
-    "nanodet-plus-m-416": (416, lambda: gfl(apart=False)),
-    "picodet-s-416": (416, lambda: gfl(apart=True)),
-    "picodet-m-416": (416, lambda: gfl(apart=True)),
-    "yunet": (640, faces),
-}
-
-
-@pytest.mark.parametrize("name", STAND_INS)
+@pytest.mark.parametrize(
+    "name", [entry.name for entry in zoo.entries().values() if "torchvision" not in entry.recipe]
+)
 def test_a_file_of_the_published_form_becomes_a_bundle(name, tmp_path, monkeypatch):
-    onnx_models = pytest.importorskip("onnx_models")
+    pytest.importorskip("onnxruntime")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    size, outputs = STAND_INS[name]
-    file = onnx_models.save(tmp_path / "m.onnx", outputs(), shape=(1, 3, size, size))
     entry = zoo.entry(name)
+    stand_ins.write(entry, tmp_path / "m.onnx")
     told = []
-    facts = published.get(entry, Path(file), tell=told.append)
+    facts = published.get(entry, tmp_path / "m.onnx", tell=told.append)
     assert facts == read_facts(str(entry.bundle))
     assert facts.golden["picture"]
     assert ("licence" in facts.provenance) == (

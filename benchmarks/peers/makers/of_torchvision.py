@@ -1,0 +1,57 @@
+"""torchvision's detectors, scripted as its own pages say, and what the model itself finds."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from benchmarks.conditioned import conditioned
+from benchmarks.peers.makers.comparing import MOST, SCORE, Made, Model
+from benchmarks.stand_ins import COCO_ROWS, as_published
+from pipeline.detections import Detections
+from pipeline.messages import Image
+from stages.detector import zoo
+
+SHORT_PX, LONG_PX = 180, 320  # instead of 800 and 1333, which take minutes
+
+
+def models(only: str) -> Iterator[Model]:
+    """Every architecture of the list of models whose name contains `only`."""
+    for entry in zoo.entries().values():
+        name = entry.recipe.get("torchvision", "")
+        if name and only in name:
+            shape = None if name.startswith("ssd") else (16, 9)
+            yield Model(name=name, make=partial(_make, name), shape_wh=shape)
+
+
+def _make(name: str, folder: Path, frames: Sequence[Image]) -> Made:
+    """A script of 91 rows, COCO's, of which an import takes the names."""
+    import torch
+    from torchvision.models import get_model
+
+    sizes = {} if name.startswith("ssd") else {"min_size": SHORT_PX, "max_size": LONG_PX}
+    model: Any = get_model(
+        name, weights=None, weights_backbone=None, num_classes=COCO_ROWS, **sizes
+    )
+    model.load_state_dict(conditioned(as_published(name, LONG_PX)).state_dict())
+    model.eval()
+    file = folder / f"{name}.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(model).save(str(file))
+
+    @torch.no_grad()
+    def find(frame: Image) -> Detections:
+        rgb = np.ascontiguousarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).transpose(2, 0, 1))
+        [found] = model([torch.from_numpy(rgb).float() / 255])
+        sure = found["scores"] > SCORE
+        xyxy, scores, labels = (found[key][sure].numpy() for key in ("boxes", "scores", "labels"))
+        return Detections(xyxy[:MOST], scores[:MOST], (labels[:MOST] - 1).astype(np.int32))
+
+    return Made(file=file, find=find)
