@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,27 @@ CONSTANTS = ("orig_target_sizes", "scale_factor", "im_shape", "pixel_mask")
 """Inputs beside the picture that are the same for all, so that boxes come in pixels of the input."""
 
 
-class OnnxEngine(BaseEngine):
-    """An ONNX file, or the twin in a bundle, in ONNX Runtime; its threads wait without spinning."""
+class OnnxFile(BaseEngine):
+    """What engines share that run an ONNX file, or the twin in a bundle: all but the library."""
+
+    _input: Input  # set by who has read the file
+
+    def __init__(self, path: str, facts: Facts, settings: Settings) -> None:
+        super().__init__(facts, settings)
+        self._where = path
+        self.precision = precision_of(settings.precision, cuda=False)
+
+    def _infer(self, batch: Image) -> list[Outputs]:
+        arrays = [travelling(array) for array in self._run(self._input.feed(batch), len(batch))]
+        return per_picture(arrays, len(batch), self._facts, self._where)
+
+    def _run(self, feed: dict[str, Array], n: int) -> Iterable[Array]:
+        """All outputs for n pictures, valid until the next call. Raises as `infer` does."""
+        raise NotImplementedError
+
+
+class OnnxEngine(OnnxFile):
+    """In ONNX Runtime; its threads wait without spinning."""
 
     def __init__(
         self, path: str, facts: Facts, settings: Settings, twin: bytes | None = None
@@ -37,13 +56,8 @@ class OnnxEngine(BaseEngine):
         try:
             import onnxruntime as ort
         except ImportError:
-            raise ConfigError(
-                f"{path}: ONNX needs ONNX Runtime, which is not installed; "
-                "pip install 'manyeyes[onnx]'"
-            ) from None
-        super().__init__(facts, settings)
-        self._where = path
-        self.precision = precision_of(settings.precision, cuda=False)
+            raise not_installed(path, "ONNX needs ONNX Runtime", "onnx") from None
+        super().__init__(path, facts, settings)
         if self.precision != "fp32":
             raise ConfigError(f"{path}: ONNX has its precision inside; write precision = 'auto'")
         self.precision = inside(facts)
@@ -64,14 +78,12 @@ class OnnxEngine(BaseEngine):
         inputs = [(i.name, i.type, tuple(i.shape)) for i in self._session.get_inputs()]
         self._input = Input(inputs, facts, self._max_batch, path)
 
-    def _infer(self, batch: Image) -> list[Outputs]:
-        feed = self._input.feed(batch)
+    def _run(self, feed: dict[str, Array], n: int) -> Iterable[Array]:
         try:
-            arrays = self._session.run(None, feed)
+            arrays: list[Array] = self._session.run(None, feed)
         except Exception as error:  # ONNX Runtime's errors share no base class of their own
-            raise self._meaning(error, len(batch)) from error
-        arrays = [travelling(array) for array in arrays]
-        return per_picture(arrays, len(batch), self._facts, self._where)
+            raise self._meaning(error, n) from error
+        return arrays
 
     def _providers(self, device: str, available: Sequence[str]) -> list[Any]:
         cuda = "CUDAExecutionProvider"
@@ -142,6 +154,11 @@ class Input:
             operate(x, values, out=x)
         constants = {name: values[:n] for name, values in self._constants.items()}
         return {self._name: x[0] if facts.order == "chw" else x, **constants}
+
+
+def not_installed(path: str, needs: str, extra: str) -> ConfigError:
+    """The error of a library that an extra of the package brings; needs: "X needs Y"."""
+    return ConfigError(f"{path}: {needs}, which is not installed; pip install 'manyeyes[{extra}]'")
 
 
 def inside(facts: Facts) -> str:

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.util import find_spec
 
 from pipeline.errors import ConfigError, ModelError
 from stages.detector.bundle import Facts
-from stages.detector.engine import (
-    BaseEngine,
-    Image,
-    OutOfMemory,
-    Outputs,
-    Settings,
-    first_line,
-    precision_of,
-)
-from stages.detector.onnx_engine import Input, fails_on, inside, travelling
-from stages.detector.outputs import per_picture
+from stages.detector.engine import Array, OutOfMemory, Settings, first_line
+from stages.detector.onnx_engine import Input, OnnxFile, fails_on, inside, not_installed
 
 _TYPES = {  # OpenVINO's names for what ONNX declares
     "u8": "tensor(uint8)", "f16": "tensor(float16)", "f32": "tensor(float)",
@@ -30,8 +22,8 @@ def is_installed() -> bool:
     return find_spec("openvino") is not None
 
 
-class OpenVinoEngine(BaseEngine):
-    """An ONNX file, or the twin in a bundle. fp32, or bf16 in the layers that the CPU has it for."""
+class OpenVinoEngine(OnnxFile):
+    """In fp32, or bf16 in the layers that the CPU has it for."""
 
     def __init__(
         self, path: str, facts: Facts, settings: Settings, twin: bytes | None = None
@@ -39,17 +31,12 @@ class OpenVinoEngine(BaseEngine):
         try:
             import openvino
         except ImportError:
-            raise ConfigError(
-                f"{path}: engine 'openvino' needs OpenVINO, which is not installed; "
-                "pip install 'manyeyes[openvino]'"
-            ) from None
-        super().__init__(facts, settings)
-        self._where = path
+            raise not_installed(path, "engine 'openvino' needs OpenVINO", "openvino") from None
+        super().__init__(path, facts, settings)
         if settings.device not in ("auto", "cpu"):
             raise ConfigError(
                 f"engine 'openvino' runs on the CPU, got device {settings.device!r}; write device = 'auto'"
             )
-        self.precision = precision_of(settings.precision, cuda=False)
         if self.precision not in _HINTS:
             raise ConfigError(
                 f"engine 'openvino' computes in {' or '.join(_HINTS)}, got precision {self.precision!r}"
@@ -79,18 +66,14 @@ class OpenVinoEngine(BaseEngine):
         ]
         self._input = Input(inputs, facts, self._max_batch, path)
 
-    def _infer(self, batch: Image) -> list[Outputs]:
-        feed = self._input.feed(batch)
+    def _run(self, feed: dict[str, Array], n: int) -> Iterable[Array]:
         try:
             self._request.infer(feed, share_inputs=True, share_outputs=True)
         except RuntimeError as error:
             if "allocate" in str(error) or "out of memory" in str(error):
-                raise OutOfMemory(f"batch of {len(batch)}: {first_line(error)}") from None
-            raise fails_on(self._where, len(batch), self._facts.input, error) from error
-        arrays = [
-            travelling(self._request.get_output_tensor(i).data) for i in range(self._n_outputs)
-        ]
-        return per_picture(arrays, len(batch), self._facts, self._where)
+                raise OutOfMemory(f"batch of {n}: {first_line(error)}") from None
+            raise fails_on(self._where, n, self._facts.input, error) from error
+        return (self._request.get_output_tensor(i).data for i in range(self._n_outputs))
 
 
 def _shape(port) -> tuple[int | str, ...]:  # type: ignore[no-untyped-def]  # openvino.ConstOutput

@@ -11,6 +11,7 @@ from pipeline.plan.config import load
 from pipeline.plan.model_path import demo_model
 from pipeline.plan.standard import make
 from pipeline.supervision.supervisor import Options, Supervisor
+from stages.detector.engines import ENGINES
 from stages.imaging.scenes import still
 from stages.imaging.shapes import CLASSES
 from stages.training import datasets, predict
@@ -64,11 +65,11 @@ def run_over(folder, engine, where, tiles=(1, 1)):
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("engine", ["torchscript", "onnx"])
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name not in ("auto", "stub")])
 def test_the_pipeline_finds_what_evaluate_finds(engine, scenes, tmp_path):
-    """Evaluation runs the TorchScript form, whatever engine a run takes."""
-    if engine == "onnx":
-        pytest.importorskip("onnxruntime")
+    """Evaluation runs the TorchScript form, whatever engine a run takes: all that `auto` may take."""
+    if engine != "torchscript":
+        pytest.importorskip({"onnx": "onnxruntime"}.get(engine, engine))
     events = run_over(scenes.samples[0].path.parent, engine, tmp_path)
     piped = predict.found_by(events, scenes).detections
     judged = predict.found_by(demo_model(), scenes)
