@@ -115,6 +115,7 @@ class TrainConfig:
             lr=self.lr or lr,
             weight_decay=weight_decay if self.weight_decay is None else self.weight_decay,
             part_px=part_px,
+            augment=self.augment.settled(parts=bool(part_px)),
             precision="fp32" if queries and self.precision == "auto" else self.precision,
         )
         cost = settled.judging(pictures, canvas_wh_px, validated)  # of all epochs, each time

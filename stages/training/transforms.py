@@ -28,22 +28,35 @@ Boxed = tuple[Image, Floats, Labels]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AugmentConfig:
-    """How training pictures are varied; a probability of 0 switches a variation off."""
+    """How training pictures are varied; a probability of 0 switches a variation off.
+
+    None: `settled` chooses, by whether parts of pictures are learnt from. Those are for objects that are
+    small already; what shrinks them further makes many smaller than a cell of the model's finest map.
+    """
 
     flip: float = 0.5  # probability of mirroring left and right
     photometric: float = 0.5  # brightness, contrast, saturation, hue
     iou_crop: float = 0.3  # a crop that keeps some box by IoU, as SSD was trained
-    zoom_out: float = 0.3  # the picture small on a grey canvas
+    zoom_out: float | None = None  # the picture small on a grey canvas; None: 0.3, or 0 in parts
     scale_jitter: float = 0.0  # zoom in or out by `scale_range` and crop or pad
     scale_range: tuple[float, float] = (0.5, 1.5)
-    mosaic: float = 0.5  # four pictures in one
+    mosaic: float | None = None  # four pictures in one, smaller; None: 0.5, or 0 in parts
     min_box_px: float = 3.0  # canvas px; boxes with a shorter side are not learnt from
 
     def __post_init__(self) -> None:
         for name in ("flip", "photometric", "iou_crop", "zoom_out", "scale_jitter", "mosaic"):
-            if not 0 <= getattr(self, name) <= 1:
-                got = getattr(self, name)
+            got = getattr(self, name)
+            if got is not None and not 0 <= got <= 1:
                 raise ConfigError(f"augmentation: {name} is a probability, wanted 0..1, got {got}")
+
+    def settled(self, *, parts: bool) -> AugmentConfig:
+        """The same with nothing left to choose; parts: training looks at parts of pictures."""
+        zoom_out, mosaic = (0.0, 0.0) if parts else (0.3, 0.5)
+        return replace(
+            self,
+            zoom_out=zoom_out if self.zoom_out is None else self.zoom_out,
+            mosaic=mosaic if self.mosaic is None else self.mosaic,
+        )
 
     @classmethod
     def off(cls) -> AugmentConfig:
@@ -65,7 +78,7 @@ class Augment:
         *,
         part_px: int = 0,
     ) -> None:
-        self.config = config
+        self.config = config = config.settled(parts=bool(part_px))
         self.canvas = input_facts
         self.part_px = part_px
         width, height = (part_px,) * 2 if part_px else (input_facts.width, input_facts.height)

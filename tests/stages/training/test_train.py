@@ -221,6 +221,10 @@ def test_a_large_canvas_is_learnt_in_parts_and_validation_costs_its_share():
     hd = {"canvas_wh_px": (1280, 704), "validated": 40}
     chosen = TrainConfig().settled(200, "fcos_tiny", **hd)
     assert (chosen.epochs, chosen.part_px, chosen.evaluate_every) == (60, 320, 6)
+    assert (chosen.augment.mosaic, chosen.augment.zoom_out) == (
+        0,
+        0,
+    )  # they would shrink small objects
     assert chosen.settled(200, "fcos_tiny", **hd) == chosen
     assert TrainConfig(part_px=0).settled(200, "fcos_tiny", **hd).part_px == 0
     for architecture in (
@@ -231,6 +235,7 @@ def test_a_large_canvas_is_learnt_in_parts_and_validation_costs_its_share():
         assert TrainConfig().settled(200, architecture, **hd).part_px == 0
     small = TrainConfig().settled(200, "fcos_tiny", canvas_wh_px=(416, 224), validated=40)
     assert (small.part_px, small.evaluate_every) == (0, 2)
+    assert (small.augment.mosaic, small.augment.zoom_out) == (0.5, 0.3)
     many = TrainConfig().settled(200, "fcos_tiny", canvas_wh_px=(416, 224), validated=4000)
     assert many.evaluate_every == 15  # four times, however much it costs
     for bad in (32, 100, -32):

@@ -45,6 +45,18 @@ def test_boxes_stay_on_their_objects(seed: int) -> None:
         assert inside.float().mean() > 0.6
 
 
+def test_what_is_small_already_is_not_shown_smaller() -> None:
+    """Where parts are learnt from, no object comes smaller than the canvas shows it."""
+    canvas = InputFacts(width=280, height=200)  # twice the scene's size: objects of 60x90 px
+    defaults = AugmentConfig(iou_crop=0, photometric=0)
+    for seed in range(12):
+        _, boxes, _ = Augment(defaults, canvas, RESIZE, part_px=128)(scene, 1, 4, seed)
+        largest = (boxes[:, 2:] - boxes[:, :2]).max(dim=0).values
+        assert largest.tolist() == pytest.approx([60, 90], abs=1)
+    asked = Augment(AugmentConfig(mosaic=1), canvas, RESIZE, part_px=128)
+    assert asked.config.mosaic == 1  # who wants it gets it
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), index=st.integers(0, 3))
 def test_a_part_shows_a_whole_object_at_the_scale_of_the_canvas(seed: int, index: int) -> None:
