@@ -1,6 +1,6 @@
 """What a scene has to know of a camera to go on in another process: as bytes, and back.
 
-length of the text uint32, JSON text (places, what happened last), a row an object
+length of the text uint32, JSON text (places, what waits to be told), a row an object
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from stages.scene.objects import Beside, Inside, Object
 from stages.scene.places import Line
 from stages.scene.watch import Camera
 
-VERSION = 2
+VERSION = 3
 _INSIDE = [("is", "?"), ("since_ns", "<i8"), ("loitered", "?")]
 _BESIDE = [
     ("is", "?"),
@@ -31,12 +31,10 @@ def save(camera: Camera) -> bytes:
     watch = camera.watch
     facts = {
         "version": VERSION,
-        "frame_id": camera.frame_id,
         "size_wh_px": watch.size_wh_px,
         "clock": camera.clock.state,
         "zones": [[zone.zone.name, zone.crowded] for zone in watch.zones],
         "lines": [_place(line.line) for line in watch.lines],
-        "happened": to_rows(camera.happened),
         "waiting": to_rows(tuple(camera.waiting)),
     }
     text = json.dumps(facts).encode()
@@ -77,8 +75,6 @@ def restore(camera: Camera, facts: dict[str, Any]) -> None:
     kept_lines = [
         (lines.index(at), one) for one in watch.lines if (at := _place(one.line)) in lines
     ]
-    camera.frame_id = facts["frame_id"]
-    camera.happened = from_rows(facts["happened"])
     camera.waiting.extend(from_rows(facts["waiting"]))
     for n, zone in kept_zones:
         zone.crowded = facts["zones"][n][1]

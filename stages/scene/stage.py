@@ -35,7 +35,7 @@ class SceneConfig:
 
 
 class Scene(Stage):
-    """Adds to each result what happened in it. A frame that comes again happens once.
+    """Adds to each result what happened in it.
 
     Happenings that one message has no room for travel with the next results of the camera.
     """
@@ -74,27 +74,22 @@ class Scene(Stage):
     def process(self, result: Result) -> Result:
         """The same result with what happened; under a millisecond for usual scenes."""
         info, camera = result.info, self._camera(result.info)
-        if info.frame_id > camera.frame_id:
-            camera.frame_id = info.frame_id
-            t_ns = camera.clock.tick(info)
-            for seen, place in camera.watch.update(result.detections, t_ns):
-                camera.waiting.append(self._happening(seen, place, info.camera))
-            if info.truth is not None:
-                for seen, place in camera.truth.update(info.truth, t_ns):
-                    if seen.kind == "crossed":
-                        self._count(TRUE, seen, place, info.camera)
-            n = min(len(camera.waiting), MAX_PER_RESULT)
-            camera.happened = tuple(camera.waiting.popleft() for _ in range(n))
-        elif info.frame_id < camera.frame_id:
-            return result
-        return replace(result, happenings=camera.happened)
+        t_ns = camera.clock.tick(info)
+        for seen, place in camera.watch.update(result.detections, t_ns):
+            camera.waiting.append(self._happening(seen, place, info.camera))
+        if info.truth is not None:
+            for seen, place in camera.truth.update(info.truth, t_ns):
+                if seen.kind == "crossed":
+                    self._count(TRUE, seen, place, info.camera)
+        n = min(len(camera.waiting), MAX_PER_RESULT)
+        return replace(result, happenings=tuple(camera.waiting.popleft() for _ in range(n)))
 
     def remove(self, camera: str) -> None:
         """Forget who was where."""
         self._cameras.pop(camera, None)
 
     def save(self, camera: str) -> bytes:
-        """Who is where, and what happened in the last frame."""
+        """Who is where, and what had no room yet."""
         return memory.save(self._cameras[camera])
 
     def restore(self, camera: str, state: bytes) -> None:

@@ -61,6 +61,4 @@ class Camera:
     clock: StreamClock
     watch: Watch
     truth: Watch  # the same with known identities, where a rendered scene tells them
-    frame_id: int = -1  # of the last frame
-    happened: tuple[Happening, ...] = ()  # in it
     waiting: deque[Happening] = field(default_factory=deque)

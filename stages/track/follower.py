@@ -12,10 +12,11 @@ from operator import attrgetter
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
-from pipeline.detections import Detections, Labels, TrackIds
+from pipeline.detections import Detections, TrackIds, iou_matrix
 from stages.track.estimator import BoxEstimator
-from stages.track.likeness import Likeness
+from stages.track.likeness import Likeness, Votes
 
 _Estimator: Any = BoxEstimator  # does what the library asks of one, without being of its class
 _LIBRARY_HZ = 30.0  # the rate that the library counts its buffers in
@@ -26,6 +27,7 @@ _RATE_INTERVALS = (
 # either: by benchmarks/tracking.py 34 switches instead of 55 in bursts, and IDF1 0.910 instead of 0.895.
 _GAP_FRAMES = 8
 _GAP_DIOU = -0.1
+_SAME_IOU = 0.8  # of two boxes that are one object; a rider and a bicycle have less
 _RATE_CHANGE = 1.5  # by more than this factor: another rate, and not a few frames that were dropped
 
 # What a follower and one of its tracks know, as they are saved: name there → attribute of the library's
@@ -84,12 +86,12 @@ class LibraryFollower:
     """
 
     def __init__(
-        self, config: FollowerConfig, label_of: Callable[[int], int] = lambda _: -1
+        self, config: FollowerConfig, votes_of: Callable[[int], Votes] = lambda _: {}
     ) -> None:
-        """label_of: the class of an object by its id here; -1: it is not known."""
+        """votes_of: for the classes of an object, by its id here; none: it is not known."""
         import supervision as sv
 
-        self._sv, self._config, self._label_of = sv, config, label_of
+        self._sv, self._config, self._votes_of = sv, config, votes_of
         self.remembers = config.type == "bytetrack"
         self._likeness = Likeness()
         self._tracker = _library_tracker(config, self._likeness)
@@ -104,12 +106,13 @@ class LibraryFollower:
         if interval_ns:
             self._step(interval_ns)
         self._last_ns = t_ns
-        order = np.arange(len(found))
+        order = np.flatnonzero(~_doubled(found))
+        followed = found[order]
         given = self._sv.Detections(
-            xyxy=found.xyxy, confidence=found.scores, class_id=order
+            xyxy=followed.xyxy, confidence=followed.scores, class_id=order
         )  # the class travels along unseen, so it can tell which box is which
-        sure = found.scores >= self._config.new_score  # the library's first comparison is of these
-        self._likeness.expect(self._labels, found.labels[sure], interval_ns / 1e9)
+        sure = followed.scores >= self._config.new_score  # the library compares these first
+        self._likeness.expect(self._votes, followed[sure], interval_ns / 1e9)
         taken = self._tracker.update(given, timestamp=self._time_s)
         ids = np.full(len(found), -1, np.int64)
         if len(taken):
@@ -148,8 +151,8 @@ class LibraryFollower:
         self._tracker.tracks = [self._track(row) for row in rows]
         return end
 
-    def _labels(self) -> Labels:
-        return np.array([self._label_of(one.tracker_id) for one in self._tracker.tracks], np.int32)
+    def _votes(self) -> list[Votes]:
+        return [self._votes_of(one.tracker_id) for one in self._tracker.tracks]
 
     def _track(self, row: Any) -> Any:
         from trackers.core.bytetrack.tracklet import ByteTrackTracklet
@@ -178,6 +181,23 @@ class LibraryFollower:
         self._period_ns = period_ns
         buffer_s = self._config.lost_s * 1e9 / period_ns / _LIBRARY_HZ
         self._tracker.maximum_time_without_update = buffer_s
+
+
+def _doubled(found: Detections) -> npt.NDArray[np.bool_]:
+    """Which boxes (N,) are of what a surer one in the same place is, too: one object, of two classes.
+
+    Followed, it would be a second object that goes along with the first and takes its boxes later on.
+    """
+    labels, scores = found.labels, found.scores
+    if len(found) < 2 or (labels == labels[0]).all():
+        return np.zeros(len(found), np.bool_)
+    behind = np.arange(len(found))[:, None] > np.arange(
+        len(found)
+    )  # of equal ones the first is followed
+    surer = (scores > scores[:, None]) | ((scores == scores[:, None]) & behind)
+    same = (iou_matrix(found.xyxy, found.xyxy) >= _SAME_IOU) & (labels != labels[:, None])
+    doubled: npt.NDArray[np.bool_] = (same & surer).any(axis=1)
+    return doubled
 
 
 def _library_tracker(config: FollowerConfig, likeness: Any) -> Any:

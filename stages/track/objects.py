@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -114,10 +114,10 @@ class Objects:
             labels[i], track_ids[i] = one.label, one.track_id
         return Detections(found.xyxy, found.scores, labels, track_ids)
 
-    def label_of(self, key: int) -> int:
-        """The class of an object of the follower; -1: it is not known."""
+    def votes_of(self, key: int) -> Mapping[int, float]:
+        """For the classes of an object of the follower: the sum of scores of each; none: not known."""
         one = self._known.get(key)
-        return -1 if one is None else one.label
+        return {} if one is None else one.votes
 
     def _lost(self, at: Place, label: int, t_ns: int) -> _Object | None:
         """The object of this class that was lost a moment ago and would be here by now, under no key."""

@@ -7,10 +7,7 @@ import struct
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
-
 from pipeline.clock import ClockState, StreamClock
-from pipeline.detections import Detections, Labels, TrackIds
 from pipeline.errors import ConfigError
 from pipeline.messages import FrameInfo, Result
 from pipeline.stage import Stage
@@ -18,9 +15,8 @@ from stages.track.follower import Follower, FollowerConfig, LibraryFollower
 from stages.track.objects import Objects
 from stages.track.switches import Switches
 
-_VERSION = 3
-# version, frame id, width, height, the clock, boxes of the frame
-_HEAD = struct.Struct("<IqII4qI")
+_VERSION = 4
+_HEAD = struct.Struct("<III4q")  # version, width, height, the clock
 
 TRACKS, SWITCHES = "tracks", "identity_switches"
 
@@ -40,7 +36,7 @@ class Track(Stage):
     """Follows the objects of each camera; memory is bounded by what is in the pictures.
 
     Boxes that belong to no object (yet) stay, with the id -1. Ids are never used twice in a run, by any
-    camera, also when this process was killed meanwhile. A frame that comes again changes nothing.
+    camera, also when this process was killed meanwhile.
     """
 
     Config = TrackConfig
@@ -78,67 +74,44 @@ class Track(Stage):
     def process(self, result: Result) -> Result:
         """The same result with track ids, and classes by vote; under a millisecond for usual scenes."""
         info, camera = result.info, self._camera(result.info)
-        if info.frame_id <= camera.frame_id:
-            return self._again(result, camera)
         t_ns = camera.clock.tick(info)
         ids = camera.follower.update(result.detections, t_ns)
         tracked = camera.objects.update(result.detections, ids, t_ns)
         if info.truth is not None:
             n = camera.switches.update(tracked, info.truth)
             self.runtime.count(SWITCHES, info.camera, n)
-        camera.frame_id, camera.tracked, camera.again = info.frame_id, tracked, None
         return replace(result, detections=tracked)
-
-    def _again(self, result: Result, camera: _Camera) -> Result:
-        """A frame that was here; perhaps in the process before this one."""
-        found = result.detections
-        if camera.tracked is None and camera.again is not None:
-            labels, ids = camera.again
-            if len(labels) == len(found):
-                camera.tracked = Detections(found.xyxy, found.scores, labels, ids)
-        if result.info.frame_id != camera.frame_id or camera.tracked is None:
-            return result
-        return replace(result, detections=camera.tracked)
 
     def remove(self, camera: str) -> None:
         """Forget its objects; their ids are not used again."""
         self._cameras.pop(camera, None)
 
-    def save(self, camera: str) -> bytes | None:
+    def save(self, camera: str) -> bytes:
         """Of ByteTrack everything; of OC-SORT the objects, to be met again where they would be by then."""
         one = self._cameras[camera]
-        if one.tracked is None or one.tracked.track_ids is None:
-            return None
-        head = _HEAD.pack(
-            _VERSION, one.frame_id, *one.size_wh_px, *one.clock.state, len(one.tracked)
-        )
-        found = one.tracked.labels.tobytes() + one.tracked.track_ids.tobytes()
-        return b"".join((head, found, one.objects.save(), one.follower.save()))
+        head = _HEAD.pack(_VERSION, *one.size_wh_px, *one.clock.state)
+        return b"".join((head, one.objects.save(), one.follower.save()))
 
     def restore(self, camera: str, state: bytes) -> None:
         """Raises ValueError for a state of another version."""
         try:
-            version, frame_id, width, height, *clock, n = _HEAD.unpack_from(state)
+            version, width, height, *clock = _HEAD.unpack_from(state)
         except struct.error as error:
             raise ValueError(str(error)) from error
         if version != _VERSION:
             raise ValueError(f"of version {version}, this one knows {_VERSION}")
         one = self._new_camera(camera, (width, height), ClockState(*clock))
-        labels = np.frombuffer(state, np.int32, n, _HEAD.size)
-        ids = np.frombuffer(state, np.int64, n, _HEAD.size + labels.nbytes)
-        rest = state[_HEAD.size + labels.nbytes + ids.nbytes :]
+        rest = state[_HEAD.size :]
         follower = rest[one.objects.restore(rest, lost=not one.follower.remembers) :]
         if one.follower.remembers:
             one.follower.restore(follower)
-        one.frame_id, one.again = frame_id, (labels, ids)
         self._cameras[camera] = one
 
     def _camera(self, info: FrameInfo) -> _Camera:
         camera, size = self._cameras.get(info.camera), (info.width, info.height)
         if camera is None or camera.size_wh_px != size:  # another picture: positions mean nothing
-            new = self._new_camera(info.camera, size, camera.clock.state if camera else None)
-            new.frame_id = -1 if camera is None else camera.frame_id
-            camera = self._cameras[info.camera] = new
+            camera = self._new_camera(info.camera, size, camera.clock.state if camera else None)
+            self._cameras[info.camera] = camera
         return camera
 
     def _new_camera(self, name: str, size: tuple[int, int], clock: ClockState | None) -> _Camera:
@@ -146,7 +119,7 @@ class Track(Stage):
         return _Camera(
             size_wh_px=size,
             clock=StreamClock(live=self.config.live, state=clock),
-            follower=LibraryFollower(self._follower_config(), objects.label_of),
+            follower=LibraryFollower(self._follower_config(), objects.votes_of),
             objects=objects,
             switches=Switches(),
         )
@@ -176,6 +149,3 @@ class _Camera:
     follower: Follower
     objects: Objects
     switches: Switches
-    frame_id: int = -1  # of the last frame
-    tracked: Detections | None = None  # what was found in it
-    again: tuple[Labels, TrackIds] | None = None  # the same, from the process before this one

@@ -5,11 +5,12 @@ import pytest
 import supervision as sv
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trackers import ByteTrackTracker, DIoU, OCSORTTracker
+from trackers import ByteTrackTracker, OCSORTTracker
 from trackers.utils.state_representations import XCYCSRStateEstimator
 
 from pipeline.detections import Detections
 from stages.track.follower import FollowerConfig, LibraryFollower
+from stages.track.likeness import Likeness
 
 SECOND = 1_000_000_000
 TYPES = ("bytetrack", "ocsort")
@@ -68,18 +69,20 @@ def test_objects_keep_their_ids_whatever_frames_are_dropped(kind, rate_hz, kept)
 @settings(max_examples=10)
 def test_at_the_librarys_own_rate_the_ids_are_the_librarys_own(kind, seed):
     rng = np.random.default_rng(seed)
+    likeness = Likeness()
     if kind == "ocsort":
         theirs = OCSORTTracker(lost_track_buffer=90, high_conf_det_threshold=0.0)
     else:
         theirs = ByteTrackTracker(
             lost_track_buffer=90, track_activation_threshold=0.0, high_conf_det_threshold=0.0,
-            iou=DIoU(), minimum_iou_threshold=0.0, state_estimator_class=XCYCSRStateEstimator,
+            iou=likeness, minimum_iou_threshold=0.0, state_estimator_class=XCYCSRStateEstimator,
         )  # fmt: skip
     ours = LibraryFollower(FollowerConfig(type=kind))
     centers, speed = rng.uniform(50, 500, (6, 2)), rng.uniform(-4, 4, (6, 2))
     for frame in range(40):
         seen = rng.random(6) < 0.8
         boxes = found((centers + speed * frame)[seen], rng.uniform(0.1, 1, seen.sum()))
+        likeness.expect(lambda: [{}] * len(theirs.tracks), boxes, 1 / 30)
         given_ = sv.Detections(boxes.xyxy, None, boxes.scores, np.arange(len(boxes)))
         taken = theirs.update(given_, timestamp=1 + frame / 30)
         wanted = np.full(len(boxes), -1)

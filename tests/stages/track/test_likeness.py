@@ -1,10 +1,12 @@
-"""The library's DIoU is the oracle; classes count where boxes hardly meet."""
+"""The library's DIoU is the oracle; height and class count, too."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from trackers import DIoU
 
+from pipeline.detections import Detections
 from stages.track.likeness import Likeness
 
 SIDE = st.floats(1, 300, width=32)
@@ -19,19 +21,68 @@ def test_without_classes_it_is_the_librarys(one, other):
     np.testing.assert_allclose(Likeness().compute(one, other), theirs, atol=1e-6)
 
 
-def test_two_classes_are_alike_only_where_the_boxes_clearly_overlap():
-    track, found = np.array([[0.0, 0, 40, 80]]), np.array([[0.0, 5, 40, 85], [35, 0, 75, 80]])
+def compared(track, boxes, votes, *, label=0, score=1.0, interval_s=0.04, least=0.0):
+    """What a track with votes is to boxes that are all of a class."""
+    xyxy = np.float32(boxes)
+    found = Detections(
+        xyxy, np.full(len(xyxy), score, np.float32), np.full(len(xyxy), label, np.int32)
+    )
     likeness = Likeness()
-    likeness.least = -0.5  # as far apart as a tracker might allow
-    for of_track, alike in [(0, [True, True]), (1, [True, False]), (-1, [True, True])]:
-        likeness.expect(lambda label=of_track: np.int32([label]), np.int32([0, 0]), 0.04)
-        assert (likeness.compute(track, found)[0] > -0.5).tolist() == alike
-    assert (likeness.compute(track, found)[0] > -0.5).all()  # nobody said of which class they are
+    likeness.least = least
+    likeness.expect(lambda: [votes], found, interval_s)
+    return likeness.compute(np.array([track], float), xyxy)[0]
+
+
+TRACK = [0, 0, 40, 80]
+HALF, ALL = [20, 0, 60, 80], [2, 0, 42, 80]
+
+
+@pytest.mark.parametrize(
+    ("votes", "half", "all_"),
+    [
+        ({1: 20.0}, False, True),  # of another class, for sure
+        ({1: 20.0, 0: 16.0}, True, True),  # it was taken for that class before
+        ({1: 0.3}, True, True),  # weak votes
+        ({0: 20.0}, True, True),
+        ({}, True, True),  # seen once
+    ],
+)
+def test_a_box_of_another_class_takes_a_track_if_it_lies_on_it_or_the_votes_are_weak(
+    votes, half, all_
+):
+    assert (compared(TRACK, [HALF, ALL], votes) >= 0).tolist() == [half, all_]
+
+
+def test_a_box_of_another_class_with_a_low_score_says_little_against_a_track():
+    assert compared(TRACK, [HALF], {1: 20.0}, score=0.1) >= 0
+
+
+def test_the_class_that_a_track_has_had_is_liked_best():
+    votes = {0: 10.0, 1: 6.0}
+    first, second, never = (compared(TRACK, [ALL], votes, label=label) for label in (0, 1, 2))
+    assert first > second > never
+
+
+@pytest.mark.parametrize("interval_s", [0.1, 0.8])
+def test_after_a_gap_one_of_the_same_height_is_liked_best(interval_s):
+    boxes = [[9, 0, 49, 80], [0, 18, 40, 98], [0, 0, 40, 51]]
+    same, lower, smaller = compared(TRACK, boxes, {}, interval_s=interval_s)
+    assert same > max(lower, smaller)
+
+
+@given(BOXES, BOXES, st.integers(0, 3))
+def test_pairs_that_cannot_be_are_all_as_unlike(one, other, label):
+    found = Detections(
+        other.astype(np.float32), np.ones(len(other), np.float32), np.zeros(len(other), np.int32)
+    )
+    likeness = Likeness()
+    likeness.expect(lambda: [{label: 9.0}] * len(one), found, 0.04)
+    alike = likeness.compute(one, other)
+    assert len(set(alike[alike < 0].tolist())) <= 1
 
 
 def test_who_was_seen_once_may_be_beside_its_place_if_the_last_picture_is_long_ago():
-    track, found = np.array([[0.0, 0, 20, 40]]), np.array([[30.0, 0, 50, 40], [30.0, 0, 50, 60]])
-    likeness = Likeness()
+    boxes = [[30, 0, 50, 40], [30, 0, 50, 60]]
     for interval_s, alike in [(0.04, [False, False]), (0.2, [True, False])]:
-        likeness.expect(lambda: np.int32([-1]), np.int32([0, 0]), interval_s)
-        assert (likeness.compute(track, found)[0] >= 0).tolist() == alike
+        found = compared([0, 0, 20, 40], boxes, {}, interval_s=interval_s)
+        assert (found >= 0).tolist() == alike

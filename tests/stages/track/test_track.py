@@ -1,4 +1,4 @@
-"""The stage: several cameras, restarts, frames that come twice, pictures of another size."""
+"""The stage: several cameras, restarts, pictures of another size."""
 
 import sys
 
@@ -47,13 +47,6 @@ def test_a_tracker_that_was_killed_gives_no_id_again():
     assert runtime.counts[TRACKS, "gate"] == 4
 
 
-def test_a_frame_that_comes_twice_changes_nothing():
-    frames = [0, 1, 2, 2, 3]
-    results = run_inline(Track(TrackConfig()), [result(n) for n in frames])
-    assert [r.info.frame_id for r in results] == frames
-    assert ids(results) == [[-1, -1], *4 * [[1, 2]]]
-
-
 def test_pictures_of_another_size_show_other_objects():
     items = [*(result(n) for n in range(3)), *(result(n, width=1280) for n in range(3, 6))]
     assert ids(run_inline(Track(TrackConfig()), items)) == [
@@ -82,6 +75,41 @@ def test_a_flicker_of_the_class_is_not_shown():
     labels = [0, 0, 0, 1, 0, 0]
     results = run_inline(Track(TrackConfig()), [result(n, label=k) for n, k in enumerate(labels)])
     assert {label for r in results for label in r.detections.labels.tolist()} == {0}
+
+
+def passing(frame_id, *boxes):
+    """A frame with boxes (x, y, width, height, label)."""
+    x, y, width, height, label = np.float32(boxes).reshape(-1, 5).T
+    xyxy = np.stack([x, y, x + width, y + height], axis=1)
+    info = FrameInfo("gate", frame_id, 1 + frame_id * 10**8, 0, 640, 360)
+    found = Detections(xyxy, np.full(len(xyxy), 0.9, np.float32), label.astype(np.int32))
+    return Result(info=info, detections=found)
+
+
+def test_who_rides_in_front_of_a_parked_car_does_not_get_its_id():
+    car = (200, 100, 120, 60, 1)
+
+    def bicycle(n):
+        return (100 + 8 * n, 98, 70, 66, 2)
+
+    alone = [passing(n, car) for n in range(10)]
+    hidden = [passing(n, bicycle(n)) for n in range(10, 16)]  # the car is not found behind it
+    after = [passing(n, bicycle(n), car) for n in range(16, 24)]
+    results = run_inline(Track(TrackConfig()), [*alone, *hidden, *after])
+    assert ids(results)[9] == [1]
+    assert ids(results)[10:] == [[-1], *5 * [[2]], *8 * [[2, 1]]]
+    assert [r.detections.labels.tolist() for r in results[10:]] == [*6 * [[2]], *8 * [[2, 1]]]
+
+
+def test_one_object_that_is_taken_for_two_classes_at_once_is_one():
+    frames = [
+        passing(n, (100 + 9 * n, 100, 120, 60, 1), (101 + 9 * n, 102, 118, 58, 2)) for n in range(6)
+    ]
+    for frame in frames:  # the surer one comes second
+        frame.detections.scores[0] = 0.6
+    alone = [passing(n, (100 + 9 * n, 100, 120, 60, 1)) for n in range(6, 9)]
+    results = run_inline(Track(TrackConfig()), [*frames, *alone])
+    assert ids(results) == [[-1, -1], *5 * [[-1, 1]], *3 * [[1]]]
 
 
 def test_without_the_library_it_says_what_to_install(monkeypatch):
