@@ -9,10 +9,14 @@ What reads a file waits for its disk and for nothing else; nothing is raised but
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.errors import ConfigError
+from pipeline.redaction import shown
+
+_NAME = re.compile(r"[A-Za-z_]\w*")
 
 
 def variables(name: str, *keys: str) -> tuple[str, ...]:
@@ -38,6 +42,11 @@ def by_their_looks(environ: Mapping[str, str]) -> frozenset[str]:
 
 def read(name: str, *keys: str, environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
     """The secrets of this name, one for each key. Raises ConfigError, never with a secret in it."""
+    if not _NAME.fullmatch(name):  # perhaps the secret itself
+        raise ConfigError(
+            "credentials must be a NAME of letters, digits and _, and not a secret itself; write one like "
+            f'credentials = "GATE" and set {" and ".join(variables("GATE", *keys)[:-1])} in the environment'
+        )
     *wanted, file = variables(name, *keys)
     if file in environ:
         return _from_file(name, keys, Path(environ[file]))
@@ -80,6 +89,6 @@ def check_ca_file(path: str | None) -> None:
         ssl.create_default_context(cafile=path)
     except OSError as error:  # of what is no certificate, too
         raise ConfigError(
-            f"ca_file: {path}: no certificates can be read there ({error.strerror or error.args[-1]}); "
-            "wanted a PEM file"
+            f"ca_file: {shown(path)}: no certificates can be read there "
+            f"({error.strerror or error.args[-1]}); wanted a PEM file"
         ) from None

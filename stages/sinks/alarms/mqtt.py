@@ -75,7 +75,7 @@ class Mqtt(Target):
                 or (text and not all(parts))
                 or not (text or key != "topic")
             ):
-                raise ConfigError(f"{key} must be a topic without +, # and $, got {text!r}")
+                raise ConfigError(f"{key} must be a topic without +, # and $, got {shown(text)!r}")
         if not 0 < config.timeout_s <= 60:
             raise ConfigError(f"timeout_s must be within 0..60, got {config.timeout_s:g}")
         if config.credentials is not None:
@@ -206,8 +206,8 @@ class Mqtt(Target):
 
 def _address(url: str) -> tuple[str, int, bool] | None:
     """Host, port, whether with TLS; None: it is no such URL."""
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         port = parts.port or _PORTS[parts.scheme]
     except (ValueError, KeyError):
         return None

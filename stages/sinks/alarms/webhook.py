@@ -58,8 +58,7 @@ class Webhook(Target):
     @classmethod
     def check(cls, config: WebhookConfig) -> None:
         """Raises ConfigError for a URL, a key or a file that can't be."""
-        parts = urlsplit(config.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        if not _is_web(config.url):
             raise ConfigError(
                 f"url must be http:// or https:// without user and password, got {shown(config.url)}; "
                 'a key that signs goes by credentials = "NAME"'
@@ -136,9 +135,19 @@ class Webhook(Target):
         self._client.close()
 
 
+def _is_web(url: str) -> bool:
+    """Whether it is http:// or https:// with a host, and without user and password."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port  # which raises for one that is no number
+    except ValueError:
+        return False
+    is_whole = bool(host) and port != 0 and "@" not in parts.netloc
+    return is_whole and parts.scheme in ("http", "https")
+
+
 def _check_link(url: str, picture: Kind) -> None:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+    if not _is_web(url):
         raise ConfigError(
             "picture_url must be http:// or https:// without user and password, "
             f"got {shown(url)}; write where the folder of the store's pictures is served"

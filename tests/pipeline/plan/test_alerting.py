@@ -111,6 +111,30 @@ def test_what_is_wrong_is_one_sentence(plan, old, new, words):
     assert "\n" not in str(error.value)
 
 
+# of a target, and what a person writes by mistake; the secret is `hunter22`
+SECRETS = [
+    *(
+        f'type = "{kind}"\nurl = "{url}"\n'
+        for kind in ("webhook", "mqtt")
+        for url in ("https://me:hunter22@h", "http://[hunter22", "mqtt://[hunter22]", "http://h:hunter22/")
+    ),
+    'type = "apprise"\ncredentials = "tgram://hunter22/chat"\n',
+    'type = "mqtt"\nurl = "mqtt://h"\ncredentials = "me:hunter22"\n',
+    'type = "mqtt"\nurl = "mqtt://h"\nca_file = "https://me:hunter22@h/ca.pem"\n',
+    'type = "mqtt"\nurl = "mqtt://h"\ntopic = "mqtt://me:hunter22@h"\n',
+    WEBHOOK + 'picture = "object"\npicture_url = "http://[hunter22]/"\n',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("target", SECRETS)
+def test_a_secret_in_the_wrong_place_is_one_sentence_without_it(plan, target):
+    text = BASE.replace(FILE, target) + ALERT + '[[sink]]\ntype = "store"\npath = "s.db"\n'
+    with pytest.raises(ConfigError, match=r"^target 'ops': ") as error:
+        plan(text)
+    assert "hunter22" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
 def test_an_alert_above_a_number_is_the_limit_of_its_zones(plan):
     crowded = ALERT.replace('"entered"]', '"crowded"]\nabove = 3')
     [zone] = plan(BASE + crowded).by_name["scene"].config["zones"]
