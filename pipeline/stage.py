@@ -50,7 +50,8 @@ class _Part:
 
     turn_s: float = 1.0
     """Longest time that one call may take, in seconds; a process over it counts as hung and is
-    replaced. `setup()` may raise it after measuring."""
+    replaced. `setup()` of a stage may raise it after measuring; that of a source is read after
+    `__init__`, and `open`, `read` and `skip` have 15 s at least."""
 
     about: str = ""
     """What does the work, such as "onnx cpu fp32", where that is found out by `setup()`; in the metrics."""
