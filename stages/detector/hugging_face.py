@@ -12,6 +12,7 @@ from stages.detector.signatures import Tensor, Told, canvas, queries
 
 _SOFTMAX = ("detr", "yolos", "table-transformer")  # the others have sigmoids
 _INTERPOLATION = {0: "nearest", 2: "antialias", 3: "cubic"}  # Pillow's numbers
+_UNFILTERED = ("RfDetrImageProcessor",)  # when they make pictures smaller
 _LONGEST_PX = 1333  # where only the shorter side is told
 
 
@@ -52,7 +53,7 @@ def read(
     told.options |= {"layout": "detr", "classes": classes, "color": "rgb"}
     told.options["activation"] = "softmax" if kind in _SOFTMAX else "sigmoid"
     told.options["scale"] = _scale(pictures)
-    told.options["interpolation"] = _INTERPOLATION.get(pictures.get("resample", 2), "antialias")
+    told.options["interpolation"] = _interpolation(pictures)
     if pictures.get("do_normalize", False):
         told.options |= {"mean": pictures["image_mean"], "std": pictures["image_std"]}
     _size(pictures, told)
@@ -80,6 +81,12 @@ def _scale(pictures: Mapping[str, Any]) -> float:
     return (
         float(pictures.get("rescale_factor", 1 / 255)) if pictures.get("do_rescale", True) else 1.0
     )
+
+
+def _interpolation(pictures: Mapping[str, Any]) -> str:
+    name = _INTERPOLATION.get(pictures.get("resample", 2), "antialias")
+    unfiltered = pictures.get("image_processor_type") in _UNFILTERED
+    return "linear" if unfiltered and name == "antialias" else name
 
 
 def _size(pictures: Mapping[str, Any], told: Told) -> None:

@@ -68,6 +68,12 @@ def test_names_of_outputs_tell_the_answer_from_what_layers_pass_on(tmp_path):
     assert facts.resize.interpolation == "antialias"
 
 
+def test_rf_detr_is_shown_smaller_pictures_without_a_filter(tmp_path):
+    pictures = {**PICTURES, "image_processor_type": "RfDetrImageProcessor"}
+    path = exported(tmp_path, kind="rf_detr", pictures=pictures, shape=(1, 3, 32, 64))
+    assert found(path, tmp_path)[1].resize.interpolation == "linear"
+
+
 def test_softmax_has_a_last_column_for_nothing(tmp_path):
     path = exported(tmp_path, kind="detr", columns=4, shape=(1, 3, 32, 64))
     seen, facts = found(path, tmp_path)
