@@ -214,6 +214,20 @@ def test_events_of_what_is_no_store(manyeyes):
         assert_refused(manyeyes, ["events", *arguments], *words)
 
 
+def test_who_only_looks_needs_no_model(manyeyes):
+    """It may have been removed since, or never have been on the machine at which somebody asks."""
+    store = '[[sink]]\ntype = "store"\npath = "s.db"\n'
+    model = '[model]\npath = "gone.bundle"\nengine = "stub"\n'
+    manyeyes.write("[metrics]\nenabled = false\n" + model + CAMERA + ZONE + store)
+    assert_refused(
+        manyeyes, ["check", "run.toml"], "[model]: path: there is no file", "gone.bundle"
+    )
+    code, out, err = manyeyes("zones", "run.toml", "-o", "zones.png")
+    assert (code, out, err) == (0, "zones.png: camera 'gate', zones: 1, lines: 0\n", "")
+    for command in (["events", "run.toml"], ["explain", "run.toml", "--at", "03:12"]):
+        assert_refused(manyeyes, command, "s.db: there is no such file")
+
+
 def test_a_drawing_that_can_not_be_written(manyeyes):
     manyeyes.write(QUIET + CAMERA)
     for path in (".", "run.toml/x.svg"):

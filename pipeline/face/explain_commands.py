@@ -43,7 +43,7 @@ def explain(
 
     Example: manyeyes explain street.toml --camera gate --at 03:12
     """
-    checked = configuration.load(config)
+    checked = configuration.load_to_look(config)
     name = camera_of(checked, camera).name
     facts = gather(checked, str(store_of(config)), name, wall_ns("--at", at), int(within_s * 1e9))
     found = list(reasons(facts))

@@ -34,7 +34,7 @@ def zones(
 
     Example: manyeyes zones street.toml --camera gate -o zones.png
     """
-    checked = configuration.load(config)
+    checked = configuration.load_to_look(config)
     chosen = camera_of(checked, camera)
     image = snapshot(chosen, checked)
     places = [
@@ -72,7 +72,7 @@ def store_of(source: Path) -> Path:
     """The file of the store that a configuration has, or the file itself. Raises ConfigError."""
     if source.suffix != ".toml":
         return source
-    for sink in configuration.load(source).sink:
+    for sink in configuration.load_to_look(source).sink:
         if sink.type == "store":
             return Path(str(sink.options.get("path")))
     raise ConfigError(f"{source.name}: there is no store; add a [[sink]] with type = 'store'")

@@ -9,6 +9,7 @@ import difflib
 import json
 import tomllib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
@@ -174,6 +175,11 @@ def load(path: str | Path, **overrides: Unpack[Overrides]) -> Config:
     return validate(overridden(read(path), overrides), path.name, path.absolute().parent)
 
 
+def load_to_look(path: Path) -> Config:
+    """The same for who runs nothing: a model that is not here is as the file names it, or None."""
+    return validate(read(path), path.name, path.absolute().parent, runs=False)
+
+
 def read(path: Path) -> dict[str, Any]:
     """The tables of a TOML file. Raises ConfigError: it can't be read, or is none."""
     try:
@@ -253,21 +259,29 @@ def _parsed(raw: dict[str, Any], file: str) -> Config:
         ) from None  # its text repeats the input
 
 
-def _placed(cameras: Sequence[CameraConfig], file: str, folder: Path) -> tuple[CameraConfig, ...]:
+def _placed(
+    cameras: Sequence[CameraConfig], file: str, folder: Path, *, runs: bool = True
+) -> tuple[CameraConfig, ...]:
     """With paths from this folder on."""
-    return tuple(_with_model(_camera(camera, file, folder), file, folder) for camera in cameras)
+    placed = (_camera(camera, file, folder) for camera in cameras)
+    return tuple(_with_model(camera, file, folder, runs=runs) for camera in placed)
 
 
-def validate(raw: dict[str, Any], file: str, folder: Path) -> Config:
-    """The configuration in the tables of a file in `folder`. Raises ConfigError: the first mistake."""
+def validate(raw: dict[str, Any], file: str, folder: Path, *, runs: bool = True) -> Config:
+    """The configuration in the tables of a file in `folder`. Raises ConfigError: the first mistake.
+
+    runs: False for who only looks, see `load_to_look`.
+    """
     config = _parsed(raw, file)
     _check_whole(config, file)
-    cameras = _placed(config.camera, file, folder)
+    cameras = _placed(config.camera, file, folder, runs=runs)
     rendered = config.model.engine == "stub" or all(
         camera.model is not None or str(camera.source).startswith("synthetic://")
         for camera in cameras
     )
-    path = model_path.of(config.model.path, config.model.name, rendered, file, folder)
+    path = config.model.path
+    with _unless(runs):
+        path = model_path.of(config.model.path, config.model.name, rendered, file, folder)
     model = config.model.model_copy(update={"path": path})
     directory = config.run.directory and folder / config.run.directory
     run = config.run.model_copy(update={"directory": directory})
@@ -372,8 +386,15 @@ def _camera(camera: CameraConfig, file: str, folder: Path) -> CameraConfig:
     return camera.model_copy(update={"source": source})
 
 
-def _with_model(camera: CameraConfig, file: str, folder: Path) -> CameraConfig:
-    if camera.model is None:
-        return camera
-    where = f"{file}: camera {camera.name!r}: model"
-    return camera.model_copy(update={"model": model_path.there(camera.model, where, folder)})
+def _with_model(camera: CameraConfig, file: str, folder: Path, *, runs: bool) -> CameraConfig:
+    if camera.model is not None:
+        where = f"{file}: camera {camera.name!r}: model"
+        with _unless(runs):
+            model = model_path.there(camera.model, where, folder)
+            return camera.model_copy(update={"model": model})
+    return camera
+
+
+def _unless(runs: bool) -> AbstractContextManager[None]:
+    """Who runs nothing goes on without the model."""
+    return nullcontext() if runs else suppress(ConfigError)
