@@ -16,7 +16,6 @@ nothing left of a camera comes back with it, and is asked again.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import signal
 import time
@@ -43,6 +42,7 @@ from pipeline.plan.planner import Planner
 from pipeline.supervision.child import Child
 from pipeline.supervision.crew import Crew
 from pipeline.supervision.introductions import Introductions
+from pipeline.supervision.joining import grow, tell_joined
 from pipeline.supervision.leaving import Leaving
 from pipeline.supervision.needs import Needs
 from pipeline.supervision.renewals import Renewals
@@ -193,7 +193,7 @@ class Changes:
             try:
                 self.renewals.step(self.target, self._going())
                 self._join()
-                self._grow()
+                grow(run)
             except ResourceError as error:
                 log.warning("%s; trying again", error)
                 self._again_at = now_s + _AGAIN_S
@@ -272,7 +272,7 @@ class Changes:
             run.crew.add(moving(running, target, camera))
             for name in reversed(run.crew.plan.order()):
                 if name in to - at:
-                    self._tell_joined(run.crew.children[name], [camera], comes_over=True)
+                    tell_joined(run, run.crew.children[name], [camera], comes_over=True)
             for name in senders:
                 child = run.crew.children[name]
                 child.spec = run.crew.plan.by_name[name].of({*child.spec.cameras})
@@ -351,28 +351,9 @@ class Changes:
         run.crew.add(plan)
         for name in reversed(plan.order()):
             added = [c for c in plan.by_name[name].cameras if c in cameras]
-            self._tell_joined(run.crew.children[name], added)
+            tell_joined(run, run.crew.children[name], added)
         for camera in sorted(cameras):
             log.info("camera %r joins", camera)
-
-    def _tell_joined(self, child: Child, cameras: list[str], *, comes_over: bool = False) -> None:
-        """A process gets these cameras, and the edges that it has in the plan by now."""
-        spec = self._run.crew.plan.by_name[child.name].of({*child.spec.cameras, *cameras})
-        known = {edge.consumer for edge in child.spec.outputs}
-        is_new = bool(cameras) or not known.issuperset(edge.consumer for edge in spec.outputs)
-        child.spec = spec
-        if child.alive and is_new:
-            rows = {camera: self._run.accounts.layout.cameras[camera] for camera in cameras}
-            told = dataclasses.asdict(spec)
-            child.send("join", cameras=rows, spec=told, comes_over=comes_over)
-            consumers = (edge.consumer for edge in spec.outputs if edge.consumer not in known)
-            self._run.introductions.acquaint(child, consumers)
-
-    def _grow(self) -> None:
-        for child in self._run.crew.children.values():
-            pool = self._run.crew.grow(child) if child.state == "ready" else None
-            if pool is not None:
-                self._run.introductions.grown(child, pool)
 
     def _is_settled(self) -> bool:
         run = self._run
