@@ -29,6 +29,7 @@ from pipeline.supervision.apply import Changes
 from pipeline.supervision.child import Child
 from pipeline.supervision.crew import Crew
 from pipeline.supervision.ctl import ControlSocket
+from pipeline.supervision.draining import STOP_S, drain
 from pipeline.supervision.introductions import Introductions
 from pipeline.supervision.needs import Needs
 from pipeline.supervision.orders import Orders
@@ -40,8 +41,6 @@ log = logging.getLogger("manyeyes")
 
 TICK_S = 0.05
 _CALM_TICK_S = 0.15  # while all goes well: a death or a word of a child ends the wait by itself
-STOP_S = 4.5  # from a signal to the last SIGKILL; below the 5 s that we promise
-_STAGES_STOP_S = 3.0  # then everything before the sinks is killed, so that files can be closed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,7 +225,7 @@ class Supervisor:
         if self.changes.settled and all(c.state == "ended" for c in sources):
             self.stopping = True
         if self.stopping:
-            self._drain(now)
+            drain(self.crew, now, self._stop_at)
         if self._on_tick is not None:
             self._on_tick(self)
 
@@ -348,34 +347,6 @@ class Supervisor:
                 producer.send("settled", code=code)
 
     # -- the end -----------------------------------------------------------------------------------
-
-    def _drain(self, now: float) -> None:
-        for name in self.plan.order():
-            child = self.crew.children[name]
-            if child.restarts.breaker_open and child.state == "waiting":
-                self._abandon(child)
-            over = all(self.crew.children[p].state == "ended" for p in self.plan.producers(name))
-            if over and child.state == "ready" and not child.drained:
-                child.drained = True
-                child.send("drain")
-        if self._stop_at is None:
-            return
-        for child in self.crew.children.values():
-            if child.state == "waiting":
-                child.state = "ended"
-            early = child.spec.role not in ("sink", "join")
-            limit = self._stop_at - (STOP_S - _STAGES_STOP_S if early else 0)
-            if child.alive and (now >= limit or child.state == "starting"):
-                child.signal(signal.SIGKILL)
-
-    def _abandon(self, child: Child) -> None:
-        """It keeps dying, and there will be nothing new for it: the run ends without it."""
-        log.warning(
-            "stage %r keeps dying: the run ends without it, and what waits is lost", child.name
-        )
-        child.state = "ended"
-        for name in self.plan.producers(child.name):
-            self.crew.children[name].send("abandon", consumer=child.name)
 
     def _end(self) -> None:
         for child in self.crew.children.values():
