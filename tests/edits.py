@@ -1,5 +1,5 @@
 """Random edits of a run while it goes on: cameras join, leave, change, are paused; stages get other
-settings; processes are killed.
+settings, come and go; so do sinks; processes are killed.
 
 `play(folder, seed, edits)` runs a supervisor with pattern cameras in this process and returns it when it
 has ended. The camera "steady" is in every plan, never paused and never killed.
@@ -32,13 +32,15 @@ class Player:
         self.folder, self.edits, self.policy, self.kills = folder, edits, policy, kills
         self.rates = {"steady": 20.0, "a": 20.0}
         self.turns = dict.fromkeys(SET, 0)
+        self.more: set[str] = set()
+        self.between = False
         self.log: list[str] = []
         self._next = self._since = time.monotonic()
 
     def plan(self):
         return patterns.plan(
             self.folder, policy=self.policy, cameras=[*self.rates], rates_hz=self.rates.items(),
-            spare=SPARE, turns=self.turns.items(),
+            spare=SPARE, turns=self.turns.items(), more=self.more, between=self.between,
         )  # fmt: skip
 
     def tick(self, run: Supervisor) -> None:
@@ -55,7 +57,8 @@ class Player:
             run.stop()
 
     def _edit(self, run: Supervisor) -> None:
-        kinds = ["join", "leave", "change", "pause", "all", "set"] + ["kill"] * 2 * self.kills
+        kinds = ["join", "leave", "change", "pause", "all", "set", "sink", "sink", "stage"]
+        kinds += ["kill"] * 3 * self.kills
         kind = self.random.choice(kinds)
         others = [name for name in self.rates if name != "steady"]
         new = [name for name in NAMES if name not in self.rates]
@@ -80,6 +83,11 @@ class Player:
         elif kind == "set":
             what = self.random.choice(SET)
             self.turns[what] += 1
+        elif kind == "sink":
+            what = self.random.choice([*patterns.MORE])
+            self.more ^= {what}
+        elif kind == "stage":
+            self.between = not self.between
         elif kind == "all":
             names = self.random.sample(NAMES, self.random.randint(0, SPARE))
             self.rates = {"steady": 20.0} | {n: self.random.choice(RATES_HZ) for n in names}
@@ -92,6 +100,7 @@ class Player:
         return (
             run.changes.settled
             and rows == len(run.plan.cameras)
+            and run.accounts.layout.sinks.keys() == {"sink.results", "sink.frames"} | self.more
             and all(child.state == "ready" for child in run.children.values())
             and run.totals["steady", "detect"].delivered > 0
         )

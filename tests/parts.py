@@ -178,6 +178,13 @@ class Decode(Stage):
         return Result(info=output.info, detections=box, model_id=output.model_id)
 
 
+class Between(Stage):
+    Config = NoConfig
+
+    def process(self, result: Result) -> Result:
+        return result
+
+
 class Draw(JoinStage):
     Config = TurnConfig
 

@@ -20,6 +20,7 @@ HERE = Path(__file__).parent
 PATH = f"{HERE.parent}{os.pathsep}{HERE}"
 PIXELS = 64 * 64 * 3
 RESULTS, FRAMES = 2, 3  # the accounts of the sinks in the ledger
+MORE = {"sink.more": 4, "sink.other": 5, "sink.viewer": 6}  # of sinks that not every run has
 
 
 def plan(
@@ -35,9 +36,12 @@ def plan(
     rates_hz=(),
     spare=0,
     turns=(),
+    more=(),
+    between=False,
 ):
     """cameras: how many, or their names; rates_hz: of those that have one of their own.
-    turns: of settings that change nothing, by process."""
+    turns: of settings that change nothing, by process. more: sinks, of MORE. between: a stage before
+    all sinks of results."""
     names = tuple(f"c{i}" for i in range(cameras)) if isinstance(cameras, int) else tuple(cameras)
     every = policy == "every"
     overflow = "wait" if every else "drop"
@@ -71,6 +75,12 @@ def plan(
         )
 
     captures = tuple(f"capture.{name}" for name in names)
+    results = {"sink.results": RESULTS} | {
+        n: MORE[n] for n in ("sink.more", "sink.other") if n in more
+    }
+    ways = tuple(results.values())
+    ends = [edge(name, (way,), 8, 32) for name, way in results.items()]
+    ends.append(edge("render", (), 32, 32))
     engines = tuple(f"inference.{j}" for j in range(workers))
     config = {"frames": frames, "rate_hz": rate_hz}
     processes = [
@@ -126,7 +136,7 @@ def plan(
         process(
             "postprocess",
             "parts:Decode",
-            [edge("sink.results", (RESULTS,), 8, 32), edge("render", (), 32, 32)],
+            [edge("between", ways, 8, 32)] if between else ends,
             paths=(DETECT,),
             delivers=True,
             in_order=every,
@@ -135,7 +145,10 @@ def plan(
         process(
             "render",
             "parts:Draw",
-            [edge("sink.frames", (FRAMES,), 1, 1)],
+            [
+                edge("sink.frames", (FRAMES,), 1, 1),
+                *(edge(name, (MORE[name],), 1, 1) for name in ("sink.viewer",) if name in more),
+            ],
             role="join",
             paths=(VIEW,),
             delivers=True,
@@ -160,6 +173,21 @@ def plan(
             reads=("render",),
             config=_file(folder, "frames"),
         ),
+    ]
+    if between:
+        processes.append(process("between", "parts:Between", ends, paths=ways))
+    processes += [
+        process(
+            name,
+            "parts:WriteFrames" if name == "sink.viewer" else "parts:WriteResults",
+            role="sink",
+            paths=(way,),
+            delivers=True,
+            reads=("render",) if name == "sink.viewer" else (),
+            config=_file(folder, name.removeprefix("sink.")),
+        )
+        for name, way in MORE.items()
+        if name in more
     ]
     return Plan(cameras=names, policy=policy, processes=tuple(processes), spare=spare)
 

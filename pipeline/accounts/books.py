@@ -34,8 +34,6 @@ class Accounts:
         self.fd = memory.create("ledger", layout.nbytes)
         self.ledger = Ledger(self.fd, layout)
         self._rows = Rows(layout)
-        names = [*PATHS, *(sink for sink, _ in layout.sinks)]
-        self._ways = {way: name for way, name in enumerate(names) if way != VIEW or layout.has_view}
         self._tallies: dict[Key, Tally] = {}
         self._closed: dict[Key, Totals] = {}  # of accounts that are closed
         # what stages have counted, of processes and cameras that have left; replaced and never changed,
@@ -49,7 +47,7 @@ class Accounts:
         self.sink_totals: dict[Key, Totals] = {}
         self._due = 0.0
         for camera, row in layout.cameras.items():
-            self._open(camera, row, 0)
+            self._open(camera, row, 0, is_viewed=layout.has_view)
 
     @property
     def layout(self) -> Layout:
@@ -65,14 +63,17 @@ class Accounts:
         """Whether the account of a camera is open; it is for a moment after the camera has left."""
         return camera in self.layout.cameras
 
-    def join(self, camera: str) -> int:
-        """Open the account of a camera that has none; returns its row. Raises ResourceError."""
+    def join(self, camera: str, *, is_viewed: bool) -> int:
+        """Open the account of a camera that has none; returns its row. Raises ResourceError.
+
+        is_viewed: its frames are on the view path, too.
+        """
         row = self._rows.add_camera(camera)
         before = self._closed.get((camera, PATHS[DETECT]))
         frames = 0 if before is None else before.captured
         self.ledger.begin(row, frames)
         self.ledger.know(self.layout)
-        self._open(camera, row, frames)
+        self._open(camera, row, frames, is_viewed=is_viewed)
         return row
 
     def leave(self, camera: str) -> None:
@@ -85,11 +86,29 @@ class Accounts:
         self.ledger.put("down_cause", row, CAUSES.index("process"))
         self.ledger.put("camera_up", row, 0)
 
-    def admit(self, process: str, counters: Sequence[str]) -> None:
-        """Rows for a process that is new. Raises ResourceError."""
-        row = self._rows.add_process(process, counters)
-        self.ledger.begin_process(row, self.layout.counters[process].values())
+    def admit(
+        self,
+        process: str,
+        counters: Sequence[str] = (),
+        histograms: Sequence[str] = (),
+        *,
+        sink: tuple[int, int] | None = None,
+        remembers: bool = False,
+    ) -> None:
+        """Rows for a process that is new, as `Rows.add_process`; and the accounts of a sink.
+
+        Raises ResourceError.
+        """
+        self._rows.add_process(process, counters, histograms, sink=sink, remembers=remembers)
         self.ledger.know(self.layout)
+        self.ledger.begin_process(process)
+        if sink is not None:
+            way, path = sink
+            for camera, row in self.layout.cameras.items():
+                if (of_path := self._tallies.get((camera, PATHS[path]))) is not None:
+                    tally = Tally(self.ledger, row, way, final_below=of_path.final_below)
+                    self._tallies[camera, process] = tally
+            self.audit.watch(self._tallies.values())
 
     def change(self, process: str, counters: Sequence[str], histograms: Sequence[str]) -> None:
         """Other counters and histograms for a process that does not live now. Raises ResourceError."""
@@ -100,8 +119,10 @@ class Accounts:
         self.counted_before = self.counted_before + Counter(gone)
 
     def dismiss(self, process: str) -> None:
-        """A process is gone for good; what it counted is kept."""
+        """A process is gone for good; what it counted is kept. Of a sink's frames none may wait for it."""
         counted = self._counted([process], self.layout.cameras)
+        if process in self.layout.sinks:
+            self._close_sink(process)
         self._rows.remove_process(process)
         self.ledger.know(self.layout)
         self.counted_before = self.counted_before + counted
@@ -109,6 +130,11 @@ class Accounts:
     def counted(self) -> Counter[Count]:
         """What stages have counted, of processes and cameras that are here; also what is 0."""
         return self._counted(self.layout.counters, self.layout.cameras)
+
+    def waits_for(self, sink: str) -> bool:
+        """Whether a frame that this sink was offered is not settled."""
+        mine = (tally for (_, name), tally in self._tallies.items() if name == sink)
+        return any(len(tally.unsettled()) for tally in mine)
 
     def of_sinks(self) -> dict[str, list[Totals]]:
         """Name of each sink, as in the configuration → its accounts of all cameras."""
@@ -140,19 +166,35 @@ class Accounts:
         self._count()
         os.close(self.fd)
 
-    def _open(self, camera: str, row: int, frames: int) -> None:
-        for way, name in self._ways.items():
+    def _open(self, camera: str, row: int, frames: int, *, is_viewed: bool) -> None:
+        paths = (DETECT, VIEW) if is_viewed else (DETECT,)
+        ways = {PATHS[path]: path for path in paths}
+        ways |= {sink: way for sink, (way, path) in self.layout.sinks.items() if path in paths}
+        for name, way in ways.items():
             self._tallies[camera, name] = Tally(self.ledger, row, way, final_below=frames)
         self._arrivals = {**self._arrivals, camera: Arrivals()}  # others read it meanwhile
         self.audit.watch(self._tallies.values())
 
+    def _close_sink(self, sink: str) -> None:
+        way, path = self.layout.sinks[sink]
+        for camera, name in [key for key in self._tallies if key[1] == sink]:
+            tally = self._tallies.pop((camera, name))
+            if tally.totals().captured:
+                self._keep((camera, name), tally)
+            self._tallies[camera, PATHS[path]].sink_left(way)
+        self.audit.watch(self._tallies.values())
+
+    def _keep(self, key: Key, tally: Tally) -> None:
+        """The sums of an account that is closed."""
+        totals = tally.totals()
+        self._closed[key] = totals + self._closed[key] if key in self._closed else totals
+
     def _close_if_settled(self, camera: str) -> None:
-        mine = {(camera, name): self._tallies[camera, name] for name in self._ways.values()}
+        mine = {key: tally for key, tally in self._tallies.items() if key[0] == camera}
         if any(len(tally.unsettled()) for tally in mine.values()):
             return
         for key, tally in mine.items():
-            totals = tally.totals()
-            self._closed[key] = totals + self._closed[key] if key in self._closed else totals
+            self._keep(key, tally)
             del self._tallies[key]
         counted = self._counted(self.layout.counters, [camera])
         self._arrivals = {name: a for name, a in self._arrivals.items() if name != camera}

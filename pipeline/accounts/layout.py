@@ -22,6 +22,8 @@ MAX_BATCH = 256
 _SPARE_PROCESSES = 12  # of models that come with a camera
 _SPARE_COUNTERS = 2048  # of these, and of zones and lines that come: a line has some for each class
 _SPARE_HISTOGRAMS = 32
+_SPARE_SINKS = 4
+_SPARE_STATES = 2  # each of 128 KiB a camera
 COUNTERS_OF_A_CAMERA = 8  # of the process of one that comes later, at most
 
 # Of a frame on a path: one word, so that a frame begins with one store, and a reader finds all in one line.
@@ -48,13 +50,15 @@ class Layout:
     does not grow with the cameras, classes and processes that it has nothing to do with.
     """
 
-    room: tuple[int, int, int, int]  # rows for cameras, processes, counters and histograms
+    # rows for cameras, processes, counters, histograms, sinks and states
+    room: tuple[int, int, int, int, int, int]
     cameras: dict[str, int]  # name → row
     processes: dict[str, int]
     counters: dict[str, dict[str, int]]  # process → name → row, which has a cell for every camera
     has_view: bool = True
-    sinks: tuple[tuple[str, int], ...] = ()  # those with an account: process, the path that it ends
-    states: tuple[str, ...] = ()  # the processes that remember something
+    # those with an account: process → its way, and the path behind whose end that is
+    sinks: dict[str, tuple[int, int]] = field(default_factory=dict)
+    states: dict[str, int] = field(default_factory=dict)  # processes that remember something → row
     histograms: dict[str, dict[str, int]] = field(default_factory=dict)  # process → name → row
 
     @classmethod
@@ -65,30 +69,33 @@ class Layout:
         counters: Mapping[str, Sequence[str]] = MappingProxyType({}),
         *,
         has_view: bool = True,
-        sinks: tuple[tuple[str, int], ...] = (),
-        states: tuple[str, ...] = (),
+        sinks: Mapping[str, tuple[int, int]] = MappingProxyType({}),
+        states: Sequence[str] = (),
         histograms: Mapping[str, Sequence[str]] = MappingProxyType({}),
         spare: int = 0,
     ) -> Layout:
         """Rows in this order; counters, histograms: names of those of each process that has any.
 
-        spare: cameras that may come later, each with a process of its own.
+        sinks: as in the layout. spare: cameras that may come later, each with a process of its own.
         """
         rows, durations = _rows(counters), _rows(histograms)
         n = sum(map(len, rows.values()))
+        ways = 1 + max((way for way, _ in sinks.values()), default=len(PATHS) - 1)
         return cls(
             room=(
                 len(cameras) + spare,
                 len(processes) + spare + (_SPARE_PROCESSES if spare else 0),
                 n + spare * COUNTERS_OF_A_CAMERA + (_SPARE_COUNTERS if spare else 0),
                 sum(map(len, durations.values())) + (_SPARE_HISTOGRAMS if spare else 0),
+                ways - len(PATHS) + (_SPARE_SINKS if spare else 0),
+                len(states) + (_SPARE_STATES if spare else 0),
             ),
             cameras={name: row for row, name in enumerate(cameras)},
             processes={name: row for row, name in enumerate(processes)},
             counters=rows,
             has_view=has_view,
-            sinks=sinks,
-            states=states,
+            sinks=dict(sinks),
+            states={name: row for row, name in enumerate(states)},
             histograms=durations,
         )
 
@@ -105,19 +112,17 @@ class Layout:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Layout:
         """Back from `dataclasses.asdict` and JSON, which knows no tuples."""
-        cameras, processes, counters, histograms = fields["room"]
-        sinks = tuple((process, path) for process, path in fields["sinks"])
-        tuples = {"room": (cameras, processes, counters, histograms), "sinks": sinks}
-        return cls(**{**fields, **tuples, "states": tuple(fields["states"])})
+        sinks = {process: (way, path) for process, (way, path) in fields["sinks"].items()}
+        return cls(**{**fields, "room": tuple(fields["room"]), "sinks": sinks})
 
     @property
     def ways(self) -> int:
-        """Fates of a frame that are kept apart: of two paths, and of each sink."""
-        return len(PATHS) + len(self.sinks)
+        """Fates of a frame that are kept apart: of two paths, and of each sink that there is room for."""
+        return len(PATHS) + self.room[4]
 
     def fields(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
         """Name → dtype and shape of every array."""
-        (c, p, n, h), cells = self.room, len(EDGES_S) + 1
+        (c, p, n, h, _, s), cells = self.room, len(EDGES_S) + 1
         u1, u8, f8 = (np.dtype(kind) for kind in ("u1", "u8", "f8"))
         return {
             "captured": (u8, (c,)),  # by the camera's process
@@ -147,7 +152,7 @@ class Layout:
             "counters": (u8, (max(1, n), c + 1)),
             "durations": (u8, (max(1, h), cells)),  # by their process
             "durations_sum": (f8, (max(1, h),)),
-            "states": (u1, (max(1, len(self.states)), c, 2, PAGE_BYTES if self.states else 1)),
+            "states": (u1, (max(1, s), c, 2, PAGE_BYTES if s else 1)),
         }
 
     @property

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -81,7 +81,7 @@ class Ledger:
         # single cells through memoryviews: one aligned store, and a tenth of numpy's way to a scalar
         self._cells: dict[str, Any] = {name: memoryview(a.data) for name, a in self._arrays.items()}
         self._fates: Any = memoryview(fate.view(np.uint64).data)
-        self._sink_ways = range(len(PATHS), layout.ways)
+        self._sink_ways = range(len(PATHS), layout.ways)  # of those that may come, too
         self._settled_below: dict[tuple[int, int], int] = {}
         self.know(layout)
 
@@ -150,6 +150,10 @@ class Ledger:
             self._cells["holder"][place] = holder
             self._cells["offered"][place] = 1
 
+    def is_on(self, camera: int, way: int, frame_id: int) -> bool:
+        """Whether the frame is on this way: on every path, and on that of a sink which is to have it."""
+        return way < len(PATHS) or bool(self._cells["offered"][camera, way, frame_id % RING])
+
     def deliver(self, camera: int, path: int, frame_id: int) -> None:
         """The frame reached the end of its path, or its sink has it."""
         if self._recent(camera, frame_id):
@@ -203,7 +207,7 @@ class Ledger:
         places = np.arange(first, below) % RING
         fates = (self[name][camera][:, places] > 0 for name in ("offered", "delivered", "dropped"))
         offered, delivered, dropped = fates
-        ways = [len(PATHS) + n for n, (_, path) in enumerate(self.layout.sinks) if path == DETECT]
+        ways = [way for way, path in self.layout.sinks.values() if path == DETECT]
         return not (offered & ~(delivered | dropped))[ways].any()
 
     def fates(self, camera: int, path: int, since: int) -> tuple[int, int, dict[str, int]]:
@@ -260,11 +264,19 @@ class Ledger:
         for name in ("captured", "began_at", "counted_below"):
             self._arrays[name][row] = frames
 
-    def begin_process(self, row: int, counters: Iterable[int]) -> None:
-        """The row and those of its counters are those of a process that is new. The supervisor only."""
+    def begin_process(self, process: str) -> None:
+        """Its rows are those of a process that is new, and known here. The supervisor only."""
+        layout = self.layout
         for name in _OF_PROCESSES:
-            self._arrays[name][row] = 0
-        self._arrays["counters"][list(counters)] = 0
+            self._arrays[name][layout.processes[process]] = 0
+        counters, durations = layout.counters[process], layout.histograms[process]
+        self.clear([*counters.values()], [*durations.values()])
+        if process in layout.states:
+            self._arrays["states"][layout.states[process]] = 0
+        if process in layout.sinks:
+            way, _ = layout.sinks[process]
+            for name in ("contradicted", *(FATE.names or ())):
+                self._arrays[name][:, way] = 0
 
     def clear(self, counters: Sequence[int], histograms: Sequence[int]) -> None:
         """These rows are of new counters and histograms. The supervisor only, when nobody knows them."""
@@ -274,7 +286,7 @@ class Ledger:
 
     def states(self, process: str) -> States:
         """What a process that the layout has among its `states` remembers."""
-        return States(self._arrays["states"][self.layout.states.index(process)])
+        return States(self._arrays["states"][self.layout.states[process]])
 
     def _counter(self, process: str, name: str, camera: str) -> tuple[int, int]:
         return self.layout.counters[process][name], self.camera_index[camera]

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from pipeline.accounts.layout import Layout
 from pipeline.errors import ResourceError
+
+_Row = TypeVar("_Row")
 
 
 class Rows:
@@ -21,8 +24,9 @@ class Rows:
         )
         taken = len(layout.cameras), len(layout.processes), counters, histograms
         self._cameras, self._processes, self._counters, self._histograms = (
-            deque(range(first, room)) for first, room in zip(taken, layout.room, strict=True)
+            deque(range(first, room)) for first, room in zip(taken, layout.room[:4], strict=True)
         )
+        self._states = deque(range(len(layout.states), layout.room[5]))
 
     @property
     def cameras_left(self) -> int:
@@ -47,22 +51,46 @@ class Rows:
         self._cameras.append(cameras.pop(name))
         self.layout = replace(self.layout, cameras=cameras)
 
-    def add_process(self, name: str, counters: Sequence[str]) -> int:
-        """The row of a process, and of each of its counters. Raises ResourceError, and takes nothing."""
-        if not self._processes or len(counters) > len(self._counters):
+    def add_process(
+        self,
+        name: str,
+        counters: Sequence[str] = (),
+        histograms: Sequence[str] = (),
+        *,
+        sink: tuple[int, int] | None = None,
+        remembers: bool = False,
+    ) -> None:
+        """Rows of a process, of its counters and histograms, and of its state; sink: as in the layout.
+
+        Raises ResourceError, and takes nothing.
+        """
+        layout = self.layout
+        taken = {way for way, _ in layout.sinks.values()}
+        if sink is not None and (sink[0] in taken or sink[0] >= layout.ways):
+            raise ResourceError(
+                f"process {name!r}: this run has room for {layout.room[4]} sinks, and none is free; "
+                "remove one, and wait until it has what it was promised"
+            )
+        if (
+            not self._processes
+            or len(counters) > len(self._counters)
+            or len(histograms) > len(self._histograms)
+            or (remembers and not self._states)
+        ):
             raise ResourceError(
                 f"process {name!r}: this run has no room for one more with {len(counters)} counters; "
                 "start it again, with a larger [run] max_cameras"
             )
-        row = self._processes.popleft()
         rows = {counter: self._counters.popleft() for counter in counters}
-        layout = self.layout
+        durations = {histogram: self._histograms.popleft() for histogram in histograms}
         self.layout = replace(
             layout,
-            processes={**layout.processes, name: row},
+            processes={**layout.processes, name: self._processes.popleft()},
             counters={**layout.counters, name: rows},
+            histograms={**layout.histograms, name: durations},
+            sinks=layout.sinks if sink is None else {**layout.sinks, name: sink},
+            states={**layout.states, name: self._states.popleft()} if remembers else layout.states,
         )
-        return row
 
     def change_process(
         self, name: str, counters: Sequence[str], histograms: Sequence[str]
@@ -97,7 +125,20 @@ class Rows:
 
     def remove_process(self, name: str) -> None:
         """It is gone for good."""
-        processes, counters = dict(self.layout.processes), dict(self.layout.counters)
-        self._processes.append(processes.pop(name))
-        self._counters.extend(counters.pop(name, {}).values())
-        self.layout = replace(self.layout, processes=processes, counters=counters)
+        layout = self.layout
+        self._processes.append(layout.processes[name])
+        self._counters.extend(layout.counters.get(name, {}).values())
+        self._histograms.extend(layout.histograms.get(name, {}).values())
+        self._states.extend([layout.states[name]] if name in layout.states else ())
+        self.layout = replace(
+            layout,
+            processes=_without(layout.processes, name),
+            counters=_without(layout.counters, name),
+            histograms=_without(layout.histograms, name),
+            sinks=_without(layout.sinks, name),
+            states=_without(layout.states, name),
+        )
+
+
+def _without(rows: dict[str, _Row], name: str) -> dict[str, _Row]:
+    return {key: row for key, row in rows.items() if key != name}

@@ -77,12 +77,10 @@ class Tally:
         self._began_at = final_below
         self._ledger = ledger
         self._counts = np.zeros(256, np.int64)  # of those, by fate
-        ends = [path for _, path in ledger.layout.sinks]
-        self._path = way if way < len(PATHS) else ends[way - len(PATHS)]
+        self._path = dict(ledger.layout.sinks.values()).get(way, way)
         self._is_sink = way != self._path
-        self._sinks = [] if self._is_sink else [
-            len(PATHS) + n for n, path in enumerate(ends) if path == way
-        ]  # fmt: skip
+        # of a path: what is marked at sinks that have left, from which frame on
+        self._gone: list[tuple[int, Fates]] = []
 
     def totals(self) -> Totals:
         """The sum as of now; never waits."""
@@ -91,6 +89,7 @@ class Tally:
         final = int(may_change.argmax()) if may_change.any() else len(fates)
         self._counts += np.bincount(fates[:final], minlength=256)
         self.final_below += final
+        self._gone = [(at, old) for at, old in self._gone if at + len(old) > self.final_below]
         counts = self._counts + np.bincount(fates[final:], minlength=256)
         contradicted = int(self._ledger["contradicted"][self.camera, self.way])
         offered = int(counts.sum() - counts[_NOT_OFFERED])
@@ -108,9 +107,14 @@ class Tally:
         """The ids of the frames that are in flight on this very way."""
         captured = int(self._ledger["captured"][self.camera])
         fates = self._marks(self.way, self.final_below, captured)
-        for sink in self._sinks:  # what a sink was offered has come to the end of its path
-            fates[self._marks(sink, self.final_below, captured) != _NOT_OFFERED] = _DELIVERED
+        for marks in self._at_sinks(self.final_below, captured):
+            fates[marks != _NOT_OFFERED] = _DELIVERED  # it has come to the end of its path
         return self.final_below + np.flatnonzero(fates == _IN_FLIGHT)
+
+    def sink_left(self, way: int) -> None:
+        """This sink of the path is gone: what it has made of frames stays so, whatever its way is then."""
+        captured = int(self._ledger["captured"][self.camera])
+        self._gone.append((self.final_below, self._marks(way, self.final_below, captured)))
 
     def holders(self, ids: Ids) -> npt.NDArray[np.uint32]:
         """The `holder_code` of who had each of these frames last."""
@@ -136,13 +140,26 @@ class Tally:
             fates = self._marks(self.way, low, high)
             may_change &= fates == _NOT_OFFERED
             return fates, may_change | (fates == _IN_FLIGHT) | (is_young & (fates == _DIED))
-        if not self._sinks:
+        if not (marks := self._at_sinks(low, high)):
             return of_path, may_change
-        at_sinks = np.stack([self._marks(sink, low, high) for sink in self._sinks])  # (sinks, n)
+        at_sinks = np.stack(marks)  # (sinks, n)
         ended = (of_path == _DELIVERED) | (at_sinks != _NOT_OFFERED).any(0)
         may_change &= ~ended
         may_change |= ((at_sinks == _IN_FLIGHT) | (is_young & (at_sinks == _DIED))).any(0)
         return np.where(ended, _FATE_OF_RANK[_RANK[at_sinks].max(0)], of_path), may_change
+
+    def _at_sinks(self, low: int, high: int) -> list[Fates]:
+        """What is marked for the frames low..high-1 at each sink of a path, those that left among them."""
+        if self._is_sink:
+            return []
+        ways = [way for way, path in self._ledger.layout.sinks.values() if path == self.way]
+        marks = [self._marks(way, low, high) for way in ways]
+        for at, old in self._gone:
+            of_gone = np.full(high - low, _NOT_OFFERED, np.uint8)
+            left = old[low - at :][: high - low]
+            of_gone[: len(left)] = left
+            marks.append(of_gone)
+        return marks
 
     def _marks(self, way: int, low: int, high: int) -> Fates:
         """What is marked on one way for the frames low..high-1."""

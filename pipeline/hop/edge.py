@@ -46,7 +46,7 @@ class Edge:
         self._credits = credits
         self._depth = depth
         self._overflow = overflow
-        self._period_ns = 0 if max_hz is None else int(1e9 / max_hz)
+        self.set_rate(max_hz)
         self._due_ns: dict[str, int] = {}
         self._full: set[str] = set()  # cameras whose queue was full, and not empty since
         self._waiting: defaultdict[str, deque[Parcel]] = defaultdict(deque)
@@ -58,6 +58,10 @@ class Edge:
         return cls(
             credits=spec.credits, depth=spec.depth, overflow=spec.overflow, max_hz=spec.max_hz
         )
+
+    def set_rate(self, max_hz: float | None) -> None:
+        """The consumer wants so many frames a second and camera at most from now on; None: all."""
+        self._period_ns = 0 if max_hz is None else int(1e9 / max_hz)
 
     def wants(self, camera: str, now_ns: int) -> bool:
         """Whether the consumer asked for a frame at this time at all (`max_hz`)."""

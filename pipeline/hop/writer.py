@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pipeline.accounts.layout import VIEW
 from pipeline.accounts.ledger import Ledger
 from pipeline.errors import Full, MessageError
+from pipeline.happenings import NO_FRAME
 from pipeline.hop import codec
 from pipeline.hop.codec import decode_done, encode_batch, message_front, pack_numbers
 from pipeline.hop.edge import Edge, Parcel, fitting
@@ -20,7 +21,7 @@ from pipeline.messages import (
     SlotRef,
     arrays_of,
 )
-from pipeline.plan.graph import EdgeSpec, ProcessSpec
+from pipeline.plan.graph import UNDELIVERED, EdgeSpec, ProcessSpec
 
 
 @dataclass
@@ -40,6 +41,11 @@ class _Link:
     def wants(self, camera: str, now_ns: int) -> bool:
         """Whether its consumer is to have a frame now."""
         return not self.is_abandoned and self.edge.wants(camera, now_ns)
+
+    def adopt(self, spec: EdgeSpec) -> None:
+        """As the plan has it by now."""
+        self.spec = spec
+        self.edge.set_rate(spec.max_hz)
 
     @property
     def is_after_end(self) -> bool:
@@ -66,6 +72,7 @@ class Writer:
         storage: where what is published lies.
         resend: give a consumer's successor again what was under way to it (policy `every`).
         clock: monotonic, in ns."""
+        self._offers = spec.delivers  # else somebody before us has ended the path
         self._name, self._ledger, self._context = spec.name, ledger, context
         self._index = ledger.process_index[spec.name]
         self.code, self._identity = code, identity
@@ -81,7 +88,7 @@ class Writer:
         an edge has of one that it serves no more is sent."""
         for edge in spec.outputs:
             if edge.consumer in self._links:
-                self._links[edge.consumer].spec = edge
+                self._links[edge.consumer].adopt(edge)
             else:
                 self._links[edge.consumer] = _Link(edge, Edge.of(edge))
         for camera in self._serves.keys() - set(spec.cameras):
@@ -120,7 +127,7 @@ class Writer:
         """The same for a message that is encoded up to its numbers, and whose arrays lie in `slot`,
         from `Storage.take`."""
         now_ns = self._clock()
-        served = self._serves[info.camera]
+        served = self._to_serve(info)
         links = [link for link in served if link.wants(info.camera, now_ns)]
         ref = self._storage.ref(slot) if links and slot is not None else None
         # first: what can't be sent must neither be leased nor accounted for
@@ -141,7 +148,21 @@ class Writer:
                 # a picture that is overtaken is what a mailbox is for; a result is lost
                 self._give_up(link, oldest, "superseded" if oldest.ref is not None else "overflow")
 
+    def _to_serve(self, info: FrameInfo) -> list[_Link]:
+        """Who ends a path says which sinks a frame is for, and all behind it obey."""
+        served = self._serves[info.camera]
+        if self._offers or info.frame_id == NO_FRAME:
+            return served
+        row, is_on = self._ledger.camera_index[info.camera], self._ledger.is_on
+        return [
+            link
+            for link in served
+            if not link.sinks or any(is_on(row, way, info.frame_id) for way in link.sinks)
+        ]
+
     def _offer_to_sinks(self, link: _Link, info: FrameInfo) -> None:
+        if not self._offers:
+            return
         for sink in link.sinks:
             camera = self._ledger.camera_index[info.camera]
             self._ledger.offer(camera, sink, info.frame_id, self.code)
@@ -322,6 +343,6 @@ class Writer:
     def _end(self, link: _Link, camera: str, frame_id: int, reason: str) -> None:
         for path in link.spec.paths:
             self._ledger.drop(self._ledger.camera_index[camera], path, frame_id, reason)
-        counter = f"undelivered:{link.spec.consumer}"
+        counter = f"{UNDELIVERED}{link.spec.consumer}"
         if not link.spec.paths and counter in self._ledger.layout.counters[self._name]:
             self._ledger.count(self._name, counter, camera)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.accounts.layout import PATHS
 from pipeline.plan.config import Config
 from pipeline.plan.draft import PlannedSink
 from pipeline.plan.fields import check_fields
 from pipeline.plan.loading import load
 from pipeline.plan.watching import pictures_of
 
+ALARMS_SINK = "sink.alarms"
 ALARMS = "stages.sinks.alarms.stage:Alarms"
 TARGETS = {
     "webhook": "stages.sinks.alarms.webhook:Webhook",
@@ -21,9 +21,9 @@ TARGETS = {
 
 
 def alarms_sink(
-    config: Config, classes: tuple[str, ...], sinks: Sequence[PlannedSink]
+    config: Config, classes: tuple[str, ...], sinks: Sequence[PlannedSink], way: int
 ) -> PlannedSink:
-    """sinks: those before it. Raises ConfigError for keys that a target does not know."""
+    """sinks: those before it; way: its own. Raises ConfigError for keys that a target does not know."""
     targets = []
     for target in config.target:
         run = TARGETS[target.type]
@@ -37,10 +37,10 @@ def alarms_sink(
         "pictures": next(filter(None, map(pictures_of, sinks)), {}).get("path"),
     }
     return PlannedSink(
-        name="sink.alarms",
+        name=ALARMS_SINK,
         run=ALARMS,
         fields=fields,
-        way=len(PATHS) + len(sinks),
+        way=way,
         takes_frames=False,
         max_hz=None,
     )

@@ -9,7 +9,7 @@ from pipeline.accounts.states import FORGOTTEN
 from pipeline.errors import ConfigError
 from pipeline.host.machine import CHILD_ENVIRONMENT
 from pipeline.plan.config import Config
-from pipeline.plan.graph import EdgeSpec, Overflow, ProcessSpec
+from pipeline.plan.graph import UNDELIVERED, EdgeSpec, Overflow, ProcessSpec
 from pipeline.plan.loading import build, stage_class
 from pipeline.stage import Stage
 
@@ -74,7 +74,7 @@ class Draft:
     @property
     def result_sinks(self) -> tuple[int, ...]:
         """What is behind the last stage on results, as ways of the ledger."""
-        return tuple(sink.way for sink in self.sinks if not sink.takes_frames)
+        return tuple(sorted(sink.way for sink in self.sinks if not sink.takes_frames))
 
     def add(self, name: str, run: str, config: dict[str, Any], **fields: Any) -> None:
         """A process without outputs yet. Raises ConfigError for what its class refuses."""
@@ -124,7 +124,7 @@ class Draft:
             overflow=overflow or self.depths.overflow,
             max_hz=max_hz,
         )
-        more = () if paths or not counted else (f"undelivered:{consumer}",)
+        more = () if paths or not counted else (f"{UNDELIVERED}{consumer}",)
         counters = (*spec.counters, *more)
         self.specs[producer] = replace(spec, outputs=(*spec.outputs, edge), counters=counters)
 

@@ -21,6 +21,7 @@ from pipeline.plan.loading import signature
 
 Role = Literal["source", "stage", "join", "batcher", "batch", "sink"]
 Policy = Literal["newest", "every"]
+UNDELIVERED = "undelivered:"  # counters of who feeds a consumer beside all paths
 Overflow = Literal[
     "drop", "wait"
 ]  # of what waits for a consumer: the oldest goes, or its writer waits
@@ -122,11 +123,11 @@ class Plan:
             tuple(process.name for process in self.processes),
             {process.name: process.counters for process in self.processes if process.counters},
             has_view=any(VIEW in process.paths for process in self.processes),
-            sinks=tuple(
-                (process.name, VIEW if Frame in takes(process) else DETECT)
-                for process in sorted(self.processes, key=lambda process: process.paths[-1:])
-                if process.role == "sink" and process.paths > (VIEW,)
-            ),
+            sinks={
+                process.name: place
+                for process in self.processes
+                if (place := place_of_sink(process)) is not None
+            },
             states=tuple(process.name for process in self.processes if process.remembers),
             histograms={
                 process.name: process.histograms for process in self.processes if process.histograms
@@ -227,13 +228,15 @@ class Plan:
         """Raises ConfigError if the ledger of a run has no room for this plan."""
         counters = sum(len(spec.counters) for spec in self.processes)
         histograms = sum(len(spec.histograms) for spec in self.processes)
-        wanted = len(self.cameras), len(self.processes), counters, histograms
-        kinds = "cameras", "processes", "counters", "histograms"
+        sinks = sum(place_of_sink(spec) is not None for spec in self.processes)
+        states = sum(spec.remembers for spec in self.processes)
+        wanted = len(self.cameras), len(self.processes), counters, histograms, sinks, states
+        kinds = "cameras", "processes", "counters", "histograms", "sinks", "stages that remember"
         for what, n, room in zip(kinds, wanted, layout.room, strict=True):
             if n > room:
                 raise ConfigError(
                     f"{n} {what}, and this run has room for {room} from its start; "
-                    "start it again with a larger [run] max_cameras"
+                    "stop it and start it again"
                 )
 
     def _check_types(self) -> None:
@@ -275,6 +278,13 @@ class Plan:
                     f"(credits {edge.credits}, waiting {edge.depth}, full: {full}{limit})"
                 )
         return "\n".join([*lines, *(("", *self.notes) if self.notes else ())])
+
+
+def place_of_sink(process: ProcessSpec) -> tuple[int, int] | None:
+    """Of a sink with an account: its way in the ledger, and the path behind whose end that is."""
+    if process.role != "sink" or process.paths <= (VIEW,):
+        return None
+    return process.paths[-1], VIEW if Frame in takes(process) else DETECT
 
 
 def takes(process: ProcessSpec) -> tuple[type, ...]:

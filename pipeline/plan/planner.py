@@ -18,7 +18,8 @@ from pipeline.plan.chains import READ_FACTS, Chain, chains_of, classes_of, shado
 from pipeline.plan.config import Config, MetricsConfig, ModelConfig, PreprocessConfig, RunConfig
 from pipeline.plan.graph import Plan
 from pipeline.plan.loading import load
-from pipeline.plan.standard import make
+from pipeline.plan.standard import make, sinks_of
+from pipeline.plan.ways import ways_of
 
 # Keys of sections that are read at the start of a run and never again
 _OF_THE_START = {
@@ -38,6 +39,7 @@ class Proposal:
     chains: tuple[Chain, ...]
     classes: tuple[str, ...]  # by label; it only grows
     plan: Plan
+    ways: dict[str, int]  # of sinks in the ledger, those that are gone among them
     shadow: Chain | None = None
 
 
@@ -53,6 +55,7 @@ class Planner:
         self._read = read
         self._run_id = secrets.token_hex(4)
         self._now = self._good = self._made(config)
+        self._sinks = self._now.plan.layout.room[4]  # for how many the ledger has room
         self._before: Proposal | None = None
 
     @property
@@ -77,12 +80,13 @@ class Planner:
                 "ctl rollback: nothing has changed yet; there is no plan to go back to"
             )
         before, classes = self._before, self._now.classes
-        if before.classes == classes:
-            return before
+        ways = ways_of(sinks_of(before.config), self._now.ways, self._sinks)
+        if before.classes == classes and ways.items() >= before.ways.items():
+            return replace(before, ways=ways)
         # sinks have learned the names of a model since, and forget none
-        plan = make(before.config, self._run_id, before.chains, classes, before.shadow)
+        plan = make(before.config, self._run_id, before.chains, classes, before.shadow, ways)
         plan.check()
-        return replace(before, classes=classes, plan=plan)
+        return replace(before, classes=classes, plan=plan, ways=ways)
 
     def from_file(self, file: Path) -> Proposal:
         """As a file has it. Raises ConfigError."""
@@ -190,12 +194,16 @@ class Planner:
     ) -> Proposal:
         chains = chains_of(config, before.chains if before else ())
         # as a start would have it: it knows what the models of by then lack
-        plan = make(config, self._run_id, chains, shadow=shadow)
+        ways: dict[str, int] = {}
+        if before is not None:
+            ways = ways_of(sinks_of(config), before.ways, self._sinks)
+        plan = make(config, self._run_id, chains, shadow=shadow, ways=ways)
         classes = classes_of(chains, before.classes if before else ())
         if classes != classes_of(chains):
-            plan = make(config, self._run_id, chains, classes, shadow)
+            plan = make(config, self._run_id, chains, classes, shadow, ways)
         plan.check()
         written = written or (before.written if before else config.model)
         return Proposal(
-            config=config, written=written, chains=chains, classes=classes, plan=plan, shadow=shadow
-        )
+            config=config, written=written, chains=chains, classes=classes, plan=plan, shadow=shadow,
+            ways=ways or ways_of(sinks_of(config), {}),
+        )  # fmt: skip

@@ -7,15 +7,16 @@ what they count, and what is wrong with their configuration.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
-from pipeline.accounts.layout import DETECT, PATHS, VIEW
+from pipeline.accounts.layout import DETECT, VIEW
 from pipeline.errors import ConfigError
 from pipeline.happenings import HEALTH
 from pipeline.messages import Frame, Result
-from pipeline.plan.alarms import alarms_sink
+from pipeline.plan.alarms import ALARMS_SINK, alarms_sink
 from pipeline.plan.chains import Chain, chains_of, classes_of
 from pipeline.plan.config import CameraConfig, Config, SinkConfig, StageConfig
 from pipeline.plan.detecting import add_chain, add_shadow
@@ -27,6 +28,7 @@ from pipeline.plan.scenery import TrackConfig
 from pipeline.plan.sizing import spare_cameras
 from pipeline.plan.sources import STDIN
 from pipeline.plan.watching import add_health, add_pictures, views_of
+from pipeline.plan.ways import ways_of
 from pipeline.stage import Source
 
 SOURCE_FOR = "stages.capture.choose:source_for"
@@ -52,19 +54,22 @@ def make(
     chains: tuple[Chain, ...] = (),
     classes: tuple[str, ...] = (),
     shadow: Chain | None = None,
+    ways: Mapping[str, int] = MappingProxyType({}),
 ) -> Plan:
     """The plan of a run. Starts nothing, loads no model. Raises ConfigError.
 
     run_id: goes with ids of objects to the outside; None: a new one. chains, classes: if they are known.
-    shadow: a model that looks, too, and is only compared with those that deliver.
+    shadow: a model that looks, too, and is only compared with those that deliver. ways: of sinks in the
+    ledger, if they have one already, as `ways_of`.
     """
     chains = chains or chains_of(config)
     classes = classes or classes_of(chains)
     # without any the results still have to end somewhere
     sinks = config.sink or (() if config.alert else (SinkConfig(type="null"),))
-    planned = tuple(_sink(sink, config, classes, n) for n, sink in enumerate(sinks))
+    ways = ways_of(sinks_of(config), ways)
+    planned = tuple(_sink(sink, config, classes, ways) for sink in sinks)
     if config.alert:
-        planned += (alarms_sink(config, classes, planned),)
+        planned += (alarms_sink(config, classes, planned, ways[ALARMS_SINK]),)
     draft = Draft(
         config=config,
         depths=depths_of(config.run.policy, max(chain.max_batch for chain in chains)),
@@ -287,7 +292,20 @@ def _add_render(
         draft.edge(producer, "render", draft.depths.results, ())
 
 
-def _sink(sink: SinkConfig, config: Config, classes: tuple[str, ...], number: int) -> PlannedSink:
+def sinks_of(config: Config) -> list[str]:
+    """The names of the processes of all sinks; without any the results still have to end somewhere."""
+    sinks = config.sink or (() if config.alert else (SinkConfig(type="null"),))
+    named = [_process_of(sink) for sink in sinks]
+    return [*named, ALARMS_SINK] if config.alert else named
+
+
+def _process_of(sink: SinkConfig) -> str:
+    return f"sink.{sink.name or sink.type}"
+
+
+def _sink(
+    sink: SinkConfig, config: Config, classes: tuple[str, ...], ways: Mapping[str, int]
+) -> PlannedSink:
     run = SINKS[sink.type] if sink.type in SINKS else str(sink.run)
     fields = dict(sink.options)
     name = sink.name or sink.type
@@ -297,10 +315,10 @@ def _sink(sink: SinkConfig, config: Config, classes: tuple[str, ...], number: in
     ours = {"classes": list(classes), "overlaps": views_of(config)}
     fields = {k: v for k, v in ours.items() if k in known.__dataclass_fields__} | fields
     return PlannedSink(
-        name=f"sink.{name}",
+        name=_process_of(sink),
         run=run,
         fields=fields,
-        way=len(PATHS) + number,
+        way=ways[_process_of(sink)],
         takes_frames=Frame in signature(run)[0],
         max_hz=getattr(build(run, fields), "max_hz", None),
     )

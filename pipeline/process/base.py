@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from pipeline.accounts.layout import Layout
@@ -112,12 +113,21 @@ class Process:
         self.control.send("grown", pool_epoch=epoch)
 
     def on_join(
-        self, cameras: dict[str, int], spec: dict[str, Any], comes_over: bool = False
+        self,
+        cameras: dict[str, int],
+        spec: dict[str, Any],
+        comes_over: bool = False,
+        sinks: dict[str, list[int]] | None = None,
+        counters: dict[str, int] | None = None,
     ) -> None:
         """Cameras join, with their rows in the ledger. Our producers hear of them after us.
 
         comes_over: others have had them until now, and may have earlier frames of them for a moment.
+        sinks, counters: those that there are by now, as in the layout, and ours; None: as before.
         """
+        self._know_sinks(sinks)
+        if counters is not None:
+            self.ledger.know(replace(self.ledger.layout, counters={self.spec.name: counters}))
         for camera, row in cameras.items():
             self.ledger.admit(camera, row)
         # of the others only ours: the supervisor may not have heard yet of one that left
@@ -131,17 +141,36 @@ class Process:
         """No producer has anything of this camera any more; we say `left` when we have nothing, either."""
         self._leaving[camera] = None
 
-    def on_turn(self, camera: str, spec: dict[str, Any]) -> None:
+    def on_turn(
+        self, camera: str, spec: dict[str, Any], sinks: dict[str, list[int]], waits: bool
+    ) -> None:
         """Frames of this camera go where the spec says from now on. We say `turned` when all that was sent
-        to others is DONE."""
+        to others is DONE. waits: the next one goes when the earlier ones are where they were to go."""
+        self._know_sinks(sinks)
         self._adopt(ProcessSpec.from_json(spec).of({*self.spec.cameras}))
         self._turning[camera] = None
+        if waits:
+            self.wait_for_earlier(camera)
+
+    def on_offer(self, spec: dict[str, Any], sinks: dict[str, list[int]]) -> None:
+        """Frames are for the sinks that the spec has on our edges, from the next one on."""
+        self._know_sinks(sinks)
+        self._adopt(ProcessSpec.from_json(spec).of({*self.spec.cameras}))
+        self.control.send("offers")
+
+    def _know_sinks(self, sinks: dict[str, list[int]] | None) -> None:
+        if sinks is not None:
+            places = {name: (way, path) for name, (way, path) in sinks.items()}
+            self.ledger.know(replace(self.ledger.layout, sinks=places))
 
     def joined(self, camera: str) -> None:
         """A camera joined."""
 
     def came_over(self, camera: str) -> None:
         """It was at others until now, who may still have earlier frames of it."""
+
+    def wait_for_earlier(self, camera: str) -> None:
+        """Its frames go another way from the next one on, which must not overtake the earlier ones."""
 
     def left(self, camera: str) -> None:
         """A camera left."""

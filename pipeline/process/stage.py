@@ -19,6 +19,7 @@ from pipeline.errors import (
     PoolGone,
     TornFrame,
 )
+from pipeline.happenings import NO_FRAME
 from pipeline.hop.codec import message_front
 from pipeline.hop.reader import Delivery
 from pipeline.messages import Message, Result
@@ -86,8 +87,12 @@ class StageProcess(Process):
     def came_over(self, camera: str) -> None:
         """See Process.came_over; results keep the order of their frames."""
         if self.spec.delivers and DETECT in self.spec.paths:
-            wait_s = math.inf if self.policy == "every" else _BEHIND_S
-            self._behind[camera] = time.monotonic() + wait_s
+            self.wait_for_earlier(camera)
+
+    def wait_for_earlier(self, camera: str) -> None:
+        """See Process.wait_for_earlier."""
+        wait_s = math.inf if self.policy == "every" else _BEHIND_S
+        self._behind[camera] = time.monotonic() + wait_s
 
     def left(self, camera: str) -> None:
         """See Process.left."""
@@ -192,7 +197,7 @@ class StageProcess(Process):
     def _is_turn_of(self, delivery: Delivery) -> bool:
         """Whether results of all earlier frames are where they were to go, from whoever had these."""
         camera, frame_id = delivery.camera, delivery.frame_id
-        if camera in self._behind:
+        if camera in self._behind and frame_id != NO_FRAME:
             row = self.ledger.camera_index[camera]
             is_late = time.monotonic() > self._behind[camera]
             if not is_late and not self.ledger.is_through(row, frame_id):
@@ -252,7 +257,8 @@ class StageProcess(Process):
         """Whether it is where it was to go, too."""
         row = self.ledger.camera_index[camera]
         return self._has_left(camera, frame_id) and all(
-            self.ledger.settled(row, path, frame_id) for path in self.spec.paths
+            self.ledger.settled(row, path, frame_id) or not self.ledger.is_on(row, path, frame_id)
+            for path in self.spec.paths
         )
 
     def _open(self, delivery: Delivery) -> Message | None:

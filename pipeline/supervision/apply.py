@@ -9,6 +9,7 @@ does not run joins.
     renew   a stage with other settings ends when it has nothing left, and starts anew with them
     swap    the processes of the other model start without a camera; when all are ready, cameras go over
             between two frames. If one of them dies before, the plan that ran is wanted again
+    stages  and sinks that come or go are swapped in the same way; see offers.py for who gets which frames
 
 A process that dies meanwhile is started as it has to be by then: one that had not yet said that it has
 nothing left of a camera comes back with it, and is asked again.
@@ -25,26 +26,30 @@ from pipeline.accounts.books import Accounts
 from pipeline.errors import ManyeyesError, ResourceError
 from pipeline.plan.difference import (
     Difference,
+    beside,
     between,
     differs,
     is_same,
     is_set,
-    joined,
     may_move,
     moved,
     moving,
+    rearranged,
     turns,
     wired,
     without,
 )
 from pipeline.plan.graph import Plan
+from pipeline.plan.offers import with_ways
 from pipeline.plan.planner import Planner
 from pipeline.supervision.child import Child
 from pipeline.supervision.crew import Crew
+from pipeline.supervision.ctl import outlived
 from pipeline.supervision.introductions import Introductions
-from pipeline.supervision.joining import grow, tell_joined
+from pipeline.supervision.joining import grow, join, tell_joined
 from pipeline.supervision.leaving import Leaving
 from pipeline.supervision.needs import Needs
+from pipeline.supervision.offers import Offers
 from pipeline.supervision.renewals import Renewals
 
 log = logging.getLogger("manyeyes")
@@ -73,12 +78,14 @@ class Changes:
         self._leaving: dict[str, Leaving] = {}
         self._ending: set[str] = set()  # processes that are to end, and not to come back
         self._settled = True  # what runs is what is wanted
-        self._again_at = 0.0
+        self._again_at = self._wrong_until = 0.0
         self.withdrawn: str | None = None  # why the last change was
         self.good = self.target  # what ran last whole: before the changes that are under way
         self._kept: frozenset[str] = frozenset()  # ready, and without a camera
         self._kept_until = 0.0
         self.renewals = Renewals(run)
+        self.offers = Offers(run)
+        self._aim = self.target  # the same, and sinks that still have to get something
         self._stale: set[str] = set()  # have to go first: others of their names are wanted
 
     @property
@@ -99,7 +106,8 @@ class Changes:
         if difference:
             running = self._run.crew.plan
             # what is new starts beside all that runs
-            for most in (target, joined(running, target, set())):
+            everything = beside(running, target)
+            for most in (target, everything):
                 Needs.between(running, most).check()
         return difference
 
@@ -113,12 +121,13 @@ class Changes:
         difference = self.check(target)
         before = self.target, self._kept, self._stale
         roles = {name: spec.role for name, spec in self.target.by_name.items()}
-        stops = (name for name in difference.stops if roles[name] != "source")
+        stops = (name for name in difference.stops if roles[name] not in ("source", "sink"))
         self.target, self._stale = target, self._stale | self._stale_for(target)
         self._kept = frozenset(stops) if keep else frozenset()
         try:
+            self._aim = self.offers.aim(target)
             self._join()
-        except ResourceError:
+        except Exception:
             self.target, self._kept, self._stale = before
             raise
         self._settled, self.withdrawn = False, None
@@ -177,14 +186,26 @@ class Changes:
         return set() if fits else names  # one alone would not find those it was wired to
 
     def step(self, now_s: float) -> None:
-        """What can be done now; to be called in every turn of the supervisor."""
+        """What can be done now; to be called in every turn of the supervisor. Raises nothing."""
+        if now_s < self._wrong_until:
+            return
+        try:
+            with outlived("the change"):
+                self._step(now_s)
+        except ManyeyesError as error:
+            log.error("%s; trying again", error)
+            self._wrong_until = now_s + _AGAIN_S
+
+    def _step(self, now_s: float) -> None:
         if self._settled and self._kept and now_s >= self._kept_until:
             self._kept, self._settled = frozenset(), False
         run = self._run
         if self._settled or run.stopping:
             return
+        self._aim = self.offers.aim(self.target)
         self._begin_to_leave()
         self._begin_to_move()
+        self.offers.step(self.target, all_are_there=self._all_are_there())
         for camera, leaving in list(self._leaving.items()):
             if leaving.go_on(run.crew.plan, run.crew.children):
                 self._gone(camera, leaving)
@@ -240,7 +261,7 @@ class Changes:
 
     def _is_to_leave(self, camera: str) -> bool:
         """It is not wanted, or has to be read in another way, and all that it needs then is ready."""
-        running, target = self._run.crew.plan, self.target
+        running, target = self._run.crew.plan, self._aim
         if camera not in target.cameras:
             return True
         if any(camera in running.by_name[name].cameras for name in self._going()):
@@ -259,7 +280,7 @@ class Changes:
 
     def _begin_to_move(self) -> None:
         """Cameras go over to processes that are ready; who sends their frames hears of it last."""
-        run, target = self._run, self.target
+        run, target = self._run, self._aim
         for camera in target.cameras:
             running = run.crew.plan
             if camera not in running.cameras or camera in self._leaving:
@@ -275,9 +296,22 @@ class Changes:
                     tell_joined(run, run.crew.children[name], [camera], comes_over=True)
             for name in senders:
                 child = run.crew.children[name]
-                child.spec = run.crew.plan.by_name[name].of({*child.spec.cameras})
-            leaving = Leaving(camera, (at - to) | senders, senders=senders, to=target)
-            self._leaving[camera] = leaving
+                spec = run.crew.plan.by_name[name].of({*child.spec.cameras})
+                child.spec = with_ways(spec, child.spec)
+            self._leaving[camera] = Leaving(
+                camera,
+                (at - to) | senders,
+                senders=senders,
+                waits=rearranged(running, target, camera),
+                sinks=run.accounts.layout.sinks,
+                to=target,
+            )
+
+    def _all_are_there(self) -> bool:
+        """Every camera that is here goes to all that it is to go to."""
+        running = self._run.crew.plan
+        here = (camera for camera in self._aim.cameras if camera in running.cameras)
+        return not self._leaving and not any(differs(running, self._aim, c) for c in here)
 
     def _gone(self, camera: str, leaving: Leaving) -> None:
         del self._leaving[camera]
@@ -317,7 +351,7 @@ class Changes:
     def _is_to_stay(self, name: str) -> bool:
         if name in self._ending or name in self._stale:
             return False  # one of the same name may come after it
-        return name in self.target.by_name or name in self._kept
+        return name in self._aim.by_name or name in self._kept
 
     def _end(self, child: Child) -> None:
         self._ending.add(child.name)
@@ -341,24 +375,18 @@ class Changes:
             for camera in self.target.cameras
             if camera not in run.crew.plan.cameras and not run.accounts.has_account(camera)
         }
-        if len(cameras) > run.accounts.rows_left:
+        if len(cameras) > run.accounts.rows_left or self._going():
             return
-        if self._going():
-            return
-        plan = joined(run.crew.plan, self.target, cameras)
-        if plan == run.crew.plan:
-            return
-        run.crew.add(plan)
-        for name in reversed(plan.order()):
-            added = [c for c in plan.by_name[name].cameras if c in cameras]
-            tell_joined(run, run.crew.children[name], added)
-        for camera in sorted(cameras):
-            log.info("camera %r joins", camera)
+        if self._aim is not self.target:  # frames are offered to a sink that knows no new camera
+            cameras = set()
+        join(run, self.target, cameras)
 
     def _is_settled(self) -> bool:
         run = self._run
         return (
             not self._leaving
+            and self._aim is self.target
+            and not self.offers.pending(self.target)
             and not self._going()
             and {*run.crew.plan.cameras} == {*self.target.cameras}
             and run.crew.plan.by_name.keys() - self._kept == self.target.by_name.keys()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from pipeline.accounts.books import Accounts
+from pipeline.accounts.layout import VIEW
 from pipeline.errors import ResourceError
 from pipeline.host.machine import cores
-from pipeline.plan.difference import with_settings
-from pipeline.plan.graph import Plan, ProcessSpec
+from pipeline.plan.difference import apart, with_settings
+from pipeline.plan.graph import Plan, ProcessSpec, place_of_sink
 from pipeline.supervision.child import Child, Pool
 from pipeline.supervision.originals import Originals
 from pipeline.supervision.rundir import RunDirectory
@@ -68,10 +68,17 @@ class Crew:
         admitted: dict[str, Child | None] = {}
         try:
             for spec in new:
-                self._accounts.admit(spec.name, spec.counters)
+                self._accounts.admit(
+                    spec.name, spec.counters, spec.histograms,
+                    sink=place_of_sink(spec), remembers=spec.remembers,
+                )  # fmt: skip
                 admitted[spec.name] = None
                 admitted[spec.name] = child = self._child(spec)
                 self._allocate(child)
+            for name in self.children:
+                counters, histograms = plan.by_name[name].counters, plan.by_name[name].histograms
+                if counters != self.plan.by_name[name].counters:
+                    self._accounts.change(name, counters, histograms)
         except ResourceError:
             for name, child_or_none in admitted.items():
                 if child_or_none is not None:
@@ -80,7 +87,8 @@ class Crew:
             raise
         for camera in plan.cameras:
             if camera not in self.plan.cameras:
-                self._accounts.join(camera)
+                is_viewed = VIEW in plan.by_name[plan.sources[camera]].paths
+                self._accounts.join(camera, is_viewed=is_viewed)
         born = {name: child for name, child in admitted.items() if child is not None}
         self.plan, self.children = plan, {**self.children, **born}
 
@@ -99,9 +107,7 @@ class Crew:
         gone = [child for name, child in self.children.items() if name not in plan.by_name]
         kept = {name: child for name, child in self.children.items() if name in plan.by_name}
         for child in kept.values():
-            reads = tuple(writer for writer in child.spec.reads if writer in kept)
-            outputs = tuple(edge for edge in child.spec.outputs if edge.consumer in kept)
-            child.spec = replace(child.spec, reads=reads, outputs=outputs)
+            child.spec = apart(child.spec, [other.spec for other in gone])
         self.plan, self.children = plan, kept
         for child in gone:
             self._incarnations[child.index] = child.incarnation + 1
@@ -135,7 +141,7 @@ class Crew:
             if busy >= at_once:
                 break
             busy += 1
-            if child.is_new:
+            if child.is_new and not child.is_late:
                 self._start(child)
             else:
                 self._restart(child, now_s)

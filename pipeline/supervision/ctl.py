@@ -100,7 +100,7 @@ class ControlSocket:
         try:
             asked = _read(question)
             with outlived(f"ctl: {asked.get('do')!r}"):
-                told = self._answer(asked)
+                return json.dumps(self._answer(asked)).encode() + b"\n"
         except ManyeyesError as error:
             told = {"error": str(error), "exit_code": error.exit_code}
         return json.dumps(told).encode() + b"\n"

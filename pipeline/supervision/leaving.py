@@ -22,6 +22,12 @@ class Leaving:
     waiting: set[str]  # processes that have something of it, or may get it; and senders
     source: str = ""  # the process that has to end; "": it goes on
     senders: frozenset[str] = frozenset()
+    waits: frozenset[str] = (
+        frozenset()
+    )  # senders whose next frames wait until earlier ones have arrived
+    sinks: dict[str, tuple[int, int]] = field(
+        default_factory=dict
+    )  # that there are; as in the layout
     to: Plan | None = None
     told: dict[str, int] = field(default_factory=dict)  # process: incarnation that was asked
 
@@ -43,7 +49,10 @@ class Leaving:
             return
         self.told[child.name] = child.incarnation
         if child.name in self.senders:
-            child.send("turn", camera=self.camera, spec=dataclasses.asdict(child.spec))
+            child.send(
+                "turn", camera=self.camera, spec=dataclasses.asdict(child.spec), sinks=self.sinks,
+                waits=child.name in self.waits,
+            )  # fmt: skip
         else:
             child.send("leave", camera=self.camera)
 

@@ -260,6 +260,8 @@ class Supervisor:
             self.changes.left(child, command["camera"])
         elif command["command"] == "turned":
             self.changes.turned(child, command["camera"])
+        elif command["command"] == "offers":
+            self.changes.offers.said(child)
         elif command["command"] == "held":
             self.changes.renewals.held(child, command["consumer"])
         elif command["command"] == "settled":

@@ -58,7 +58,42 @@ PORCH, DOOR = CAMERA.format("porch", 1), CAMERA.format("door", 1)
 FAST = YARD.replace("rate=1", "rate=3")
 LINE = '[[line]]\nname = "step"\ncamera = "yard"\npoints = [[0, 0.5], [1, 0.5]]\n'
 ALERT = '[[alert]]\nname = "nobody"\nkinds = ["gone"]\ncameras = ["gate"]\narmed = false\nto = ["log"]\n'
+SINK = '[[sink]]\ntype = "null"\nname = "{}"\n'
+LINES = '[[sink]]\ntype = "events"\nname = "twice"\npath = "twice.jsonl"\n'
+STILLS = '[[sink]]\ntype = "snapshot"\nname = "stills"\npath = "stills"\n'
+PASSING = """[[stage]]
+name = "passing"
+run = "own:Passing"
+after = "postprocess"
+"""
+OWN = """
+from dataclasses import dataclass
+
+from pipeline.messages import Frame, Result
+from pipeline.stage import Stage
+
+@dataclass(frozen=True, kw_only=True)
+class NoConfig:
+    pass
+
+class Passing(Stage):
+    Config = NoConfig
+
+    def process(self, result: Result) -> Result:
+        return result
+
+class Pictures(Stage):
+    Config = NoConfig
+
+    def process(self, frame: Frame) -> Frame:
+        return frame
+"""
 TARGET = '[[target]]\nname = "other"\ntype = "file"\npath = "other.jsonl"\n'
+
+ALERTS = (
+    '[[alert]]\nname = "somebody"\nkinds = ["entered", "crossed"]\narmed = false\nto = ["log"]\n',
+    ALERT,
+)
 
 
 def joins(name):
@@ -108,6 +143,24 @@ EDITS = {
     "an alert more": (None, ALERT, [set_anew("sink.alarms")]),
     "somebody else who is told": (None, TARGET, [set_anew("sink.alarms")]),
     "how a camera is looked after": (None, "[health]\nfrozen_s = 20\n", [set_anew("health")]),
+    "a sink more": (None, SINK.format("one"), ["started: sink.one"]),
+    "another sink in its place": (SINK.format("one"), LINES, [
+        "started: sink.twice", "ended: sink.one",
+    ]),
+    "a sink less": (LINES, "", ["ended: sink.twice"]),
+    "a sink of pictures more": (None, STILLS, ["started: sink.stills"]),
+    "a sink of pictures less": (STILLS, "", ["ended: sink.stills"]),
+    "a stage more, and a sink": (None, PASSING + SINK.format("two"), [
+        "started: passing, sink.two",
+    ]),
+    "a stage less": (PASSING, "", ["ended: passing"]),
+    "a sink less and a camera more": (SINK.format("two"), PORCH, [
+        joins("porch"), "started: capture.porch", "ended: sink.two",
+    ]),
+    "nobody looks after cameras": ("[health]\n", "[health]\nenabled = false\n", ["ended: health"]),
+    "somebody looks after cameras": ("enabled = false\n", "", ["started: health"]),
+    "no alert": (ALERTS, "", ["ended: sink.alarms"]),
+    "alerts again": (None, "".join(ALERTS), ["started: sink.alarms"]),
 }  # fmt: skip
 # the same; and what is said of why it can't be
 REFUSED = {
@@ -116,9 +169,9 @@ REFUSED = {
     "a camera that is gone, and its zone not": (GATE, "", "zone 'door': there is no camera 'gate'"),
     "a zone of nowhere": (None, ZONE.format("x", "attic"), "zone 'x': there is no camera 'attic'"),
     "a class that is none": (None, ZONE.format("x", "gate") + 'classes = ["yeti"]\n', "no class 'yeti'"),
-    "a sink more": (None, '[[sink]]\ntype = "null"\n', "'sink.null' would be new"),
-    "a sink less": ('[[sink]]\ntype = "happenings"\npath = "happenings.jsonl"\n', "",
-                    "'sink.happenings' would be gone"),
+    "a sink that there is no room for": (None, "".join(SINK.format(f"n{n}") for n in range(5)),
+                                         "9 sinks, and this run has room for 8"),
+    "a stage that takes something else": (None, PASSING.replace("Passing", "Pictures"), "wants process("),
     "the policy": ("[run]", '[run]\npolicy = "every"', "[run] policy can't change"),
     "the port": ("port = 0", "port = 4711", "[metrics] port can't change"),
     "the outbox": (None, '[outbox]\npath = "o.db"\n', "[outbox] path can't change"),
@@ -151,6 +204,7 @@ def touched(lines):
 def run(manyeyes, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(manyeyes.temporary))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(manyeyes.temporary))
+    manyeyes.write(OWN, "own.py")
     manyeyes.write(HEAD + GATE + YARD)
     one = Run(manyeyes, "--watch")
     yield one

@@ -57,6 +57,14 @@ def test_whatever_is_edited_the_accounts_close_and_nothing_is_left(tmp_path, see
         assert steady.dropped["stage_died"] == 0
     if policy == "every" and not kills:
         assert ids == list(range(steady.captured))
+    # a sink that came has what it was offered, and nothing else
+    for name in patterns.MORE:
+        account = run.sink_totals.get(("steady", name))
+        written = [r[1] for r in patterns.rows(tmp_path, name[5:]) if r[0] == "steady"]
+        assert written == sorted({*written}), run.log
+        if not kills:
+            assert len(written) == (0 if account is None else account.delivered), run.log
+            assert account is None or account.lost == 0, run.log
 
     layout = run.accounts.layout
     assert layout.cameras.keys() == {*run.plan.cameras}

@@ -110,6 +110,16 @@ class Alarms(Sink):
         self._cooling = self._outbox.cooling()
         for name, n in self._outbox.abandon([t["name"] for t in self.config.targets]).items():
             log.warning("%d alarms waited for target %r, which there is no more", n, name)
+        if self.runtime.cameras:
+            self._begin()
+
+    def add(self, camera: str) -> None:
+        """See pipeline.stage. One that comes while a run goes on has no camera before it is ready."""
+        if not self._couriers:
+            self._begin()
+
+    def _begin(self) -> None:
+        """Deliver what is in the outbox."""
         self._account()
         for fields in self.config.targets:
             target = check.target_of(fields)
@@ -248,6 +258,8 @@ class Alarms(Sink):
 
     def _count(self, outcome: str, message: Message) -> None:
         cameras = self.runtime.cameras  # its own may have left
+        if not cameras:  # nor does anybody read it: the sink is on its way out of the run
+            return
         camera = message.camera if message.camera in cameras else cameras[-1]
         self.runtime.count(f"delivery:{message.target}:{outcome}", camera)
 

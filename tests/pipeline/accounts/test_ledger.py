@@ -97,7 +97,7 @@ def test_frames_are_released_in_order_of_their_fates():
 
 
 def test_a_camera_is_through_when_its_frames_have_ended_at_every_sink_that_they_came_to():
-    layout = Layout.of(("gate",), ("p",), sinks=(("sink.a", DETECT), ("sink.video", VIEW)))
+    layout = Layout.of(("gate",), ("p",), sinks={"sink.a": (2, DETECT), "sink.video": (3, VIEW)})
     book = Ledger.local(layout)
     assert book.is_through(0, 0)
     first, second = book.capture(0, holder=1), book.capture(0, holder=1)

@@ -9,7 +9,9 @@ from pipeline.accounts.ledger import Ledger, holder_code
 from pipeline.accounts.tally import Tally
 
 EVENTS, STORE, VIDEO = 2, 3, 4  # ways of the ledger
-SINKS = (("sink.events", DETECT), ("sink.store", DETECT), ("sink.video", VIEW))
+SINKS = {
+    "sink.events": (EVENTS, DETECT), "sink.store": (STORE, DETECT), "sink.video": (VIDEO, VIEW),
+}  # fmt: skip
 POST = holder_code(0, 0)
 
 

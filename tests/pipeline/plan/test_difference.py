@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
-from pipeline.plan.difference import Difference, between, joined, renewed, without
+from pipeline.plan.difference import (
+    Difference,
+    between,
+    differs,
+    joined,
+    moved,
+    moving,
+    renewed,
+    without,
+)
+from pipeline.plan.offers import lingering, offering
 
 PLACE = patterns.HERE
 CAMERAS = st.lists(st.sampled_from("abcdef"), min_size=1, max_size=6, unique=True)
@@ -68,7 +78,7 @@ def test_a_camera_that_is_read_in_another_way_leaves_and_joins():
         ("sink.results", {"paths": ()}, r"'sink.results'.*\(paths\)"),
         ("inference.0", {"config": {"new": 1}}, r"'inference.0'.*\(alpha_ms, new\)"),
         ("inference.0", {"counters": ("hits",)}, r"'inference.0'.*\(counters\)"),
-        ("render", {"outputs": ()}, r"'render'.*\(edges\)"),
+        ("preprocess", {"outputs": ()}, r"'preprocess'.*\(edges\)"),
         ("preprocess", {"environment": {"OMP_NUM_THREADS": "2"}}, r"\(OMP_NUM_THREADS\)"),
     ],
 )
@@ -89,14 +99,51 @@ def test_a_stage_or_sink_with_other_settings_is_started_anew_and_stays_where_it_
     assert not between(after, same)
 
 
-def test_another_policy_and_other_sinks_are_refused():
+def test_another_policy_is_refused():
     with pytest.raises(ConfigError, match="the policy would be 'every' and not 'newest'"):
         between(plan("a"), plan("a", policy="every"))
-    more = replace(plan("a").by_name["sink.results"], name="sink.more")
-    with pytest.raises(ConfigError, match=r"'sink.more' would be new"):
-        between(plan("a"), replace(plan("a"), processes=(*plan("a").processes, more)))
-    with pytest.raises(ConfigError, match=r"'sink.more' would be gone"):
-        between(replace(plan("a"), processes=(*plan("a").processes, more)), plan("a"))
+
+
+@given(CAMERAS, *2 * [st.tuples(st.sets(st.sampled_from([*patterns.MORE])), st.booleans())])
+def test_sinks_and_stages_come_and_go_and_cameras_go_over_to_them(cameras, old, new):
+    running, target = (plan(*cameras, more=more, between=between) for more, between in (old, new))
+    difference = between(running, target)
+    gone, come = running.by_name.keys() - target.by_name, target.by_name.keys() - running.by_name
+    assert ({*difference.starts}, {*difference.stops}) == (come, gone)
+    assert (difference.leaves, difference.joins, difference.changes) == ((), (), ())
+    if not (gone or come):
+        assert not difference
+    running = joined(running, target, set())
+    for camera in cameras:
+        if differs(running, target, camera):
+            running = moved(moving(running, target, camera), target, camera)
+    running = offering(without(running, processes=gone), target)
+    assert used(running) == used(target)
+    running.check()
+
+
+def used(made):
+    """Its facts without edges and ways that nothing takes, and without what is counted of these."""
+    cameras, specs = facts(made)
+    return cameras, {
+        name: (
+            replace(spec, counters=(), slots=0, paths=tuple(sorted(spec.paths))),
+            {c: replace(e, paths=tuple(sorted(e.paths))) for c, e in edges.items() if e.cameras},
+        )
+        for name, (spec, edges) in specs.items()
+    }
+
+
+def test_frames_are_offered_to_a_new_sink_by_who_ends_the_path_and_last():
+    running, target = plan("a", between=True), plan("a", between=True, more={"sink.more"})
+    after = joined(running, target, set())
+    assert after.by_name["between"].paths == (patterns.RESULTS, patterns.MORE["sink.more"])
+    assert after.by_name["postprocess"] == running.by_name["postprocess"]
+    ends = offering(after, target).by_name["postprocess"]
+    assert ends == target.by_name["postprocess"]
+    # and a sink that goes stays until it has what was offered to it, if somebody is on the way to it
+    assert lingering(target, running) == {"sink.more": patterns.MORE["sink.more"]}
+    assert lingering(plan("a", more={"sink.more"}), plan("a")) == {}
 
 
 def test_processes_that_work_for_a_new_camera_alone_start_with_it():

@@ -132,8 +132,6 @@ OVERLAP = '[[overlap]]\nname = "street"\nzones = ["a/kerb", "b/kerb"]\n'
     [
         ("[run]\nseconds = 5\n", r"street.toml: \[run\] seconds can't change while a run goes on"),
         ('[outbox]\npath = "o.db"\n', r"\[outbox\] path can't change while a run goes on"),
-        ('[[sink]]\ntype = "null"\n', r"'sink.null' would be new"),
-        ("[track]\n", "'track' would be new"),
     ],
 )
 def test_what_is_no_matter_of_cameras_is_refused_by_name(file, more, said):
