@@ -32,11 +32,20 @@ def like(running: Plan, new: ProcessSpec) -> ProcessSpec:
     return replace(new, outputs=outputs)
 
 
-def offering(running: Plan, target: Plan) -> Plan:
-    """`running` when frames are offered to the sinks of `target`, and to no other."""
+def offering(running: Plan, target: Plan, *, is_ahead: bool = False) -> Plan:
+    """`running` when frames are offered to the sinks of `target`, and to no other.
+
+    is_ahead: only on edges on which nothing travels yet.
+    """
     wanted = target.by_name
+
+    def known(spec: ProcessSpec) -> ProcessSpec:
+        edges = wanted[spec.name].outputs
+        idle = {edge.consumer for edge in spec.outputs if not edge.cameras}
+        return replace(spec, outputs=tuple(e for e in edges if not is_ahead or e.consumer in idle))
+
     processes = (
-        with_ways(spec, wanted[spec.name]) if spec.delivers and spec.name in wanted else spec
+        with_ways(spec, known(spec)) if spec.delivers and spec.name in wanted else spec
         for spec in running.processes
     )
     return replace(running, processes=tuple(processes))
@@ -48,7 +57,7 @@ def lingering(running: Plan, target: Plan) -> dict[str, int]:
     found = {}
     for spec in running.processes:
         place = place_of_sink(spec)
-        if place is None or spec.name in target.by_name:
+        if place is None or spec.name in target.by_name or not spec.cameras:
             continue
         feeders = (running.by_name[name] for name in running.producers(spec.name))
         if any(not f.delivers and f.name in target.by_name and _edge(f, spec) for f in feeders):

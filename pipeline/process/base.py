@@ -227,10 +227,14 @@ class Process:
         """The whole run is ready; a source may start to read."""
         self.going = True
 
-    def on_drain(self) -> None:
-        """All our producers have ended: finish what is here, then end. A source stops reading."""
+    def on_drain(self, lets_go: bool = True) -> None:
+        """All our producers have ended: finish what is here, then end. A source stops reading.
+
+        lets_go: also to who is to be replaced, since nobody is any more; else its successor gets the rest.
+        """
         self.draining = True
-        self.writer.let_go()
+        if lets_go:
+            self.writer.let_go()
 
     # -- a turn ------------------------------------------------------------------------------------
 

@@ -203,9 +203,9 @@ class Changes:
         if self._settled or run.stopping:
             return
         self._aim = self.offers.aim(self.target)
+        self.offers.step(self.target, all_are_there=self._all_are_there())
         self._begin_to_leave()
         self._begin_to_move()
-        self.offers.step(self.target, all_are_there=self._all_are_there())
         for camera, leaving in list(self._leaving.items()):
             if leaving.go_on(run.crew.plan, run.crew.children):
                 self._gone(camera, leaving)
@@ -363,7 +363,9 @@ class Changes:
             child.signal(signal.SIGKILL)
         elif child.state == "ready" and not child.drained:
             child.drained = True
-            child.send("drain")
+            child.send(
+                "drain", lets_go=False
+            )  # one that it feeds may be on the way out, to come anew
 
     # -- joining -----------------------------------------------------------------------------------
 

@@ -52,8 +52,9 @@ class Offers:
         crew = self._run.crew
         self._give_up(target)
         self._asked = {n: i for n, i in self._asked.items() if self._is(n, i)}
-        if all_are_there and self.pending(target) and not self._asked:
-            crew.plan = offering(crew.plan, target)
+        is_ahead = not all_are_there or bool(self._asked)
+        if (plan := offering(crew.plan, target, is_ahead=is_ahead)) != crew.plan:
+            crew.plan = plan
         for name, child in crew.children.items():
             spec = with_ways(child.spec, crew.plan.by_name[name])
             if spec != child.spec:

@@ -97,7 +97,7 @@ class Renewals:
         held = self._held[child.name]
         if all(held.get(producer.name) == producer.incarnation for producer in producers):
             child.drained = True
-            child.send("drain")
+            child.send("drain", lets_go=False)  # its consumers may be replaced, too
 
     def _feeders(self, name: str) -> list[str]:
         """Who gives it what it has to account for. What only helps it, as results help render, still
