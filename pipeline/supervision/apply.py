@@ -363,9 +363,7 @@ class Changes:
             child.signal(signal.SIGKILL)
         elif child.state == "ready" and not child.drained:
             child.drained = True
-            child.send(
-                "drain", lets_go=False
-            )  # one that it feeds may be on the way out, to come anew
+            child.send("drain", lets_go=False)  # its consumers may be replaced, too
 
     # -- joining -----------------------------------------------------------------------------------
 

@@ -176,7 +176,7 @@ REFUSED = {
     "the port": ("port = 0", "port = 4711", "[metrics] port can't change"),
     "the outbox": (None, '[outbox]\npath = "o.db"\n', "[outbox] path can't change"),
     "more than there is room for": (None, "".join(CAMERA.format(f"c{n}", 1) for n in range(5)),
-                                    "7 cameras, and [run] max_cameras is 6"),
+                                    "8 cameras, and [run] max_cameras is 6"),
 }  # fmt: skip
 
 
