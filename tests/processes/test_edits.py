@@ -77,7 +77,7 @@ def test_whatever_is_edited_the_accounts_close_and_nothing_is_left(tmp_path, see
 def test_settings_that_a_sink_dies_of_are_withdrawn_and_it_has_missed_nothing(tmp_path):
     first = patterns.plan(tmp_path, policy="every", cameras=1, rate_hz=20.0)
     sink = first.by_name["sink.results"]
-    bad = replace(sink, config={"path": str(tmp_path / "nowhere" / "results.txt")})
+    bad = replace(sink, config={"path": str(tmp_path / "results.txt" / "in-a-file.txt")})
     processes = tuple(bad if spec is sink else spec for spec in first.processes)
     enough = None
 
