@@ -247,6 +247,7 @@ def check_hop(make, *, every):
         _who_comes_back_gets_what_waited,
         _what_waits_for_one_who_stays_away_is_lost_and_counted,
         _nothing_is_taken_of_a_writer_that_died_and_what_is_here_can_be_read,
+        _who_holds_for_one_that_it_never_reached_sends_to_its_successor,
         _a_reader_to_be_replaced_gets_nothing_more_and_its_successor_all_of_it,
     ):
         hop = make(**policy)
@@ -365,6 +366,14 @@ def _nothing_is_taken_of_a_writer_that_died_and_what_is_here_can_be_read(hop, ev
     assert value(hop, delivery) == 7
     hop.reader.done(delivery)
     assert not hop.reader.holds("giver")
+
+
+def _who_holds_for_one_that_it_never_reached_sends_to_its_successor(hop, every):
+    hop.kill_taker()
+    hop.writer.hold("taker")
+    hop.send(0)
+    hop.restart_taker()
+    assert drained(hop) == [(0, 0)]
 
 
 def _a_reader_to_be_replaced_gets_nothing_more_and_its_successor_all_of_it(hop, every):

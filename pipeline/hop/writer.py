@@ -228,6 +228,7 @@ class Writer:
             self.consumer_died(consumer)
         link.outbox = Outbox(self._context, endpoint, self._identity)
         link.consumer_code = code
+        link.is_held = False  # who held for the one before may never have been connected to it
 
     def consumer_died(self, consumer: str, *, outlived: bool = False) -> None:
         """Its credits are back. What it had is lost, or waits for its successor. Its leases end, unless

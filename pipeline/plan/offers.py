@@ -76,17 +76,22 @@ def is_offered(running: Plan, way: int) -> bool:
 
 
 def with_sinks(target: Plan, running: Plan, names: set[str]) -> Plan:
-    """`target`, and these sinks as they run, at its cameras."""
+    """`target`, and these sinks as they run, at all cameras of who feeds them there: who is told to offer
+    frames to a sink offers it those of every camera, also of one that goes over only now."""
     if not names:
         return target
-    cameras = {*target.cameras}
     processes = []
+    at: dict[str, set[str]] = {name: set() for name in names}
     for spec in target.processes:
         now = running.by_name.get(spec.name)
-        edges = () if now is None else now.of(cameras).outputs
-        more = tuple(edge for edge in edges if edge.consumer in names)
+        edges = () if now is None else now.outputs
+        more = [replace(e, cameras=spec.cameras) for e in edges if e.consumer in names]
+        for edge in more:
+            at[edge.consumer].update(edge.cameras)
         processes.append(replace(spec, outputs=(*spec.outputs, *more)))
-    processes += [running.by_name[name].of(cameras) for name in names]
+    for name in names:
+        cameras = tuple(camera for camera in target.cameras if camera in at[name])
+        processes.append(replace(running.by_name[name], cameras=cameras))
     return replace(target, processes=tuple(processes))
 
 

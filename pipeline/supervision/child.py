@@ -72,6 +72,7 @@ class Child:
         self.identity = ""  # to its consumers; of this incarnation
         self.pools: list[Pool] = []
         self.drained = False
+        self.is_closing = False  # another one comes in its place, and gets what is sent from now on
         self.failure: tuple[int, str] | None = None
         self.about = ""  # what does its work, as this or the last incarnation told
         self.pidfd = -1
@@ -183,6 +184,7 @@ class Child:
         with refused(f"stage {self.name!r}: one more process"):
             self._control, self._process, self.pidfd = self._born(without)
         self.state, self.failure, self.drained, self._kill_at = "starting", None, False, None
+        self.is_closing = False
         self._silences, self._is_cut_off = (Silence(), Silence()), False
         self._started_at = time.monotonic()
         self._processed_before = self._processed()

@@ -82,7 +82,7 @@ class Introductions:
             del self._grown[name, epoch]
         for pair in list(self._unconnected):
             ready = self.ready_ones(pair)
-            if len(ready) == len(pair):
+            if len(ready) == len(pair) and not _is_late(*ready):
                 producer, consumer = ready
                 if any(child.behind for child in (consumer, *self._readers(producer))):
                     continue
@@ -92,7 +92,9 @@ class Introductions:
                     endpoint=self._endpoint(consumer),
                     code=consumer.code,
                 )
-            del self._unconnected[pair]  # or one of them died: both hear when it is back
+            del self._unconnected[
+                pair
+            ]  # or one of them died or is going: both hear when it is back
 
     def grown(self, writer: Child, pool: Pool) -> None:
         """It has got more memory: all who read it hear of that, and then the writer."""
@@ -147,3 +149,10 @@ class Introductions:
         for pool in pools:
             for reader in self.ready_ones(self._run.plan.readers(pool[0])):
                 reader.send("forget", pool=pool)
+
+
+def _is_late(producer: Child, consumer: Child) -> bool:
+    """Whether a consumer is to end, and its successor shall have what this producer has to account for:
+    others were told to send it nothing more, and it may have ended before anything arrives."""
+    edges = (edge for edge in producer.spec.outputs if edge.consumer == consumer.name)
+    return consumer.is_closing and any(edge.paths for edge in edges)

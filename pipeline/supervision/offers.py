@@ -33,9 +33,8 @@ class Offers:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._asked: dict[
-            str, int
-        ] = {}  # process: the incarnation that was told, and did not say so
+        # process: the incarnation that was told, and how often it has not said so yet
+        self._asked: dict[str, tuple[int, int]] = {}
 
     def aim(self, target: Plan) -> Plan:
         """Where cameras are to go now: to `target`, and to sinks that still have to get something."""
@@ -51,7 +50,7 @@ class Offers:
         """Tell who has to know more; all_are_there: every camera goes to all the sinks of `target`."""
         crew = self._run.crew
         self._give_up(target)
-        self._asked = {n: i for n, i in self._asked.items() if self._is(n, i)}
+        self._asked = {n: asked for n, asked in self._asked.items() if self._is(n, asked[0])}
         is_ahead = not all_are_there or bool(self._asked)
         if (plan := offering(crew.plan, target, is_ahead=is_ahead)) != crew.plan:
             crew.plan = plan
@@ -61,8 +60,10 @@ class Offers:
                 self._tell(child, spec)
 
     def said(self, child: Child) -> None:
-        """A process says that it knows what it was told."""
-        self._asked.pop(child.name, None)
+        """A process says that it knows what it was told; it may have been told something else since."""
+        incarnation, n = self._asked.pop(child.name, (child.incarnation, 0))
+        if n > 1:
+            self._asked[child.name] = incarnation, n - 1
 
     def pending(self, target: Plan) -> bool:
         """Whether frames are not yet offered as `target` has it."""
@@ -86,6 +87,8 @@ class Offers:
     def _tell(self, child: Child, spec: ProcessSpec) -> None:
         child.spec = spec
         if child.alive:
-            self._asked[child.name] = child.incarnation
+            incarnation, n = self._asked.get(child.name, (child.incarnation, 0))
+            n = n if incarnation == child.incarnation else 0
+            self._asked[child.name] = child.incarnation, n + 1
             sinks = self._run.accounts.layout.sinks
             child.send("offer", spec=dataclasses.asdict(spec), sinks=sinks)

@@ -87,6 +87,7 @@ class Renewals:
     def _ask(self, child: Child) -> None:
         """Its producers to send it nothing, and then itself to end."""
         crew, asked = self._run.crew, self._asked[child.name]
+        child.is_closing = True
         producers = [
             p for n in self._feeders(child.name) if (p := crew.children[n]).state == "ready"
         ]
