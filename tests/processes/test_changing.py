@@ -113,7 +113,6 @@ REFUSED = {
 START_ONLY = {
     "[run] max_cameras": toml("gate", "yard", head=HEAD.replace("= 4", "= 5")),
     "[metrics] port": toml("gate", "yard", head=HEAD.replace("port = 0", "port = 1234")),
-    "'sink.null' would be new": toml("gate", "yard") + '[[sink]]\ntype = "null"\n',
     "[run] policy can't change": toml("gate", "yard") .replace("[run]", '[run]\npolicy = "every"'),
 }  # fmt: skip
 

@@ -306,7 +306,8 @@ def test_a_model_that_is_killed_while_it_starts_to_take_over_costs_no_frame(tmp_
                 return
             pids.append(run.children["inference"].pid)
             is_going = run.changes.settled or run.changes.withdrawn or not left
-            victim = None if is_going else run.children.get(left[0])
+            is_over = len(said) <= len(killed) - len(left)  # this change has cost its process
+            victim = None if is_going or is_over else run.children.get(left[0])
             if victim is not None and victim.alive and not run.plan.by_name[left[0]].cameras:
                 victim.signal(signal.SIGKILL)
                 left.pop(0)
