@@ -47,6 +47,11 @@ def stage_class(run: str) -> Any:
             f"{run!r} is no stage; wanted a class that inherits from Stage, BatchStage, Source or Sink "
             "of pipeline.stage"
         )
+    if not hasattr(cls, "Config"):
+        raise ConfigError(
+            f"{run!r} has no Config; wanted a dataclass of its keys as an attribute of the class, an empty "
+            "one if it has none"
+        )
     return cls
 
 
@@ -57,7 +62,13 @@ def signature(run: str) -> tuple[tuple[type, ...], type | None]:
     """What the class named `run` takes and gives (None: nothing), from `process`'s annotations."""
     cls = stage_class(run)
     method = getattr(cls, "process_batch", None) or cls.process
-    hints = typing.get_type_hints(method)
+    try:
+        hints = typing.get_type_hints(method)
+    except NameError as error:
+        raise ConfigError(
+            f"{run!r}: an annotation of process() can't be read: {error}; import it where the module is "
+            "loaded, and not for type checkers alone"
+        ) from error
     returned = hints.pop("return", None)
     taken = tuple(kind for hint in hints.values() for kind in _messages_in(hint))
     given = _messages_in(returned)
