@@ -169,7 +169,10 @@ def processes(windows: Sequence[Window]) -> str:
 
 def _config(clip: Path, cameras: int, folder: Path, model: str) -> Config:
     config = configuration.from_sources([str(clip)] * cameras, policy="every", model=model)
-    loops = tuple(camera.model_copy(update={"loop": True}) for camera in config.camera)
+    loops = tuple(
+        camera.model_copy(update={"options": {**camera.options, "loop": True}})
+        for camera in config.camera
+    )
     sink = SinkConfig(
         type="custom",
         name="first",
@@ -215,7 +218,8 @@ def _check(rig: Rig, gate: Pace, alone: Alone, path: Path) -> None:
     """Raises ValueError if the run finds other things than the stages alone, frame by frame."""
     _open(gate, True)
     end = time.monotonic() + 120
-    while (rig.ledger["processed"][rig.ledger.process_index["sink.first"]] < CHECKED).any():
+    rows = [*rig.ledger.camera_index.values()]  # there is room for more cameras
+    while (rig.ledger["processed"][rig.ledger.process_index["sink.first"], rows] < CHECKED).any():
         if time.monotonic() > end:
             raise TimeoutError(f"wanted {CHECKED} results of each camera within 120 s")
         time.sleep(0.1)
