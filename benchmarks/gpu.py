@@ -239,10 +239,7 @@ def _config(settings: Settings, bundles: Bundles, source: str, model: dict[str, 
         return cameras(settings.cameras, 1000, size=SIZE, policy="every", model=model)
     files = [str(bundles.clip)] * settings.cameras
     config = configuration.from_sources(files, policy="every", model="demo")
-    loops = tuple(
-        camera.model_copy(update={"options": {**camera.options, "loop": True}})
-        for camera in config.camera
-    )
+    loops = tuple(camera.with_options(loop=True) for camera in config.camera)
     fields = {"camera": loops, "model": config.model.model_copy(update=model)}
     return config.model_copy(update=fields)
 

@@ -169,10 +169,7 @@ def processes(windows: Sequence[Window]) -> str:
 
 def _config(clip: Path, cameras: int, folder: Path, model: str) -> Config:
     config = configuration.from_sources([str(clip)] * cameras, policy="every", model=model)
-    loops = tuple(
-        camera.model_copy(update={"options": {**camera.options, "loop": True}})
-        for camera in config.camera
-    )
+    loops = tuple(camera.with_options(loop=True) for camera in config.camera)
     sink = SinkConfig(
         type="custom",
         name="first",

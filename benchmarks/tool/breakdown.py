@@ -135,7 +135,7 @@ def _endless(config: Config, folder: Path) -> Config:
     cameras = tuple(
         camera
         if is_live(camera.source) or str(camera.source).startswith("synthetic://")
-        else camera.model_copy(update={"options": {**camera.options, "loop": True}})
+        else camera.with_options(loop=True)
         for camera in config.camera
     )
     run = config.run.model_copy(update={"seconds": None, "directory": None})

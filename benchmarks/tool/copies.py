@@ -75,11 +75,7 @@ def copied(config: Config, clips: Sequence[Clip], n: int, folder: Path) -> Confi
         if clip.is_scene:
             size = f"{clip.width}x{clip.height}"
             source = f"synthetic://?seed={i}&size={size}&rate={clip.rate_hz:g}"
-        cameras.append(
-            clip.camera.model_copy(
-                update={"name": f"camera-{i + 1}", "source": source, "loop": None, "realtime": None}
-            )
-        )
+        cameras.append(clip.camera.model_copy(update={"name": f"camera-{i + 1}", "source": source}))
     run = config.run.model_copy(update={"policy": "newest", "seconds": None, "directory": None})
     return config.model_copy(
         update={"camera": tuple(cameras), "run": run, "sink": harmless(config.sink, folder)}

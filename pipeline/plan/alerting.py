@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from pipeline.errors import ConfigError
 from pipeline.happenings import KINDS
 from pipeline.plan.mistakes import SHARE
 from pipeline.plan.scenery import LineConfig, ZoneConfig
-from pipeline.plan.section import BOOL, NAME, NAMED, Section, Share, field
+from pipeline.plan.section import BOOL, NAME, NAMED, Section, Share, WithOptions, field
 
 TargetType = Literal["webhook", "mqtt", "apprise", "file"]
 _TARGETS = " or ".join(map(repr, get_args(TargetType)))
@@ -39,12 +39,11 @@ class AlertConfig(Section):
     cooldown_s: float = field(60.0, "a number of seconds within 0..86400", ge=0, le=86_400)
 
 
-class TargetConfig(Section):
-    """One `[[target]]`: every key that is not here is an option of the target's own class."""
+class TargetConfig(WithOptions):
+    """One `[[target]]`; its options are those of the target's own class."""
 
     name: str = field(..., NAMED, pattern=NAME)
     type: TargetType = field(..., _TARGETS)
-    options: dict[str, Any] = field({}, "a table")
 
 
 class OutboxConfig(Section):

@@ -5,7 +5,6 @@ The description of a field says what it must be: it is the error, and the JSON s
 
 from __future__ import annotations
 
-import difflib
 import json
 import tomllib
 from collections.abc import Sequence
@@ -37,7 +36,18 @@ from pipeline.plan.scenery import (
     check_overlaps,
     check_places,
 )
-from pipeline.plan.section import BOOL, CLASS, NAME, NAMED, Section, Share, Tiles, field
+from pipeline.plan.section import (
+    BOOL,
+    CLASS,
+    NAME,
+    NAMED,
+    Section,
+    Share,
+    Tiles,
+    WithOptions,
+    field,
+    options_apart,
+)
 from pipeline.plan.sources import check_path, located, name_of
 
 
@@ -103,8 +113,8 @@ class MetricsConfig(Section):
     port: int | None = field(9108, "a port within 0..65535 (0: any free one)", ge=0, le=65535)
 
 
-class CameraConfig(Section):
-    """One `[[camera]]`: every key that is not here is an option of the source's own class."""
+class CameraConfig(WithOptions):
+    """One `[[camera]]`; its options are those of the source's own class."""
 
     name: str = field(..., NAMED, pattern=NAME)
     source: str | int | None = field(None, "a URL, a path, or the index of a webcam")
@@ -119,20 +129,18 @@ class CameraConfig(Section):
     reader: Literal["av", "opencv", "snapshots"] | None = field(
         None, "'av', 'opencv' or 'snapshots'"
     )  # None: the best for the source
-    options: dict[str, Any] = field({}, "a table")
 
 
 SinkType = Literal["events", "happenings", "store", "video", "snapshot", "window", "null", "custom"]
 _SINKS = "'events', 'happenings', 'store', 'video', 'snapshot', 'window', 'null' or 'custom'"
 
 
-class SinkConfig(Section):
-    """One `[[sink]]`: every key that is not here is an option of the sink's own class."""
+class SinkConfig(WithOptions):
+    """One `[[sink]]`; its options are those of the sink's own class."""
 
     type: SinkType = field(..., _SINKS)
     name: str | None = field(None, NAMED, pattern=NAME)
     run: str | None = field(None, "'package.module:Class'", pattern=CLASS)
-    options: dict[str, Any] = field({}, "a table")
 
 
 class StageConfig(Section):
@@ -249,7 +257,7 @@ def _parsed(raw: dict[str, Any], file: str) -> Config:
         ("target", TargetConfig, ("name", "type")),
     ):
         if isinstance(tables := raw.get(name), list):
-            raw = {**raw, name: [_with_options(table, section, needed) for table in tables]}
+            raw = {**raw, name: [options_apart(table, section, needed) for table in tables]}
     try:
         # By way of JSON: there a strict check knows lists as tuples and text as paths.
         return Config.model_validate_json(json.dumps(raw, default=no_json), strict=True)
@@ -303,29 +311,11 @@ def validate(raw: dict[str, Any], file: str, folder: Path, *, runs: bool = True)
     )
 
 
-def _with_options(table: Any, section: type[Section], needed: Sequence[str]) -> Any:
-    """The keys that `section` does not know, in a table of their own: they are the class's.
-
-    needed: what a key may be meant to be that is not there.
-    """
-    if not isinstance(table, dict):
-        return table
-    known = section.model_fields.keys() - {"options"}
-    missing = [name for name in needed if name not in table]
-    options = {
-        key: value
-        for key, value in table.items()
-        if key not in known and not difflib.get_close_matches(key, missing, 1)  # a typo
-    }
-    own = {key: value for key, value in table.items() if key not in options}
-    return own | {"options": options}
-
-
 def _sink(sink: SinkConfig, folder: Path) -> SinkConfig:
     path = sink.options.get("path")
     if sink.type == "custom" or not isinstance(path, str):
         return sink
-    return sink.model_copy(update={"options": {**sink.options, "path": str(folder / path)}})
+    return sink.with_options(path=str(folder / path))
 
 
 def _target(target: TargetConfig, folder: Path) -> TargetConfig:
@@ -334,7 +324,7 @@ def _target(target: TargetConfig, folder: Path) -> TargetConfig:
         for key, value in target.options.items()
         if key in ("path", "ca_file") and isinstance(value, str)
     }
-    return target.model_copy(update={"options": {**target.options, **files}})
+    return target.with_options(**files)
 
 
 def _check_whole(config: Config, file: str) -> None:

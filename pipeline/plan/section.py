@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,3 +26,37 @@ class Section(BaseModel):
     """A table; frozen, and unknown keys are mistakes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's, but a key that the table has not raises TypeError: there it would do nothing."""
+        if unknown := {*(update or {})} - type(self).model_fields.keys():
+            raise TypeError(f"{type(self).__name__} has no {', '.join(sorted(unknown))}")
+        return super().model_copy(update=update, deep=deep)
+
+
+class WithOptions(Section):
+    """A table with the keys of a class among its own: every key that is not here is an option of that."""
+
+    options: dict[str, Any] = field({}, "a table")
+
+    def with_options(self, **changes: Any) -> Self:
+        """The same with these options changed."""
+        return self.model_copy(update={"options": {**self.options, **changes}})
+
+
+def options_apart(table: Any, section: type[Section], needed: Sequence[str]) -> Any:
+    """The keys that `section` does not know, in a table of their own: they are the class's.
+
+    needed: what a key may be meant to be that is not there.
+    """
+    if not isinstance(table, dict):
+        return table
+    known = section.model_fields.keys() - {"options"}
+    missing = [name for name in needed if name not in table]
+    options = {
+        key: value
+        for key, value in table.items()
+        if key not in known and not difflib.get_close_matches(key, missing, 1)  # a typo
+    }
+    own = {key: value for key, value in table.items() if key not in options}
+    return own | {"options": options}

@@ -64,10 +64,8 @@ def make(
     """
     chains = chains or chains_of(config)
     classes = classes or classes_of(chains)
-    # without any the results still have to end somewhere
-    sinks = config.sink or (() if config.alert else (SinkConfig(type="null"),))
     ways = ways_of(sinks_of(config), ways)
-    planned = tuple(_sink(sink, config, classes, ways) for sink in sinks)
+    planned = tuple(_sink(sink, config, classes, ways) for sink in _sinks(config))
     if config.alert:
         planned += (alarms_sink(config, classes, planned, ways[ALARMS_SINK]),)
     draft = Draft(
@@ -293,10 +291,14 @@ def _add_render(
 
 
 def sinks_of(config: Config) -> list[str]:
-    """The names of the processes of all sinks; without any the results still have to end somewhere."""
-    sinks = config.sink or (() if config.alert else (SinkConfig(type="null"),))
-    named = [_process_of(sink) for sink in sinks]
+    """The names of the processes of all sinks."""
+    named = [_process_of(sink) for sink in _sinks(config)]
     return [*named, ALARMS_SINK] if config.alert else named
+
+
+def _sinks(config: Config) -> tuple[SinkConfig, ...]:
+    """Without any the results still have to end somewhere."""
+    return config.sink or (() if config.alert else (SinkConfig(type="null"),))
 
 
 def _process_of(sink: SinkConfig) -> str:

@@ -354,3 +354,14 @@ def test_the_schema_is_json_and_says_what_each_field_must_be():
     for section in schema["$defs"].values():
         for name, field in section["properties"].items():
             assert field.get("description") or name == "options"
+
+
+def test_a_key_that_a_table_has_not_is_no_change_of_it():
+    """Films of a benchmark ended, since `loop` had become an option and nobody heard of it."""
+    (camera,) = configuration.from_sources(["synthetic://"]).camera
+    with pytest.raises(TypeError, match="CameraConfig has no loop"):
+        camera.model_copy(update={"loop": True})
+    assert camera.with_options(loop=True).with_options(realtime=False).options == {
+        "loop": True,
+        "realtime": False,
+    }
