@@ -72,5 +72,7 @@ class RecordingClock:
 
 def wait_until(due_s: float) -> bool:
     """Sleep until then, in monotonic seconds, but for TURN_S at most; whether it is due now."""
-    time.sleep(max(0.0, min(due_s - time.monotonic(), TURN_S)))
+    early_s = due_s - time.monotonic()
+    if early_s > 0:  # a sleep of no time is a change of threads, too
+        time.sleep(min(early_s, TURN_S))
     return due_s <= time.monotonic()

@@ -59,9 +59,10 @@ class Turn(NamedTuple):
 
 def turn_of(frame: Any) -> Turn:
     """What the container or the stream says of how a decoded picture is to be turned."""
-    from av.sidedata.sidedata import Type
+    from av.sidedata.sidedata import SideDataContainer, Type
 
-    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    # frame.side_data keeps its frame, which keeps it: hundreds of pictures until a collection
+    matrix = SideDataContainer(frame).get(Type.DISPLAYMATRIX)
     if matrix is None:
         return Turn()
     a, b, _, c, d = struct.unpack("5i", bytes(matrix)[:20])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import http.server
 import socket
 import struct
@@ -65,6 +66,22 @@ def test_planes_arrive_bit_for_bit_and_nothing_else_is_written(tmp_path):
         with pytest.raises(EndOfStream):
             source.read(buffer)
     source.close()
+
+
+def test_a_picture_is_let_go_when_the_next_one_is_read(tmp_path):
+    path = write_clip(tmp_path / "a.mkv", noise_i420(20, (98, 62)), source_format="yuv420p")
+    source = opened(path)
+    buffer = np.empty(1 << 20, np.uint8)
+    gc.collect()
+    gc.disable()  # what only it frees is a picture of megabytes each
+    try:
+        for _ in range(20):
+            source.read(buffer)
+        alive = sum(isinstance(one, av.VideoFrame) for one in gc.get_objects())
+    finally:
+        gc.enable()
+    source.close()
+    assert alive <= 3
 
 
 def test_odd_sizes_lose_their_last_column_and_row(tmp_path):
