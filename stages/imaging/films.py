@@ -62,7 +62,8 @@ def turn_of(frame: Any) -> Turn:
     from av.sidedata.sidedata import SideDataContainer, Type
 
     # frame.side_data keeps its frame, which keeps it: hundreds of pictures until a collection
-    matrix = SideDataContainer(frame).get(Type.DISPLAYMATRIX)
+    beside: Any = SideDataContainer  # its stub says nothing of what it takes
+    matrix = beside(frame).get(Type.DISPLAYMATRIX)
     if matrix is None:
         return Turn()
     a, b, _, c, d = struct.unpack("5i", bytes(matrix)[:20])
