@@ -16,7 +16,8 @@
     final, rows  the same, as `outputs` takes them from where the facts say      no
 
 In pixels of the model's input, but for detr, and for final and rows where the facts say so. A dense
-prediction counts for its best class alone.
+prediction counts for its best class alone, one of gfl for every class above the threshold, as its makers
+have it.
 """
 
 from __future__ import annotations
@@ -161,11 +162,11 @@ def _gfl(arrays: Sequence[Array], facts: Facts, above: float) -> Candidates:
     )
     if found is None or places is None:
         raise ModelError(f"layout 'gfl': {_no_gfl(arrays, len(facts.classes), facts)} was wanted")
-    best = found.scores.max(axis=1)
-    keep = best > above
-    labels = found.scores[keep].argmax(axis=1)
+    keep = found.scores.max(axis=1) > above
+    scores = found.scores[keep]
     xyxy = gfl.xyxy(found.sides[keep], places[keep], facts)
-    return _candidates((xyxy, best[keep], labels), facts, above)
+    rows, labels = np.nonzero(scores > above)
+    return _candidates((xyxy[rows], scores[rows, labels], labels), facts, above)
 
 
 def _yolox(arrays: Sequence[Array], facts: Facts, above: float) -> Candidates:

@@ -30,8 +30,10 @@ FAMILIES: dict[str, dict[str, Any]] = {  # how each family shows pictures to its
     "RT-DETR": {"color": "rgb", "scale": 1 / 255, "mode": "stretch", "interpolation": "antialias"},
     "RF-DETR": {"color": "rgb", **_IMAGENET, "mode": "stretch", "interpolation": "antialias"},
     "TensorFlow": {"color": "rgb", "scale": 1.0, "mode": "stretch", "label_offset": 1},
-    "Paddle": {"color": "rgb", **_IMAGENET, "mode": "stretch"},
-    "PicoDet": {"color": "rgb", **_IMAGENET, "mode": "stretch", "centre": 0.5},
+    "Paddle": {"color": "rgb", **_IMAGENET, "mode": "stretch", "interpolation": "cubic"},
+    "PicoDet": {
+        "color": "rgb", **_IMAGENET, "mode": "stretch", "interpolation": "cubic", "centre": 0.5,
+    },
     "OpenVINO": {"color": "bgr", "scale": 1.0, "mode": "stretch"},
     "YOLO-NAS": {"color": "bgr", "align": "center", "pad": 114},
 }  # fmt: skip

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.peers.makers.comparing import compared, seen
 
-MAKERS = ("ultralytics", "transformers", "torchvision")
+MAKERS = ("ultralytics", "transformers", "torchvision", "paddle")
 
 
 def main() -> None:

@@ -32,7 +32,8 @@ class Made:
     file: Path
     find: Find
     nms_iou: float = NMS_IOU
-    find_otherwise: Find | None = None  # the maker's other code for the same, if there are two
+    find_otherwise: Find | None = None  # the maker's, too: its other code, or on whole grey levels
+    exact_wh: tuple[int, int] | None = None  # its canvas, if it resizes floats: see `exact`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,16 +64,33 @@ def compared(model: Model, folder: Path, frames: Sequence[Image]) -> dict[str, A
     facts = import_model(str(made.file), str(bundle))
     wanted = Options(score_threshold=SCORE, iou_threshold=made.nms_iou, max_detections=MOST)
     ours = Predictor(bundle, options=wanted, device="cpu", precision="fp32")
-    found = {"boxes": 0, "missed": 0, "extra": 0, "least_iou": 1.0, "score_off": 0.0}
-    of_theirs = dict(found)
-    for frame in frames:
-        theirs = made.find(frame)
-        count(found, ours([frame])[0], theirs)
-        if made.find_otherwise is not None:
-            count(of_theirs, made.find_otherwise(frame), theirs)
+    found = tally(lambda frame: ours([frame])[0], made.find, frames)
     if made.find_otherwise is not None:
-        found |= {f"{key}_by_its_maker": of_theirs[key] for key in ("missed", "extra")}
+        theirs = tally(made.find_otherwise, made.find, frames)
+        found |= {f"{key}_by_its_maker": theirs[key] for key in ("missed", "extra")}
+    if made.exact_wh is not None:
+        same = [exact(frame, made.exact_wh) for frame in frames]
+        alike = tally(lambda frame: ours([frame])[0], made.find, same)
+        found |= {f"{key}_where_exact": value for key, value in alike.items()}
     return {**found, "batches": facts.batch_sizes[-1]}
+
+
+def tally(one: Find, other: Find, frames: Sequence[Image]) -> dict[str, Any]:
+    """What `one` misses of the boxes of `other`, and finds beside them."""
+    found = {"boxes": 0, "missed": 0, "extra": 0, "least_iou": 1.0, "score_off": 0.0}
+    for frame in frames:
+        count(found, one(frame), other(frame))
+    return found
+
+
+def exact(frame: Image, shape_wh: tuple[int, int]) -> Image:
+    """A frame of three times this size, which any linear resize brings to it without a fraction.
+
+    Who resizes floats has levels between those of a byte, and other boxes for that alone; here both sides
+    see the same pixels.
+    """
+    small = cv2.resize(frame, shape_wh, interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(small.repeat(3, axis=0).repeat(3, axis=1))
 
 
 def cut(frame: Image, shape_wh: tuple[int, int]) -> Image:

@@ -19,6 +19,7 @@ from pipeline.messages import Image
 from stages.detector import zoo
 
 SHORT_PX, LONG_PX = 180, 320  # instead of 800 and 1333, which take minutes
+_FIXED_PX = {"ssd300_vgg16": 300, "ssdlite320_mobilenet_v3_large": 320}
 
 
 def models(only: str) -> Iterator[Model]:
@@ -46,12 +47,36 @@ def _make(name: str, folder: Path, frames: Sequence[Image]) -> Made:
         warnings.simplefilter("ignore")
         torch.jit.script(model).save(str(file))
 
+    side = _FIXED_PX.get(name)
+    canvas = (side, side) if side else (LONG_PX, SHORT_PX)
+
     @torch.no_grad()
-    def find(frame: Image) -> Detections:
-        rgb = np.ascontiguousarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).transpose(2, 0, 1))
-        [found] = model([torch.from_numpy(rgb).float() / 255])
-        sure = found["scores"] > SCORE
-        xyxy, scores, labels = (found[key][sure].numpy() for key in ("boxes", "scores", "labels"))
+    def found(rgb: Any) -> Detections:
+        """Of floats (3, H, W)."""
+        [answer] = model([rgb])
+        sure = answer["scores"] > SCORE
+        xyxy, scores, labels = (answer[key][sure].numpy() for key in ("boxes", "scores", "labels"))
         return Detections(xyxy[:MOST], scores[:MOST], (labels[:MOST] - 1).astype(np.int32))
 
-    return Made(file=file, find=find)
+    def rounded(frame: Image) -> Detections:
+        """As `found`, of what its transform makes of a frame, rounded to the levels of a byte."""
+        resized = torch.nn.functional.interpolate(
+            _floats(frame)[None], canvas[::-1], mode="bilinear"
+        )
+        seen = found((resized[0] * 255).round() / 255)
+        ratio = np.array(frame.shape[1::-1] * 2, np.float32) / np.array(canvas * 2, np.float32)
+        return Detections(seen.xyxy * ratio, seen.scores, seen.labels)
+
+    return Made(
+        file=file,
+        find=lambda frame: found(_floats(frame)),
+        find_otherwise=rounded,
+        exact_wh=canvas,
+    )
+
+
+def _floats(frame: Image) -> Any:
+    import torch
+
+    rgb = np.ascontiguousarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).transpose(2, 0, 1))
+    return torch.from_numpy(rgb).float() / 255

@@ -235,6 +235,7 @@ def test_paddle_s_rows_come_with_a_count_and_a_scale(tmp_path):
     is_right(seen)
     assert facts.output.columns == ("label", "score", "box")
     assert facts.input.std == (0.229, 0.224, 0.225)
+    assert facts.resize.interpolation == "cubic"
 
 
 # -- distributions ---------------------------------------------------------------------------------
@@ -276,6 +277,18 @@ def test_nanodet_measures_from_the_corner_of_a_cell(tmp_path):
     np.testing.assert_allclose(seen.xyxy, wanted, atol=1e-3)
 
 
+def test_a_cell_of_gfl_counts_for_every_class_above_the_threshold(tmp_path):
+    scores, sides = gfl_predictions(np.random.default_rng(1))
+    scores[19, 3] = 0.7  # beside class 17
+    path = onnx_models.save(
+        tmp_path / "m.onnx", {"output": one(np.hstack([scores, sides]))}, shape=WIDE
+    )
+    seen, _ = found(path, tmp_path)
+    assert seen.labels.tolist() == [3, 17, 4]
+    np.testing.assert_allclose(seen.scores, [0.7, 0.8, 0.6], atol=1e-6)
+    np.testing.assert_array_equal(seen.xyxy[0], seen.xyxy[1])
+
+
 def test_picodet_measures_from_the_middle_and_has_an_output_a_stride(tmp_path):
     scores, sides = gfl_predictions(np.random.default_rng(2))
     ends = [32, 40, 42]
@@ -285,6 +298,7 @@ def test_picodet_measures_from_the_middle_and_has_an_output_a_stride(tmp_path):
     )
     seen, facts = found(path, tmp_path)
     assert (facts.output.centre, facts.input.color) == (0.5, "rgb")
+    assert facts.resize.interpolation == "cubic"
     wanted = [
         by_hand((3, 2), sides[19].reshape(4, 8), 8, 0.5),
         by_hand((2, 1), sides[38].reshape(4, 8), 16, 0.5),
