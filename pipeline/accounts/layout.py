@@ -33,10 +33,11 @@ FATE = np.dtype(
             "delivered",
             "dropped",
             "offered",
+            "twice",
             "holder",
-        ],  # by who delivers, ends, offers, has it
-        "formats": ["u1", "u1", "u1", "u4"],
-        "offsets": [0, 1, 2, 4],
+        ],  # by who delivers, ends, offers, sends it again, has it
+        "formats": ["u1", "u1", "u1", "u1", "u4"],
+        "offsets": [0, 1, 2, 3, 4],
         "itemsize": 8,
     }
 )

@@ -10,8 +10,10 @@ A frame is delivered when every sink that was to have it has it. Who ends a fram
 ring of the last frames, at frame_id mod RING: delivered (to the path's end, or taken by the sink) in one
 array, the reason of a drop in another. Marking the same fate twice changes nothing, and a delivery
 overrides the verdict that the frame was lost with a dead process; any other second fate is counted as a
-contradiction. What is in flight is counted (no mark yet), never computed as a remainder. `tally.py` adds
-up, `audit.py` finds what is in flight in nobody's hands; both are the supervisor's.
+contradiction, but of a frame that is under way `twice`: a process died, and may have passed it on before,
+and who fed it has sent it again. What is in flight is counted (no mark yet), never computed as a
+remainder. `tally.py` adds up, `audit.py` finds what is in flight in nobody's hands; both are the
+supervisor's.
 
 `holder` says which process had the frame last (its incarnation, too), so that the supervisor can tell
 what a dead process took with it; `holds_from`, which frames a process has for sure no more.
@@ -50,6 +52,8 @@ REASON = {name: code for code, name in enumerate(REASONS)}
 _EDGES_S = EDGES_S.tolist()
 _STAGE_DIED = REASON["stage_died"]
 _OPEN = (0, _STAGE_DIED)  # what a frame may be before it is delivered, or ended by who has it
+# Of one of two that are under way, this says nothing of the other: what may still arrive is _OPEN.
+_DISPLACED = tuple(REASON[name] for name in ("superseded", "unwanted", "no_slot", "overflow"))
 
 # What is begun anew when a row gets another owner; `torn` and `garbage` are sums of the run
 _OF_CAMERAS = (
@@ -158,7 +162,7 @@ class Ledger:
         """The frame reached the end of its path, or its sink has it."""
         if self._recent(camera, frame_id):
             place = camera, path, frame_id % RING
-            if self._cells["dropped"][place] not in _OPEN:
+            if self._cells["dropped"][place] not in _OPEN and not self._cells["twice"][place]:
                 self._cells["contradicted"][camera, path] += 1
             self._cells["delivered"][place] = 1
 
@@ -167,16 +171,24 @@ class Ledger:
         if not self._recent(camera, frame_id):
             return
         place, code = (camera, path, frame_id % RING), REASON[reason]
-        before = self._cells["dropped"][place]
+        before, is_twice = self._cells["dropped"][place], self._cells["twice"][place]
+        if is_twice and code in _DISPLACED:
+            code = _STAGE_DIED
         if self._cells["delivered"][place] or before not in (*_OPEN, code):
-            if code == _STAGE_DIED:
+            if code == _STAGE_DIED or is_twice:
                 return
             self._cells["contradicted"][camera, path] += 1
         self._cells["dropped"][place] = code
 
+    def send_again(self, camera: int, frame_id: int) -> None:
+        """The frame sets out a second time, from who fed a process that died: it may meet two fates."""
+        if self._recent(camera, frame_id):
+            for way in range(self.layout.ways):
+                self._cells["twice"][camera, way, frame_id % RING] = 1
+
     def hold(self, camera: int, path: int, frame_id: int, holder: int) -> None:
         """This process (`holder_code`) has the frame now."""
-        if self._cells["captured"][camera] - frame_id < RING:  # as in _recent
+        if 0 < self._cells["captured"][camera] - frame_id < RING:  # as in _recent
             self._cells["holder"][camera, path, frame_id % RING] = holder
 
     def settled(self, camera: int, path: int, frame_id: int) -> bool:
@@ -306,9 +318,10 @@ class Ledger:
         return self._arrays["durations"][row], float(self._arrays["durations_sum"][row])
 
     def _recent(self, camera: int, frame_id: int) -> bool:
-        # a process that was stopped for a minute must not mark a newer frame with an old one's fate
+        # a process that was stopped for a minute must not mark a newer frame with an old one's fate, nor
+        # may what is of no frame (happenings.NO_FRAME) mark any
         captured: int = self._cells["captured"][camera]
-        return captured - frame_id < RING
+        return 0 < captured - frame_id < RING
 
 
 def holder_code(process: int, incarnation: int) -> int:

@@ -253,6 +253,7 @@ class Writer:
             self._hand_over(link, parcel, link.consumer_code)
             self._release(link, parcel)
         for parcel in again:
+            self._ledger.send_again(self._ledger.camera_index[parcel.camera], parcel.frame_id)
             self._hand_over(link, parcel, self.code)
 
     def hold(self, consumer: str) -> None:
@@ -298,7 +299,8 @@ class Writer:
     def _is_ended(self, link: _Link, parcel: Parcel) -> bool:
         settled, paths = self._ledger.settled, link.spec.paths
         row = self._ledger.camera_index[parcel.camera]
-        return bool(paths) and all(settled(row, path, parcel.frame_id) for path in paths)
+        of_frame = bool(paths) and parcel.frame_id != NO_FRAME
+        return of_frame and all(settled(row, path, parcel.frame_id) for path in paths)
 
     def _hand_over(self, link: _Link, parcel: Parcel, code: int) -> None:
         for path in link.spec.paths:

@@ -99,6 +99,7 @@ class BatcherProcess(Process):
             key = (camera, delivery.frame_id)
             if self.policy == "every" and key not in self._tried:
                 self._tried.add(key)
+                self.ledger.send_again(self.ledger.camera_index[camera], delivery.frame_id)
                 self._hold(delivery, self.code)
                 again.append((camera, delivery))
             else:

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hops import POOL, Hop
+from hops import POOL, SIDE, Hop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.accounts.layout import DETECT
+from pipeline.accounts.layout import DETECT, RING
 from pipeline.accounts.ledger import REASONS
-from pipeline.detections import Fit
+from pipeline.detections import Detections, Fit
 from pipeline.errors import MessageError, TornFrame
-from pipeline.messages import MAX_MESSAGE_BYTES, Output
+from pipeline.happenings import NO_FRAME
+from pipeline.messages import MAX_MESSAGE_BYTES, FrameInfo, Output, Result
 
 
 @pytest.fixture
@@ -71,6 +72,35 @@ def fate(hop, frame_id):
     place = (0, DETECT, frame_id)
     delivered, dropped = hop.ledger["delivered"][place], hop.ledger["dropped"][place]
     return "delivered" if delivered else REASONS[dropped]
+
+
+@pytest.mark.parametrize("arrives", ["before", "after", "never"])
+def test_what_is_to_be_sent_again_and_finds_no_room_may_have_been_passed_on(make, arrives):
+    hop = make(slots=4, credits=1, resend=True, overflow="drop")
+    frame_id = hop.send(7)
+    hop.take()
+    hop.writer.consumer_died("taker", outlived=True)  # its result may be on the way
+    if arrives == "before":
+        hop.ledger.deliver(0, DETECT, frame_id)
+    hop.send(8)  # takes its place in the mailbox
+    if arrives == "after":
+        hop.ledger.deliver(0, DETECT, frame_id)
+    assert fate(hop, frame_id) == ("stage_died" if arrives == "never" else "delivered")
+    assert hop.ledger["contradicted"].sum() == 0
+
+
+def test_what_is_of_no_frame_ends_no_frame(make):
+    hop = make(overflow="drop", credits=1)
+    for _ in range(RING):  # the place of each number is taken
+        hop.ledger.capture(0, hop.code)
+    happening = Result(
+        info=FrameInfo("gate", NO_FRAME, 1, 2, SIDE, SIDE), detections=Detections.empty()
+    )
+    for _ in range(3):
+        hop.writer.publish(happening)
+    hop.kill_taker()
+    hop.writer.abandon("taker")
+    assert not hop.ledger["dropped"].any()
 
 
 @settings(
