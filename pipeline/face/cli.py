@@ -275,6 +275,11 @@ def _run(planner: Planner, config: configuration.Config, *, watch: bool = False)
 
         supervisor.run(serve_metrics)
     table.print_end(supervisor)
+    _check_end(supervisor)
+
+
+def _check_end(supervisor: Supervisor) -> None:
+    """Raises ManyeyesError if a run that is over did not do all that it was to do."""
     for sink, accounts in supervisor.accounts.of_sinks().items():
         if lost := sum(one.lost for one in accounts):
             offered = sum(one.captured for one in accounts)
@@ -283,6 +288,13 @@ def _run(planner: Planner, config: configuration.Config, *, watch: bool = False)
             )
     if broken := [child.broken for child in supervisor.children.values() if child.broken]:
         raise ManyeyesError(f"not read to the end: {'; '.join(broken)}")
+    spoilt = [
+        f"{account.dropped['error']} of {account.captured} of camera {camera!r}"
+        for (camera, path), account in supervisor.totals.items()
+        if path == "detect" and account.dropped["error"]
+    ]
+    if spoilt and supervisor.plan.policy == "every":
+        raise ManyeyesError(f"frames could not be used: {', '.join(spoilt)}; see above why")
 
 
 def main() -> None:

@@ -75,8 +75,9 @@ def test_a_picture_bomb_is_refused_in_a_run_and_a_telephones_picture_is_not(many
     cv2.imwrite(str(folder / "phone.png"), np.zeros((6144, 8192), np.uint8))
     manyeyes.write(RUN + camera("folder", folder, max_size=[640, 480]) + EVENTS)
     code, _, err = manyeyes("run", "run.toml")
-    assert code == 0, err
+    assert code == 1, err
     assert "bomb.png: " in err
+    assert "frames could not be used: 1 of 2 of camera 'folder'; see above why" in err
     [event] = events(manyeyes, "folder")
     assert (event["name"], event["width"], event["height"]) == ("phone.png", 8192, 6144)
 
