@@ -77,14 +77,15 @@ def is_offered(running: Plan, way: int) -> bool:
 
 def with_sinks(target: Plan, running: Plan, names: set[str]) -> Plan:
     """`target`, and these sinks as they run, at all cameras of who feeds them there: who is told to offer
-    frames to a sink offers it those of every camera, also of one that goes over only now."""
+    frames to a sink offers it those of every camera, also of one that goes over only now. What they get
+    from who ends the path itself, as before something came in between, they get no more."""
     if not names:
         return target
     processes = []
     at: dict[str, set[str]] = {name: set() for name in names}
     for spec in target.processes:
         now = running.by_name.get(spec.name)
-        edges = () if now is None else now.outputs
+        edges = () if now is None or now.delivers else now.outputs
         more = [replace(e, cameras=spec.cameras) for e in edges if e.consumer in names]
         for edge in more:
             at[edge.consumer].update(edge.cameras)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import patterns
 
 from pipeline.plan.difference import joined, moved, moving
-from pipeline.plan.offers import with_sinks
+from pipeline.plan.offers import is_offered, lingering, offering, with_sinks
 from pipeline.supervision.introductions import Introductions
 from pipeline.supervision.offers import Offers
 
@@ -59,6 +59,24 @@ def test_a_sink_that_goes_gets_frames_of_cameras_that_go_over_only_now():
     aim = with_sinks(plan("a", "b", between=True), running, {"sink.more"})
     (edge,) = (e for e in aim.by_name["between"].outputs if e.consumer == "sink.more")
     assert edge.cameras == aim.by_name["sink.more"].cameras == ("a", "b")
+
+
+def test_a_sink_that_goes_while_a_stage_comes_before_it_is_let_go():
+    """It is fed by both, and would be kept for what is offered to it for as long as it is kept."""
+    old, new = (plan("a", between=between, more={"sink.other"}) for between in (False, True))
+    running = moving(joined(old, new, set()), new, "a")
+    target, way = plan("a", between=True), patterns.MORE["sink.other"]
+    assert lingering(running, target) == {"sink.other": way}
+    aim = with_sinks(target, running, {"sink.other"})
+    running = offering(moved(moving(running, aim, "a"), aim, "a"), target)
+    assert not is_offered(running, way)
+    edges = [
+        (s.name, e.cameras)
+        for s in running.processes
+        for e in s.outputs
+        if e.consumer == "sink.other"
+    ]
+    assert edges == [("postprocess", ()), ("between", ("a",))]  # for what was offered before
 
 
 def test_who_is_ready_only_now_sends_nothing_to_one_that_is_to_be_replaced():
