@@ -22,6 +22,11 @@ settings.register_profile("untimed", settings(), deadline=None)
 settings.load_profile("untimed")
 
 
+# What nohup or a shell in the background has made deaf would make all that is started here deaf, too.
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
+
 # A cache of our own, with the demo model in the place of the one that real cameras get: no test has a
 # network, and what a person keeps is nobody's test.
 CACHE = Path(tempfile.mkdtemp(prefix="manyeyes-tests-"))

@@ -77,7 +77,7 @@ def test_a_picture_is_let_go_when_the_next_one_is_read(tmp_path):
     try:
         for _ in range(20):
             source.read(buffer)
-        alive = sum(isinstance(one, av.VideoFrame) for one in gc.get_objects())
+        alive = sum(type(one) is av.VideoFrame for one in gc.get_objects())
     finally:
         gc.enable()
     source.close()
