@@ -48,6 +48,7 @@ class Process:
         self.code = holder_code(self.index, start["incarnation"])
         self.identity = str(start["identity"]).encode()
         self.draining = False
+        self.run_ends = False  # and nobody will have what we leave
         self.is_ready = False
         self.going = False  # everything that has to be ready at the start of the run is
         self.storage = Storage(self.spec.name)
@@ -232,7 +233,7 @@ class Process:
 
         lets_go: also to who is to be replaced, since nobody is any more; else its successor gets the rest.
         """
-        self.draining = True
+        self.draining, self.run_ends = True, lets_go
         if lets_go:
             self.writer.let_go()
 

@@ -153,7 +153,11 @@ class StageProcess(Process):
         return _CALL_IDLE_MS if has_idle else IDLE_MS
 
     def _is_finished(self) -> bool:
-        if self.reader.waiting and self.join is None:
+        if self.join is None:
+            waits = bool(self.reader.waiting)
+        else:  # of frames that a dead camera had sent; when the run ends, their results may never come
+            waits = not self.run_ends and any(map(self.reader.queued, self.spec.cameras))
+        if waits:
             return False
         return self.writer.idle and not any(self._kept.values())
 

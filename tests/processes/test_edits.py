@@ -5,12 +5,14 @@ By hand: `pytest tests/processes/test_edits.py --edits 200 --seeds 50`.
 
 import contextlib
 import os
+import signal
 from collections import Counter
 from dataclasses import replace
 
 import edits
 import patterns
 import pytest
+from patience import BOUND_S
 
 from pipeline.supervision.supervisor import Options, Supervisor
 
@@ -99,3 +101,25 @@ def test_settings_that_a_sink_dies_of_are_withdrawn_and_it_has_missed_nothing(tm
     ids = [row[1] for row in patterns.rows(tmp_path, "results")]
     assert ids == list(range(run.totals["c0", "detect"].captured))
     assert run.sink_totals["c0", "sink.results"].lost == 0
+
+
+def test_who_is_renewed_finishes_what_a_camera_had_sent_that_died(tmp_path):
+    """Its results are yet to come, and nobody else says that it is under way."""
+    options = {"policy": "every", "cameras": ["steady"], "rate_hz": 40.0, "alpha_ms": 200.0}
+    first = patterns.plan(tmp_path, **options)
+    other = patterns.plan(tmp_path, turns=[("render", 1)], **options)
+
+    def tick(run):
+        if run.stopping or not run.live:
+            return
+        render = run.children["render"]
+        if run.plan is first and run.totals["steady", "view"].in_flight > 2:
+            run.children["capture.steady"].signal(signal.SIGKILL)
+            run.apply(other)
+        elif run.changes.settled and render.incarnation and render.state == "ready":
+            run.stop()
+
+    run = Supervisor(first, Options(to_bgr=None, seconds=BOUND_S), tick)
+    run.run()
+    assert run.children["render"].incarnation == 1
+    assert [totals.error for totals in run.totals.values()] == [0, 0]
