@@ -79,6 +79,7 @@ def taken(tmp_path_factory):
         hop.writer.connect("taker", start["endpoint"], process.code)
         for value in values:
             hop.writer.publish(hop.frame(value))
+            process.ledger.capture(0, hop.writer.code)  # which is another one than that of the hop
         hop.writer.flush()
         while not process.reader.readable:
             assert select.select([process.reader.descriptor], [], [], 10)[0]
