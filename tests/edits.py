@@ -16,6 +16,7 @@ from pathlib import Path
 import patterns
 from patience import BOUND_S
 
+from pipeline.supervision.child import Child
 from pipeline.supervision.supervisor import Options, Supervisor
 
 NAMES = ("a", "b", "c", "d", "e")
@@ -35,6 +36,7 @@ class Player:
         self.more: set[str] = set()
         self.between = False
         self.log: list[str] = []
+        self.steady: set[Child | None] = set()  # who read it
         self._next = self._since = time.monotonic()
 
     def plan(self):
@@ -45,6 +47,7 @@ class Player:
 
     def tick(self, run: Supervisor) -> None:
         now = time.monotonic()
+        self.steady.add(run.children.get("capture.steady"))
         assert now - self._since < BOUND_S, f"it does not come to rest after {self.log}"
         if not run.live or now < self._next or run.stopping:
             return
@@ -109,6 +112,6 @@ class Player:
 def play(folder: Path, seed: int, edits: int, policy: str, *, kills: bool) -> Supervisor:
     player = Player(folder, seed, edits, policy, kills=kills)
     run = Supervisor(player.plan(), Options(to_bgr=None), player.tick)
-    run.log = player.log
+    run.log, run.steady = player.log, player.steady
     run.run()
     return run

@@ -175,15 +175,15 @@ class Changes:
     def _stale_for(self, target: Plan) -> set[str]:
         """What still runs and was not wanted until now, and can't be what `target` wants of that name."""
         running = self._run.crew.plan.by_name
-        names = {
-            name
-            for name, spec in running.items()
-            if spec.role != "source" and name in target.by_name and name not in self.target.by_name
-        }
-        fits = names.isdisjoint(self._ending) and all(
-            is_same(running[name], target.by_name[name]) for name in names
-        )
-        return set() if fits else names  # one alone would not find those it was wired to
+        back = (running.keys() & target.by_name.keys()) - self.target.by_name.keys()
+        names = {name for name in back if running[name].role != "source"}
+        stale: set[str] = set()
+        for chain in wired(self._run.crew.plan, names):
+            other = {name for name in chain if not is_same(running[name], target.by_name[name])}
+            if other or chain & self._ending:
+                # one alone would not find those it was wired to; who has cameras goes on with them
+                stale |= other | {name for name in chain if not running[name].cameras}
+        return stale
 
     def step(self, now_s: float) -> None:
         """What can be done now; to be called in every turn of the supervisor. Raises nothing."""
