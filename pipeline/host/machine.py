@@ -104,17 +104,23 @@ def cores() -> float:
     return min(float(visible_cores()), quota_cores() or float("inf"))
 
 
-def main_thread(pid: int) -> tuple[bool, float]:
-    """Of a process: whether its main thread wants a core now, and its CPU time so far, in seconds.
+def core_wants(pid: int) -> tuple[tuple[bool, float], tuple[bool, float]]:
+    """Of a process' main thread, and of all of its threads: whether one wants a core, and the CPU time.
 
-    (False, 0.0) where there is no such process.
+    Now, and so far in seconds. (False, 0.0) twice where there is no such process.
     """
+    main, every = (False, 0.0), (False, 0.0)
     with contextlib.suppress(OSError, ValueError, IndexError):
-        # proc(5): behind the name in brackets come the state, and as 12th and 13th the times
-        fields = Path(f"/proc/{pid}/task/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks = int(fields[11]) + int(fields[12])
-        return fields[0] == "R", ticks / os.sysconf("SC_CLK_TCK")
-    return False, 0.0
+        main, every = _scheduled(f"{pid}/task/{pid}"), _scheduled(str(pid))
+        others = Path(f"/proc/{pid}/task").iterdir()  # its own state is that of its main thread
+        every = any(_scheduled(f"{pid}/task/{one.name}")[0] for one in others), every[1]
+    return main, every
+
+
+def _scheduled(task: str) -> tuple[bool, float]:
+    # proc(5): behind the name in brackets come the state, and as 12th and 13th the times
+    fields = Path(f"/proc/{task}/stat").read_text().rpartition(")")[2].split()
+    return fields[0] == "R", (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def has_bfloat16() -> bool:

@@ -21,11 +21,11 @@ from pipeline.errors import ManyeyesError, PeerGone
 from pipeline.hop.control import Control
 from pipeline.hop.pool import pool_bytes
 from pipeline.host import memory, signals
-from pipeline.host.machine import child_environment, main_thread
+from pipeline.host.machine import child_environment, core_wants
 from pipeline.host.refusal import refused
 from pipeline.plan.graph import ProcessSpec
 from pipeline.supervision.restart import Restarts
-from pipeline.supervision.silence import Silence
+from pipeline.supervision.silence import Silence, Wants
 
 log = logging.getLogger("manyeyes")
 
@@ -305,8 +305,8 @@ class Child:
                 return f"its reading thread hangs for {silent_s:.1f} s"
         return None
 
-    def _look(self) -> tuple[bool, float]:
-        return main_thread(self._process.pid) if self._process else (False, 0.0)
+    def _look(self) -> Wants:
+        return core_wants(self._process.pid) if self._process else ()
 
     def abort(self, now: float) -> None:
         """Let it print its stacks, then kill it (`kill_if_due`); one that is stopped prints nothing."""

@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 _LOOK_S = 0.2  # that one look stands for at most: whoever looks may have been without a core, too
 
 
+Wants = Sequence[tuple[bool, float]]
+"""Of those on whom it depends: whether one wants a core now, and the CPU time so far in seconds."""
+
+
 class Silence:
-    """Of one thread. On busy cores a healthy one is silent, too: it waits for its turn to run."""
+    """Of one thread. On busy cores a healthy one is silent, too: it waits for its turn to run, or for
+    another thread of its process that waits for it."""
 
     def __init__(self) -> None:
-        self._last = 0.0, 0.0  # silence and CPU time at the last look
+        self._last: tuple[float, Wants] = 0.0, ()  # silence and CPU times at the last look
         self._own_s = 0.0  # that it had for itself since it was first doubted, to run or to sleep
 
-    def is_hang(
-        self, silent_s: float, limit_s: float, look: Callable[[], tuple[bool, float]]
-    ) -> bool:
+    def is_hang(self, silent_s: float, limit_s: float, look: Callable[[], Wants]) -> bool:
         """Whether it was silent for longer than the limit, and not for want of a core.
 
-        silent_s: since its last sign of life. look: whether it wants a core now, and its CPU time so
-        far in seconds; called from half of the limit on. Of what is left then it must have had half
-        for itself. To be asked ten times within each limit.
+        silent_s: since its last sign of life. look: always at the same ones; called from half of the
+        limit on. Of what is left then it must have had half for itself. To be asked ten times within
+        each limit.
         """
         if silent_s < limit_s / 2:
-            self._last = 0.0, 0.0
+            self._last = 0.0, ()
             return False
-        wants_core, cpu_s = look()
-        before_s, cpu_before_s = self._last
+        wants = look()
+        before_s, before = self._last
         if not 0 < before_s <= silent_s:  # the first look at this silence
             self._own_s = 0.0
         else:
-            passed_s = min(_LOOK_S, silent_s - before_s)
-            self._own_s += min(passed_s, cpu_s - cpu_before_s) if wants_core else passed_s
-        self._last = silent_s, cpu_s
+            had_s = [min(_LOOK_S, silent_s - before_s)]
+            for (wants_core, cpu_s), (_, cpu_before_s) in zip(wants, before, strict=False):
+                if wants_core:
+                    had_s.append(cpu_s - cpu_before_s)
+            self._own_s += min(had_s)
+        self._last = silent_s, wants
         return silent_s > limit_s and self._own_s > limit_s / 4

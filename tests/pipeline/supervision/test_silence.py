@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from pipeline.host.machine import main_thread
+from pipeline.host.machine import core_wants
 from pipeline.supervision.silence import Silence
 
 LIMIT_S = 1.0
@@ -28,7 +28,7 @@ def test_who_lacks_a_core_does_not_hang(wants_core, share, beats, hang):
     for _ in range(40):  # twice the limit, asked each 50 ms
         cpu += 0.05 * share
         silent = 0.0 if beats and silent > 0.8 else silent + 0.05
-        if silence.is_hang(silent, LIMIT_S, partial(tuple, (wants_core, cpu))):
+        if silence.is_hang(silent, LIMIT_S, partial(tuple, [(wants_core, cpu)])):
             assert hang
             assert silent > LIMIT_S
             return
@@ -37,22 +37,44 @@ def test_who_lacks_a_core_does_not_hang(wants_core, share, beats, hang):
 
 def test_what_it_had_before_a_sign_of_life_is_not_held_against_it():
     silence = Silence()
-    assert not silence.is_hang(0.6, LIMIT_S, lambda: (False, 0.0))
-    assert not silence.is_hang(0.79, LIMIT_S, lambda: (False, 0.0))
-    assert not silence.is_hang(0.7, LIMIT_S, lambda: (False, 0.0))  # it turned in between
-    assert not silence.is_hang(1.1, LIMIT_S, lambda: (False, 0.0))
-    assert silence.is_hang(1.2, LIMIT_S, lambda: (False, 0.0))
+    assert not silence.is_hang(0.6, LIMIT_S, lambda: [(False, 0.0)])
+    assert not silence.is_hang(0.79, LIMIT_S, lambda: [(False, 0.0)])
+    assert not silence.is_hang(0.7, LIMIT_S, lambda: [(False, 0.0)])  # it turned in between
+    assert not silence.is_hang(1.1, LIMIT_S, lambda: [(False, 0.0)])
+    assert silence.is_hang(1.2, LIMIT_S, lambda: [(False, 0.0)])
 
 
 def test_one_who_looks_late_does_not_blame_others():
     silence = Silence()
-    assert not silence.is_hang(0.6, LIMIT_S, lambda: (True, 0.0))
-    assert not silence.is_hang(5.0, LIMIT_S, lambda: (False, 0.0))  # nobody had a core meanwhile
-    assert silence.is_hang(5.2, LIMIT_S, lambda: (False, 0.0))
+    assert not silence.is_hang(0.6, LIMIT_S, lambda: [(True, 0.0)])
+    assert not silence.is_hang(5.0, LIMIT_S, lambda: [(False, 0.0)])  # nobody had a core meanwhile
+    assert silence.is_hang(5.2, LIMIT_S, lambda: [(False, 0.0)])
 
 
-@pytest.mark.parametrize(("code", "wants_core"), [("while True: pass", True), ("input()", False)])
-def test_the_kernel_tells_whether_a_process_wants_a_core(code, wants_core):
+@pytest.mark.parametrize(("share", "hang"), [(0.02, False), (0.6, True)])
+def test_who_waits_for_a_thread_that_lacks_a_core_does_not_hang(share, hang):
+    silence, cpu, silent = Silence(), 7.0, 0.0
+    looks = []
+    for _ in range(40):
+        cpu, silent = cpu + 0.05 * share, silent + 0.05
+        looks.append(silence.is_hang(silent, LIMIT_S, partial(tuple, [(False, 7.0), (True, cpu)])))
+    assert any(looks) == hang
+
+
+SPIN = "while True: pass"
+WAIT = """
+import threading
+thread = threading.Thread(target=exec, args=("while True: pass",), daemon=True)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "wanted"),
+    [(SPIN, (True, True)), ("input()", (False, False)), (WAIT, (False, True))],
+)
+def test_the_kernel_tells_whether_a_process_wants_a_core(code, wanted):
     process = subprocess.Popen(
         [sys.executable, "-c", f"print(flush=True)\n{code}"],
         stdin=subprocess.PIPE,
@@ -60,13 +82,14 @@ def test_the_kernel_tells_whether_a_process_wants_a_core(code, wants_core):
     )
     try:
         process.stdout.readline()
-        while main_thread(process.pid)[0] != wants_core:
+        while tuple(wants_core for wants_core, _ in core_wants(process.pid)) != wanted:
             pass  # before it comes to its code it may do the other, or this test hangs
-        before = main_thread(process.pid)[1]
-        while wants_core and main_thread(process.pid)[1] == before:
-            pass
+        before = [cpu_s for _, cpu_s in core_wants(process.pid)]
+        for who in range(2):
+            while wanted[who] and core_wants(process.pid)[who][1] == before[who]:
+                pass
     finally:
         process.kill()
         process.communicate()
-    assert main_thread(process.pid) == (False, 0.0)
-    assert main_thread(os.getpid())[0]
+    assert core_wants(process.pid) == ((False, 0.0), (False, 0.0))
+    assert core_wants(os.getpid())[0][0]
