@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.errors import ManyeyesError
+from pipeline.errors import ConfigError, ManyeyesError
 from pipeline.plan.model_path import model_path
 from pipeline.plan.sources import check_path
 from pipeline.supervision.asking import ask
@@ -125,9 +125,13 @@ def add(
     Example: manyeyes ctl add gate=rtsp://10.0.0.7/stream1 --pid 4711
     """
     name, is_one, source = camera.partition("=")
-    if not is_one:
+    if camera.endswith(".toml"):
         _tell(ask(pid, {"do": "add", "file": str(Path(camera).resolve())}))
         return
+    if not is_one or "/" in name:  # a source alone, which may have a "=" of its own
+        raise ConfigError(
+            "ctl add: wanted NAME=SOURCE, such as gate=SOURCE, or a .toml file, got no name"
+        )
     check_path(source)
     table = {"name": name, "source": int(source) if source.isdecimal() else source}
     _tell(ask(pid, {"do": "add", "cameras": [table], "folder": str(Path.cwd())}))

@@ -96,6 +96,8 @@ def test_a_paused_camera_is_not_read_and_the_others_do_not_notice(run, tmp_path)
     [
         (("pause", "c00"), "there is no camera 'c00'; did you mean 'c0'?"),
         (("resume", "gate"), "there is no camera 'gate'; known: c0, c1"),
+        (("add", "clip.mp4"), "ctl add: wanted NAME=SOURCE"),
+        (("add", "rtsp://10.0.0.7/live?channel=1"), "ctl add: wanted NAME=SOURCE"),
     ],
 )
 def test_an_order_that_can_not_be_is_one_sentence_and_changes_nothing(run, arguments, sentence):
