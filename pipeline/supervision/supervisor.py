@@ -320,6 +320,8 @@ class Supervisor:
         if child.failure is not None and ends_run and not child.is_late:
             raise _failure(*child.failure)
         if self._stop_at is not None:
+            if was == "ready":
+                log.warning("stage %r died: %s; the run ends without what it held", child.name, how)
             return
         delay_s = child.restarts.delay_s(
             now, worked=was == "ready" and child.worked, lived_s=child.lived_s(now)

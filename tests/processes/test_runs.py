@@ -285,6 +285,17 @@ def test_sigterm_ends_in_order(tmp_path, started):
     assert not Path(facts["sockets"]).exists()
 
 
+def test_who_does_not_end_in_time_is_named_and_what_it_held_is_in_the_account(tmp_path, caplog):
+    def tick(supervisor):
+        if supervisor.totals["c0", "view"].delivered and not supervisor.stopping:
+            supervisor.children["render"].signal(signal.SIGSTOP)
+            supervisor.stop()
+
+    supervisor = run(tmp_path, tick, cameras=1, rate_hz=50)
+    assert "stage 'render' died: signal 9; the run ends without what it held" in caplog.text
+    patterns.assert_accounts_are_in_files(tmp_path, supervisor, ["render"])
+
+
 def test_what_works_ahead_of_the_model_interrupts_nobody(tmp_path, started):
     _, facts = started("newest", 2, 0, 0, 50, tmp_path)
     for name, pid in facts["pids"].items():
