@@ -1,6 +1,7 @@
 """The offline commands as they are typed: a whole walk through them, and what bad input gets."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -318,3 +319,12 @@ def test_the_help_of_train_lists_every_architecture(manyeyes):
     _, out, _ = manyeyes("train", "--help")
     words = set(out.replace(",", " ").replace(".", " ").split())
     assert not [name for name in models.ARCHITECTURES if name not in words]
+
+
+def test_threads_that_wait_take_no_core_from_others(tmp_path):
+    """OpenMP itself says what it was told, when PyTorch loads it."""
+    command = [sys.executable, "-P", "-m", "pipeline", "train", str(tmp_path / "none"), "-o", "run"]
+    environment = {**os.environ, "OMP_DISPLAY_ENV": "true"}
+    environment.pop("OMP_WAIT_POLICY", None)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr

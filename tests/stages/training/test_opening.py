@@ -33,9 +33,9 @@ def data_set(size: tuple[int, int], *sides_px: float, crowd: bool = False) -> Da
     ("size", "sides", "canvas"),
     [
         ((1920, 1080), (200,) * 10, (416, 224)),
-        ((1920, 1080), (12,) * 10, (1280, 704)),
-        ((1920, 1080), (4,) * 10, (1280, 704)),
-        ((1920, 1080), (20,) * 10, (768, 416)),
+        ((1920, 1080), (12,) * 10, (1920, 1088)),
+        ((3840, 2160), (12,) * 10, (1920, 1088)),
+        ((1920, 1080), (20,) * 10, (1152, 640)),
         ((640, 480), (6,) * 10, (640, 480)),  # never larger than the picture
         ((352, 288), (30,) * 10, (352, 288)),
         ((1920, 1080), (), (416, 224)),
@@ -62,9 +62,9 @@ def test_what_is_not_learnt_from_is_said_before_it_begins() -> None:
 def test_parts_are_said_and_refused_where_they_cannot_be() -> None:
     data = data_set((1920, 1080), *(12,) * 10)
     plan = settings.plan(data, architecture="fcos_tiny")
-    assert "canvas 1280x704 px in parts of 320 px;" in opening.sentences(plan, data, data)[0]
+    assert "canvas 1920x1088 px in parts of 320 px;" in opening.sentences(plan, data, data)[0]
     whole = settings.plan(data, architecture="fcos_tiny", changes=["part_px=0"])
-    assert "canvas 1280x704 px;" in opening.sentences(whole, data, data)[0]
+    assert "canvas 1920x1088 px;" in opening.sentences(whole, data, data)[0]
     for architecture in ("ssd300_vgg16", "dfine_n"):
         with pytest.raises(ConfigError, match=f"part_px: has no effect with {architecture}"):
             settings.plan(data, architecture=architecture, changes=["part_px=64"])

@@ -57,9 +57,9 @@ def test_the_canvas_is_chosen_for_the_parts() -> None:
         crowd=np.zeros(1, bool), difficult=np.zeros(1, bool), image_id=1, group="",
     )  # fmt: skip
     data = DataSet(name="4k", classes=("a",), samples=(sample,), problems=(), sha256="")
-    assert canvas(data) == (1280, 704)  # the most, and not enough
+    assert canvas(data) == (1920, 1088)  # the most, and not enough
     made = plan(data, architecture="fcos_tiny", tiles=(4, 4))
-    assert (made.model.width, made.model.height) == (768, 416)
+    assert (made.model.width, made.model.height) == (1120, 640)
     assert made.resize.tiles == (4, 4)
 
 
