@@ -249,9 +249,10 @@ def plan(policy: Policy, folder: Path) -> Plan:
     for camera, (width, height) in SIZES[policy].items():
         readers = MAX_READERS if camera == "fan" else 1
         config = {"desk": str(folder / camera), "width": width, "height": height}
+        # one reader delivers a path of a camera; who reads it beside that one is in no account
         edges = tuple(
             EdgeSpec(
-                consumer=f"sink.{camera}.{n}", cameras=(camera,), paths=(DETECT,),
+                consumer=f"sink.{camera}.{n}", cameras=(camera,), paths=() if n else (DETECT,),
                 credits=8, depth=4, overflow="wait",
             )
             for n in range(readers)
@@ -262,12 +263,13 @@ def plan(policy: Policy, folder: Path) -> Plan:
                 name=source, role="source", run="benchmarks.hops:Still", config=config,
                 cameras=(camera,), paths=(DETECT,), outputs=edges, slots=24,
                 slot_bytes=width * height * 3,
+                counters=tuple(f"undelivered:{edge.consumer}" for edge in edges if not edge.paths),
             )
         )  # fmt: skip
         processes += [
             ProcessSpec(
                 name=edge.consumer, role="sink", run="benchmarks.hops:Arrivals",
-                config={**config, "reader": n}, cameras=(camera,), paths=(DETECT,), delivers=True,
+                config={**config, "reader": n}, cameras=(camera,), paths=edge.paths, delivers=not n,
                 reads=(source,),
             )
             for n, edge in enumerate(edges)
