@@ -504,3 +504,18 @@ def test_help_lists_every_command(manyeyes):
     for name in ("demo", "run", "check", "graph", "model", "data", "train", "evaluate", "export"):
         assert re.search(rf"^│ {name} ", out, re.M)
     assert shutil.which(Path(sys.executable).with_name("manyeyes"))
+
+
+def test_help_has_nothing_that_a_terminal_takes_for_a_style():
+    """rich leaves `[model]` out of what it prints."""
+    swallowed = []
+
+    def look(command, path):
+        texts = [command.help, *(getattr(one, "help", None) for one in command.params)]
+        found = [re.findall(r"\[/?[a-z#@\[][^\]]*\]+", text or "") for text in texts]
+        swallowed.extend((path, words) for words in found if words)
+        for name, one in getattr(command, "commands", {}).items():
+            look(one, f"{path} {name}")
+
+    look(typer.main.get_command(cli.app), "manyeyes")
+    assert swallowed == []

@@ -117,7 +117,7 @@ def apply(config: Annotated[Path, typer.Argument(help="a TOML file")], pid: Pid 
 
 @app.command()
 def add(
-    camera: Annotated[str, typer.Argument(help="NAME=SOURCE, or a TOML file of [[camera]] tables")],
+    camera: Annotated[str, typer.Argument(help="NAME=SOURCE, or a .toml file of cameras")],
     pid: Pid = None,
 ) -> None:
     """Let cameras join a run that goes on.
@@ -164,7 +164,7 @@ def swap(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would happen")] = False,
     pid: Pid = None,
 ) -> None:
-    """Let another model look, in the place of [model] or of that of the named cameras.
+    """Let another model look, in the place of the one that does, or of that of the named cameras.
 
     It is started, tested and warm before the cameras go over to it. If it fails, the old one goes on, and
     has missed nothing. Waits until it is done. With --shadow it only looks on: `ctl status` says where it
