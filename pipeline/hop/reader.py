@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -70,12 +70,10 @@ class Reader:
         self._takes_once = spec.in_order or spec.role == "sink"
         self._inbox = Inbox(context, endpoint)
         self._accepted: set[bytes] = set()
-        self._held: Counter[bytes] = Counter()  # messages that are not DONE, by sender
+        self._here: dict[int, Delivery] = {}  # those that are not DONE, by their id()
         self.descriptor = self._inbox.descriptor  # to poll; see transport.poller
         self._pools: dict[int, PoolReader] = {}
-        self._held_of: Counter[int] = Counter()  # messages that are not DONE, by pool
-        self._forgotten: set[int] = set()  # pools that go when that is 0
-        self._held_by: Counter[str] = Counter()  # messages that are not DONE, by camera
+        self._forgotten: set[int] = set()  # pools that go when nothing of them is here
         self._queues: dict[str, deque[Delivery]] = {}
         self.batches: deque[list[Delivery]] = deque()
         self.results: deque[Delivery] = deque()  # of a join: not frames, but what was found in them
@@ -88,8 +86,6 @@ class Reader:
     def adopt(self, spec: ProcessSpec) -> None:
         """These are our cameras and writers from now on. Of one that is left nothing may be here."""
         self._spec, self._maps_pools = spec, bool(spec.reads)
-        # of those that hold nothing no number is kept: producers and cameras may come and go for ever
-        self._held, self._held_by = +self._held, +self._held_by
         self._queues = {camera: self._queues.get(camera, deque()) for camera in spec.cameras}
         self._turns = {camera: self._turns.get(camera, 0) for camera in spec.cameras}
 
@@ -116,15 +112,17 @@ class Reader:
 
     def holds(self, sender: str) -> bool:
         """Whether a message of this producer is not DONE."""
-        return self._held[sender.encode()] > 0
+        name = sender.encode()
+        return any(delivery.sender == name for delivery in self._here.values())
 
     def holds_frames_of(self, camera: str) -> bool:
         """Whether a message of this camera is not DONE."""
-        return self._held_by[camera] > 0
+        return any(delivery.camera == camera for delivery in self._here.values())
 
     def holds_of(self, pool_epoch: int) -> bool:
         """Whether a message with a slot of this pool is not DONE."""
-        return self._held_of[pool_epoch] > 0
+        refs = (delivery.envelope.ref for delivery in self._here.values())
+        return any(ref is not None and ref.pool_epoch == pool_epoch for ref in refs)
 
     def receive(self, expect: Callable[[], None]) -> None:
         """Take in all messages that are here; never waits.
@@ -148,7 +146,7 @@ class Reader:
                     self._refuse(sender, raw, f"of camera {camera!r}, which is not ours")
                     continue
                 delivery = Delivery(sender, envelope, raw)
-                self._count(delivery)
+                self._here[id(delivery)] = delivery
                 if self._joins and envelope.kind is Result:
                     self.results.append(delivery)
                     continue
@@ -163,12 +161,6 @@ class Reader:
                     self._sort(camera)
             if batch:
                 self.batches.append(batch)
-
-    def _count(self, delivery: Delivery) -> None:
-        self._held[delivery.sender] += 1
-        self._held_by[delivery.camera] += 1
-        if (ref := delivery.envelope.ref) is not None:
-            self._held_of[ref.pool_epoch] += 1
 
     def _decoded(self, sender: bytes, data: bytes) -> list[tuple[Envelope, bytes]]:
         """What `data` holds; what is no message in it is refused, so that no credit is lost by it."""
@@ -237,10 +229,8 @@ class Reader:
 
     def done(self, delivery: Delivery) -> None:
         """Its slot and credit go back with the next `flush`. Once for each."""
-        self._held[delivery.sender] -= 1
-        self._held_by[delivery.camera] -= 1
-        if (ref := delivery.envelope.ref) is not None:
-            self._held_of[ref.pool_epoch] -= 1
+        del self._here[id(delivery)]
+        if self._forgotten and (ref := delivery.envelope.ref) is not None:
             self._let_go(ref.pool_epoch)
         self._done.setdefault(delivery.sender, []).append(delivery)
 
@@ -277,9 +267,12 @@ class Reader:
 
     def is_settled(self, delivery: Delivery) -> bool:
         """Whether its frame has met its fate on all of its ways; never so for what is in no frame."""
-        camera = self._ledger.camera_index[delivery.camera]
-        settled, paths = self._ledger.settled, self.paths(delivery)
-        return bool(paths) and all(settled(camera, p, delivery.frame_id) for p in paths)
+        paths, info = self.paths(delivery), delivery.envelope.info
+        camera, settled = self._ledger.camera_index[info.camera], self._ledger.settled
+        for path in paths:  # no generator: this is asked for each frame
+            if not settled(camera, path, info.frame_id):
+                return False
+        return bool(paths)
 
     def _pool(self, ref: SlotRef) -> PoolReader:
         pool = self._pools.get(ref.pool_epoch)
@@ -289,10 +282,7 @@ class Reader:
 
     def _let_go(self, pool_epoch: int) -> None:
         """If it is forgotten, and nothing of it is here."""
-        if self._held_of[pool_epoch]:
-            return
-        del self._held_of[pool_epoch]
-        if pool_epoch in self._forgotten:
+        if pool_epoch in self._forgotten and not self.holds_of(pool_epoch):
             self._forgotten.remove(pool_epoch)
             self._pools.pop(pool_epoch, None)
 
