@@ -131,10 +131,12 @@ class Crew:
 
     def start_due(self, now_s: float, may_start: Callable[[Child], bool]) -> None:
         """A few at a time: those that start together on busy cores are ready together, and late."""
-        at_once = max(2, round(_STARTS_A_CORE * cores()))
         children = self.children.values()
-        busy = sum(c.state == "starting" and c.lived_s(now_s) < _START_S for c in children)
         due = [c for c in children if c.state == "waiting" and now_s >= c.restart_at]
+        if not due:
+            return
+        at_once = max(2, round(_STARTS_A_CORE * cores()))  # reads files: not in every turn
+        busy = sum(c.state == "starting" and c.lived_s(now_s) < _START_S for c in children)
         # a model takes longest to load, and nobody waits for a camera before it is there
         due.sort(key=lambda child: _ORDER.get(child.spec.role, 1))
         for child in filter(may_start, due):
