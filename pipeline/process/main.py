@@ -1,7 +1,4 @@
-"""The child: a process of a run, from its first instruction to its exit code.
-
-python -P -m pipeline.process.main NAME CONTROL_FD PARENT_PID      started by the supervisor alone
-"""
+"""The child: a process of a run, from the end of `start` to its exit code."""
 
 from __future__ import annotations
 
@@ -14,6 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from pipeline.errors import (
     ManyeyesError,
@@ -106,7 +104,8 @@ def _kind(role: str) -> type[Process]:
     return StageProcess
 
 
-if __name__ == "__main__":
+def run() -> NoReturn:
+    """All of it; ends the process."""
     code = main()
     logging.shutdown()
     sys.stdout.flush()

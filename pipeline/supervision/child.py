@@ -32,6 +32,7 @@ log = logging.getLogger("manyeyes")
 State = Literal["waiting", "starting", "ready", "ended"]
 _START_S = 120.0  # torch, a large model and its warm-up on a busy machine
 _READ_S = 15.0  # a camera's open and read time out by themselves long before, or say more
+_JOINS_AT = 10  # nice(2): a tenth of what the others get, where there is no core to spare
 _ABORT_S = 0.2  # for faulthandler to print the stacks
 
 
@@ -200,10 +201,10 @@ class Child:
     def _born(self, without: Set[str]) -> tuple[Control, subprocess.Popen[bytes], int]:
         control, theirs = Control.pair()
         try:
-            arguments = [self.name, str(theirs.fileno()), str(os.getpid())]
+            arguments = [self.name, str(theirs.fileno()), str(os.getpid()), *self._haste()]
             with signals.held_back():
                 process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "pipeline.process.main", *arguments],
+                    [sys.executable, "-P", "-m", "pipeline.process.start", *arguments],
                     pass_fds=[theirs.fileno()],
                     env=child_environment(self.spec.environment, without=without),
                     stdin=None if self.spec.options.get("stdin") else subprocess.DEVNULL,
@@ -220,6 +221,13 @@ class Child:
             raise
         finally:
             theirs.close()
+
+    def _haste(self) -> tuple[str, ...]:
+        """One that joins is loaded behind those that are at work; one that died is missed."""
+        if not self.is_late or self.incarnation > self._first_incarnation:
+            return ("0",)
+        module, _, _ = self.spec.run.partition(":")  # the batcher has none
+        return (str(_JOINS_AT), module) if module else (str(_JOINS_AT),)
 
     def send(self, command: str, fds: Sequence[int] = (), **fields: Any) -> None:
         """Tell the process, in order, at once or as soon as it reads (`flush`).

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from changing import Run
@@ -60,6 +61,33 @@ def run(manyeyes, monkeypatch):
     manyeyes.write(toml("gate", "yard"))
     with contextlib.ExitStack() as stack:
         yield lambda *options: stack.enter_context(contextlib.closing(Run(manyeyes, *options)))
+
+
+def loaded_at(pid):
+    """The niceness at which a process was told to load, and that of its threads by now."""
+    command = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+    tasks = [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
+    assert len(tasks) > 1
+    return int(command[7]), {os.getpriority(os.PRIO_PROCESS, task) for task in tasks}
+
+
+def test_who_joins_is_loaded_behind_the_others_and_who_died_is_not(run, manyeyes):
+    one, usual = run(), {os.getpriority(os.PRIO_PROCESS, 0)}
+    one.until_cameras("gate", "yard")
+
+    def ready(*but):
+        stage = one.status()["stages"].get("capture.porch", {"state": ""})
+        return stage["pid"] if stage["state"] == "ready" and stage["pid"] not in but else None
+
+    assert loaded_at(one.status()["stages"]["capture.gate"]["pid"]) == (0, usual)
+    porch = {"name": "porch", "source": "synthetic://?size=64x64&rate=10"}
+    one.ask("add", cameras=[porch], folder=".")
+    one.until(ready)
+    before = ready()
+    assert loaded_at(before) == (10, usual)
+    os.kill(before, signal.SIGKILL)
+    one.until(lambda: ready(before))
+    assert loaded_at(ready(before)) == (0, usual)
 
 
 def test_cameras_join_leave_and_change_and_the_others_do_not_notice(run, manyeyes):

@@ -1,0 +1,40 @@
+"""The first instructions of a process of a run: its libraries are loaded, and it is `main`'s.
+
+    python -P -m pipeline.process.start NAME CONTROL_FD PARENT_PID NICENESS [MODULE]    by the supervisor
+
+Loading takes a fifth of a second of a core, more than all else before its first frame. Where others are at
+work already, a thread does it that is nice(2) to them; only a privileged process could take that back for
+itself. Nothing may be imported here but what costs nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+import threading
+from collections.abc import Sequence
+
+_MAIN = "pipeline.process.main"
+
+
+def load(modules: Sequence[str], niceness: int) -> None:
+    """Import modules by a thread of this priority, and wait for it; who needs what can't be says so."""
+
+    def work() -> None:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)  # Linux: of a thread
+        with contextlib.suppress(ImportError):
+            for module in modules:
+                importlib.import_module(module)
+
+    loader = threading.Thread(target=work)
+    loader.start()
+    loader.join()
+
+
+if __name__ == "__main__":
+    niceness, *its_own = sys.argv[4:]
+    if niceness != "0":
+        load([_MAIN, *its_own], int(niceness))
+    importlib.import_module(_MAIN).run()
