@@ -24,6 +24,11 @@ CLEARLY, SURELY = 1.05, 3.5
 YOLOX in 130 groups of 1, 2 and 4 frames of four films: no wrong way beats the right one by both. The right
 one beats wrong colours in 8 of 23, 27 of 67 and 29 of 40 of them, and a stretched picture in 10, 47 and
 31. A letterbox at the other end finds as much as the right one (1.005 times): nothing is lost by it."""
+STRIPS, IN_STRIPS = 2.0, 1.0
+"""Stretching makes everything twice as tall in strips half as high as the picture: times what it finds
+there, and the sum of scores, from which a letterbox finds clearly more. Seen with the same YOLOX, declared
+to stretch, in 20 of 22 frames of those films with that much, 9 times as a rule; with a model of stretched
+pictures (BCCD, 320x320 px) in none of 30, 0.93 times."""
 SIGN, SIGN_CLEARLY = "stop sign", 1.2  # there red ones get 3.0 in all, and blue ones 1.9
 SCORE = 0.25  # that counts
 _VIEW = 0.93  # of a side, of a view that begins in a corner
@@ -49,6 +54,8 @@ def judged(load: Load, facts: Facts, pictures: Sequence[Image]) -> tuple[list[st
         ours, theirs, of = mine, _sums(load(other), other, views), ""
         if other.input.color != facts.input.color and (signs := _signs(load, facts, other)):
             ours, theirs, of = *signs, " of red stop signs"
+        elif theirs.sum() >= ours.sum() and (strips := _strips(load, facts, other, pictures)):
+            ours, theirs, of = *strips, " in strips of them"
         if of or _more(theirs, ours):
             if theirs.sum() > ours.sum():
                 better.append(
@@ -78,6 +85,23 @@ def _signs(load: Load, facts: Facts, other: Facts) -> tuple[Floats, Floats] | No
     ours, theirs = (_sums(load(way), way, stop_signs(), label) for way in (facts, other))
     more, less = max(ours.sum(), theirs.sum()), min(ours.sum(), theirs.sum())
     return (ours, theirs) if more > max(SIGN_CLEARLY * less, SCORE) else None
+
+
+def _strips(
+    load: Load, facts: Facts, other: Facts, pictures: Sequence[Image]
+) -> tuple[Floats, Floats] | None:
+    """The scores in strips half as high as the pictures; None: it is not a letterbox that finds clearly
+    more than stretching there."""
+    if (facts.resize.mode, other.resize.mode) != ("stretch", "letterbox"):
+        return None
+    strips = []
+    for picture in pictures:
+        high = max(1, picture.shape[0] // 2)
+        for top in (0, high // 2, picture.shape[0] - high):
+            strip = picture[top : top + high]
+            strips += [np.ascontiguousarray(side) for side in (strip, strip[:, ::-1])]
+    ours, theirs = (_sums(load(way), way, strips) for way in (facts, other))
+    return (ours, theirs) if theirs.sum() > max(STRIPS * ours.sum(), IN_STRIPS) else None
 
 
 def ways(facts: Facts) -> Iterator[tuple[str, Facts]]:

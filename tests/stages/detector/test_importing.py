@@ -8,7 +8,7 @@ import torch
 
 from pipeline.errors import ConfigError, ModelError
 from stages.detector import archive, golden, proof
-from stages.detector.bundle import read_facts
+from stages.detector.bundle import Facts, InputFacts, ResizeFacts, read_facts
 from stages.detector.engines import load
 from stages.detector.importing import COCO80, import_model, inspect, parse_classes, parse_size
 
@@ -459,6 +459,35 @@ def test_pictures_that_do_not_decide_are_named(tmp_path):
     [line] = [line for line in told if "do not show" in line]
     assert line.startswith("these pictures do not show that --color bgr or ")
     assert not any(line.startswith("warning: with ") for line in told)
+
+
+class Bright:
+    """An engine that finds what is bright, if it is not too tall."""
+
+    def __init__(self, tallest):
+        self.tallest = tallest
+
+    def infer(self, batch):
+        return [self._found((pixels > 128).any(axis=2)) for pixels in batch]
+
+    def _found(self, bright):
+        tall, wide = bright.any(axis=1).sum(), bright.any(axis=0).sum()
+        score = np.float32([0.9 if 0 < tall < self.tallest * max(1, wide) else 0])
+        return np.float32([[8, 8, 40, 40]]), score, np.int64([0])
+
+
+@pytest.mark.parametrize(("tallest", "hints"), [(1.5, 2), (9, 0)])
+def test_a_square_picture_shows_that_a_model_is_to_see_no_stretched_ones(tallest, hints):
+    """As it is, both ways show the same."""
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[4:12, 20:28] = 255
+    facts = Facts(
+        name="m", architecture="a", classes=("bright",), layout="candidates",
+        input=InputFacts(width=64, height=64), resize=ResizeFacts(mode="stretch"),
+    )  # fmt: skip
+    better, _ = proof.judged(lambda _: Bright(tallest), facts, [image])
+    assert len(better) == hints
+    assert all("letterbox" in hint and "in strips" in hint for hint in better)
 
 
 @pytest.mark.parametrize("color", ["rgb", "bgr"])
