@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import io
 import json
+import shutil
 import zipfile
 
 import numpy as np
@@ -50,6 +51,14 @@ def model():
 def bundle(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("bundle") / "tiny.bundle"
     export(model, TINY, output=path, pictures=pictures())
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained_on_something_else(tmp_path_factory):
+    """A twin of the same architecture; its export takes seconds."""
+    path = tmp_path_factory.mktemp("twin") / "other.onnx"
+    exporting._save_onnx(candidates(lively(TINY, seed=1), TINY), TINY, path)
     return path
 
 
@@ -216,11 +225,9 @@ class TestTwin:
             opened(path, "onnx")
 
     @pytest.fixture
-    def other_twin(self, tmp_path):
-        """Of the same architecture, trained on something else."""
-        module = candidates(lively(TINY, seed=1), TINY)
-        exporting._save_onnx(module, TINY, tmp_path / "other.onnx")
-        return tmp_path / "other.onnx"
+    def other_twin(self, trained_on_something_else, tmp_path):
+        """One that a test may spoil."""
+        return shutil.copy(trained_on_something_else, tmp_path / "other.onnx")
 
 
 class TestParity:
