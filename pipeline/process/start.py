@@ -20,10 +20,10 @@ _MAIN = "pipeline.process.main"
 
 
 def load(modules: Sequence[str], niceness: int) -> None:
-    """Import modules by a thread of this priority, and wait for it; who needs what can't be says so."""
+    """Import modules by a thread that is so much nicer, and wait; who needs what can't be says so."""
 
     def work() -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)  # Linux: of a thread
+        os.nice(niceness)  # Linux: of this thread, on top of what the run has
         with contextlib.suppress(ImportError):
             for module in modules:
                 importlib.import_module(module)

@@ -13,7 +13,7 @@ import os, sys, threading
 from pipeline.process.start import load
 mine = os.PRIO_PROCESS, threading.get_native_id()
 before = os.getpriority(*mine)
-load([sys.argv[1], "what.is.not.here"], before + 5)
+load([sys.argv[1], "what.is.not.here"], 5)
 print(before, sys.modules[sys.argv[1]].loaded_at, os.getpriority(*mine))
 """
 
@@ -26,5 +26,5 @@ def test_what_is_loaded_is_nice_and_what_follows_is_not(tmp_path):
         env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     before, loading, after = map(int, done.stdout.split())
-    assert loading == before + 5
+    assert loading == min(19, before + 5)
     assert after == before
