@@ -16,15 +16,14 @@ import sys
 import threading
 from collections.abc import Sequence
 
-_MAIN = "pipeline.process.main"
-
 
 def load(modules: Sequence[str], niceness: int) -> None:
-    """Import modules by a thread that is so much nicer, and wait; who needs what can't be says so."""
+    """Import modules, as far as they can be, by a thread that is so much nicer, and wait for it."""
 
     def work() -> None:
         os.nice(niceness)  # Linux: of this thread, on top of what the run has
-        with contextlib.suppress(ImportError):
+        # whoever needs a module that is broken meets the same, and has words for it
+        with contextlib.suppress(Exception):
             for module in modules:
                 importlib.import_module(module)
 
@@ -36,5 +35,7 @@ def load(modules: Sequence[str], niceness: int) -> None:
 if __name__ == "__main__":
     niceness, *its_own = sys.argv[4:]
     if niceness != "0":
-        load([_MAIN, *its_own], int(niceness))
-    importlib.import_module(_MAIN).run()
+        load(["pipeline.process.main", *its_own], int(niceness))
+    from pipeline.process.main import run
+
+    run()
