@@ -55,7 +55,7 @@ def judged(load: Load, facts: Facts, pictures: Sequence[Image]) -> tuple[list[st
         if other.input.color != facts.input.color and (signs := _signs(load, facts, other)):
             ours, theirs, of = *signs, " of red stop signs"
         elif theirs.sum() >= ours.sum() and (strips := _strips(load, facts, other, pictures)):
-            ours, theirs, of = *strips, " in strips of them"
+            ours, theirs, of = *strips, " in strips of the pictures"
         if of or _more(theirs, ours):
             if theirs.sum() > ours.sum():
                 better.append(
