@@ -45,6 +45,11 @@ for threads in range(1, 1 + (os.cpu_count() or 1)):
         Path(choice["memory"]).write_text(json.dumps(FASTEST))
 
 
+def pytest_xdist_auto_num_workers():
+    """One more than there are cores: half of its time a test waits for the processes that it started."""
+    return 1 + (os.cpu_count() or 1)
+
+
 def pytest_addoption(parser):
     parser.addoption("--edits", type=int, default=8, help="of a run, in test_edits")
     parser.addoption("--seeds", type=int, default=5, help="runs, in test_edits")
