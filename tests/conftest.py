@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -45,9 +46,11 @@ for threads in range(1, 1 + (os.cpu_count() or 1)):
         Path(choice["memory"]).write_text(json.dumps(FASTEST))
 
 
-def pytest_xdist_auto_num_workers():
-    """One more than there are cores: half of its time a test waits for the processes that it started."""
-    return 1 + (os.cpu_count() or 1)
+def pytest_collection_finish():
+    """One thread of PyTorch in this process: there is a worker for each core, and threads that wait for the
+    other ones of their pool spin, and take the cores from both."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 def pytest_addoption(parser):

@@ -3,9 +3,12 @@
 import os
 import subprocess
 import sys
+import time
 from functools import partial
+from pathlib import Path
 
 import pytest
+from patience import BOUND_S
 
 from pipeline.host.machine import core_wants
 from pipeline.supervision.silence import Silence
@@ -75,21 +78,30 @@ thread.join()
     [(SPIN, (True, True)), ("input()", (False, False)), (WAIT, (False, True))],
 )
 def test_the_kernel_tells_whether_a_process_wants_a_core(code, wanted):
+    ends = f"import signal\nsignal.alarm({int(2 * BOUND_S)})"  # also if this process is killed
     process = subprocess.Popen(
-        [sys.executable, "-c", f"print(flush=True)\n{code}"],
+        [sys.executable, "-c", f"{ends}\nprint(flush=True)\n{code}"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
     try:
         process.stdout.readline()
-        while tuple(wants_core for wants_core, _ in core_wants(process.pid)) != wanted:
-            pass  # before it comes to its code it may do the other, or this test hangs
+        # before it comes to its code it may do the other
+        until(process.pid, lambda found: tuple(wants for wants, _ in found) == wanted)
         before = [cpu_s for _, cpu_s in core_wants(process.pid)]
         for who in range(2):
-            while wanted[who] and core_wants(process.pid)[who][1] == before[who]:
-                pass
+            if wanted[who]:
+                until(process.pid, lambda found, who=who: found[who][1] > before[who])
     finally:
         process.kill()
         process.communicate()
     assert core_wants(process.pid) == ((False, 0.0), (False, 0.0))
     assert core_wants(os.getpid())[0][0]
+
+
+def until(pid, holds):
+    give_up = time.monotonic() + BOUND_S
+    while not holds(found := core_wants(pid)):
+        if time.monotonic() > give_up:
+            threads = [(one / "stat").read_text() for one in Path(f"/proc/{pid}/task").iterdir()]
+            pytest.fail(f"{found}; {threads}")
