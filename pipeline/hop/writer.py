@@ -32,11 +32,10 @@ class _Link:
     consumer_code: int = 0
     is_abandoned: bool = False
     is_held: bool = False  # nothing is sent to it: it is to end, and another one comes in its place
+    sinks: tuple[int, ...] = ()  # behind it, as ways of the ledger
 
-    @property
-    def sinks(self) -> tuple[int, ...]:
-        """The sinks behind it, as ways of the ledger."""
-        return tuple(path for path in self.spec.paths if path > VIEW)
+    def __post_init__(self) -> None:
+        self.adopt(self.spec)
 
     def wants(self, camera: str, now_ns: int) -> bool:
         """Whether its consumer is to have a frame now."""
@@ -45,6 +44,7 @@ class _Link:
     def adopt(self, spec: EdgeSpec) -> None:
         """As the plan has it by now."""
         self.spec = spec
+        self.sinks = tuple(path for path in spec.paths if path > VIEW)
         self.edge.set_rate(spec.max_hz)
 
     @property
@@ -102,6 +102,7 @@ class Writer:
             camera: [link for link in self._links.values() if camera in link.spec.cameras]
             for camera in spec.cameras
         }
+        self._has_sinks = any(link.sinks for link in self._links.values())
 
     # -- messages ----------------------------------------------------------------------------------
 
@@ -133,7 +134,8 @@ class Writer:
         # first: what can't be sent must neither be leased nor accounted for
         data = front + pack_numbers(info, ref, now_ns)
         for link in served:
-            self._offer_to_sinks(link, info)
+            if self._offers and link.sinks:
+                self._offer_to_sinks(link, info)
             if link not in links:
                 reason = "stage_died" if link.is_abandoned else "unwanted"
                 self._end(link, info.camera, info.frame_id, reason)
@@ -151,7 +153,7 @@ class Writer:
     def _to_serve(self, info: FrameInfo) -> list[_Link]:
         """Who ends a path says which sinks a frame is for, and all behind it obey."""
         served = self._serves[info.camera]
-        if self._offers or info.frame_id == NO_FRAME:
+        if self._offers or not self._has_sinks or info.frame_id == NO_FRAME:
             return served
         row, is_on = self._ledger.camera_index[info.camera], self._ledger.is_on
         return [
@@ -161,8 +163,6 @@ class Writer:
         ]
 
     def _offer_to_sinks(self, link: _Link, info: FrameInfo) -> None:
-        if not self._offers:
-            return
         for sink in link.sinks:
             camera = self._ledger.camera_index[info.camera]
             self._ledger.offer(camera, sink, info.frame_id, self.code)

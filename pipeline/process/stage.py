@@ -107,7 +107,7 @@ class StageProcess(Process):
     def held(self, camera: str) -> Iterable[int | None]:
         """As Process.held; and what a sink has not settled."""
         yield from super().held(camera)
-        yield from list(self._owed[camera])[:1]
+        yield from list(self._owed.get(camera, ()))[:1]
 
     def settle(self, camera: str, frames: int, *, taken: bool) -> None:
         """See runtime.Runtime.settle."""
@@ -214,10 +214,11 @@ class StageProcess(Process):
     def _process(self, deliveries: Sequence[Delivery]) -> None:
         start = time.monotonic()
         opened = []
+        remembers = self.spec.remembers and self.spec.outputs
         for delivery in deliveries:
-            if self.spec.outputs and self.memory.has_seen(delivery.camera, delivery.frame_id):
+            if remembers and self.memory.has_seen(delivery.camera, delivery.frame_id):
                 self._answer_again(delivery)
-            elif delivery.frame_id in self._owed[delivery.camera]:
+            elif self._owed and delivery.frame_id in self._owed[delivery.camera]:
                 continue  # sent twice, since its producer died
             elif (item := self._open(delivery)) is not None:
                 opened.append((delivery, item))

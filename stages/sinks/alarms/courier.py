@@ -68,9 +68,13 @@ class Courier(threading.Thread):
     def run(self) -> None:
         """The thread."""
         is_open = False
-        while not self._is_over:
+        while True:
             self._new.clear()
             self._again.clear()
+            if (
+                self._is_over
+            ):  # asked behind the clearing, which would else forget that `end` has called
+                break
             try:
                 if not is_open:
                     self._target.open(self._rules, self._again.set)

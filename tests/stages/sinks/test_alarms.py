@@ -9,6 +9,7 @@ import sqlite3
 import threading
 import time
 from functools import partial
+from queue import SimpleQueue
 
 import pytest
 from alarming import (
@@ -31,6 +32,7 @@ from pipeline.accounts.layout import EDGES_S, Layout
 from pipeline.accounts.ledger import Ledger
 from pipeline.errors import ConfigError, FrameError, ResourceError
 from pipeline.runtime import LocalRuntime
+from stages.sinks.alarms.courier import Courier
 from stages.sinks.alarms.lines import Lines
 from stages.sinks.alarms.stage import Alarms
 from stages.sinks.alarms.webhook import Webhook
@@ -193,15 +195,44 @@ def test_counts_are_right_again_after_a_kill_in_between(tmp_path):
     """Between the file and the ledger anything may happen."""
     stage = alarms(tmp_path / "o.db", [webhook(DEAD)])
     stage.process(seen(0, happening()))
-    stage._outbox.close()
+    killed(stage)
     counts = stage.runtime.counts
     counts["delivery:ops:queued", "gate"] = 0  # killed before it could count
     stage = alarms(tmp_path / "o.db", [webhook(DEAD)], runtime=stage.runtime)
     assert account(stage) == (1, 0, 0)
     stage._outbox.delivered([1])  # killed before it could count
+    killed(stage)
     stage = alarms(tmp_path / "o.db", [webhook(DEAD)], runtime=stage.runtime)
     assert account(stage) == (1, 1, 0)
     stage.close()
+
+
+def killed(stage):
+    """All that a process leaves behind; its threads would end with it."""
+    for courier in stage._couriers.values():
+        courier.end()
+        courier.join()
+    stage._outbox.close()
+
+
+def test_a_courier_that_is_told_to_end_before_its_first_look_ends(tmp_path):
+    """It takes in what it was told so far, and that is: to end."""
+    stage = alarms(tmp_path / "o.db", [webhook(DEAD)])
+    target = stage._couriers["ops"]._target
+    stage.close()
+    courier = Courier(target, (), str(tmp_path / "o.db"), SimpleQueue())
+
+    class Told(threading.Event):
+        def clear(self):
+            courier.end()  # between two of its steps, as another thread may
+            super().clear()
+
+    courier._new = Told()
+    courier.start()
+    courier.join(BOUND_S / 8)
+    is_left = courier.is_alive()
+    courier._new.set()
+    assert not is_left
 
 
 def test_a_camera_that_has_left_leaves_an_account_that_adds_up(tmp_path):
