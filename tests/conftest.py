@@ -48,9 +48,14 @@ for threads in range(1, 1 + (os.cpu_count() or 1)):
         Path(choice["memory"]).write_text(json.dumps(FASTEST))
 
 
+def pytest_xdist_auto_num_workers():
+    """One more than there are cores, since many tests wait for the processes that they started."""
+    return 1 + (os.cpu_count() or 1)
+
+
 def pytest_collection_finish():
-    """One thread of PyTorch in this process: there is a worker for each core, and threads that wait for the
-    other ones of their pool spin, and take the cores from both."""
+    """One thread of PyTorch in each worker: threads that wait for the others of their pool spin, and take
+    the cores from those that work."""
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
 
