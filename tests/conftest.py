@@ -48,14 +48,9 @@ for threads in range(1, 1 + (os.cpu_count() or 1)):
         Path(choice["memory"]).write_text(json.dumps(FASTEST))
 
 
-def pytest_xdist_auto_num_workers():
-    """One more than there are cores, since many tests wait for the processes that they started."""
-    return 1 + (os.cpu_count() or 1)
-
-
 def pytest_collection_finish():
-    """One thread of PyTorch in each worker: threads that wait for the others of their pool spin, and take
-    the cores from those that work."""
+    """One thread of PyTorch in this process, since there is a worker for each core: threads that wait for
+    the others of their pool spin."""
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
 
@@ -90,6 +85,17 @@ def no_thread_is_left():
         thread.join(BOUND_S / 8)
         if thread.is_alive():
             pytest.fail(f"{thread} is left")
+
+
+@pytest.fixture(autouse=True)
+def no_place_before_others():
+    """A library that gave this process real time would keep all other tests from their cores, and all that
+    they start: what waits in circles for another process waits for ever."""
+    before = os.sched_getscheduler(0)
+    yield
+    if (now := os.sched_getscheduler(0)) != before:
+        os.sched_setscheduler(0, before, os.sched_param(0))
+        pytest.fail(f"the scheduling policy was {before}, and is {now} now")
 
 
 @pytest.fixture(autouse=True)
