@@ -7,13 +7,11 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
 from pathlib import Path
 
 import pytest
 from command import Command
 from hypothesis import settings
-from patience import BOUND_S
 
 from pipeline.plan import config
 from pipeline.plan.model_path import demo_model
@@ -66,25 +64,6 @@ def manyeyes(tmp_path):
     yield command
     for pid in command.processes():
         os.kill(int(pid), signal.SIGKILL)
-
-
-IDLE = (
-    "ThreadPoolExecutor",
-    "asyncio_",
-)  # of libraries, which keep them and give them nothing to do
-
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left():
-    """One that goes on after its test meddles with others: it warns, draws lots and takes their cores."""
-    before = threading.enumerate()
-    yield
-    for thread in [one for one in threading.enumerate() if one not in before]:
-        if thread.name.startswith(IDLE):
-            continue
-        thread.join(BOUND_S / 8)
-        if thread.is_alive():
-            pytest.fail(f"{thread} is left")
 
 
 @pytest.fixture(autouse=True)
