@@ -71,9 +71,7 @@ class Courier(threading.Thread):
         while True:
             self._new.clear()
             self._again.clear()
-            if (
-                self._is_over
-            ):  # asked behind the clearing, which would else forget that `end` has called
+            if self._is_over:  # asked only now: the clearing would else forget a call of `end`
                 break
             try:
                 if not is_open:

@@ -5,7 +5,6 @@ at the very end, through the file, the engine and the decoding of the pipeline, 
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -62,27 +61,17 @@ class Exported:
     path: Path
 
 
-# The writer of ONNX takes half a minute for two stages, and these are made of the parts of two others.
-NO_ONNX = ("fasterrcnn_mobilenet_v3_large_320_fpn", "fasterrcnn_resnet50_fpn")
-EXPORTS = [
-    pytest.param((name, form), id=f"{name}-{form}")
-    for name in ARCHITECTURES
-    for form in ("torchscript", "onnx")
-    if form == "torchscript" or name not in NO_ONNX
-]
+@pytest.fixture(scope="session", params=ARCHITECTURES)  # wider than the formats: built once
+def trained(request):
+    config = config_of(request.param)
+    return config, conditioned(config)
 
 
-@lru_cache(maxsize=1)  # the forms of one follow each other
-def trained(architecture):
-    return conditioned(config_of(architecture))
-
-
-@pytest.fixture(scope="module", params=EXPORTS)
-def exported(request, tmp_path_factory):
-    architecture, form = request.param
-    config, model = config_of(architecture), trained(architecture)
-    path = tmp_path_factory.mktemp(architecture) / f"{form}.bundle"
-    export(model, config, output=path, pictures=scenes(4), format=form, twin=False)
+@pytest.fixture(scope="module", params=["torchscript", "onnx"])
+def exported(request, trained, tmp_path_factory):
+    config, model = trained
+    path = tmp_path_factory.mktemp(config.architecture) / f"{request.param}.bundle"
+    export(model, config, output=path, pictures=scenes(4), format=request.param, twin=False)
     yield Exported(config, model, path)
     path.unlink()  # 10 to 180 MB
 
@@ -205,7 +194,8 @@ def test_too_few_sweeps_of_nms_are_one_sentence(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_batch_norms_are_what_the_name_says(exported):
+def test_batch_norms_are_what_the_name_says(trained):
     """Both kinds are folded: FrozenBatchNorm2d is another class, with other parameters."""
-    norms = [m for m in exported.model.backbone.modules() if isinstance(m, FrozenBatchNorm2d)]
-    assert bool(norms) == exported.config.frozen_norms
+    config, model = trained
+    norms = [m for m in model.backbone.modules() if isinstance(m, FrozenBatchNorm2d)]
+    assert bool(norms) == config.frozen_norms
