@@ -46,8 +46,13 @@ for threads in range(1, 1 + (os.cpu_count() or 1)):
         Path(choice["memory"]).write_text(json.dumps(FASTEST))
 
 
+def pytest_xdist_auto_num_workers():
+    """One worker more than there are cores, since many a test waits for a process or a clock."""
+    return 1 + (os.cpu_count() or 1)
+
+
 def pytest_collection_finish():
-    """One thread of PyTorch in this process, since there is a worker for each core: threads that wait for
+    """One thread of PyTorch in this process, since there are more workers than cores: threads that wait for
     the others of their pool spin."""
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
