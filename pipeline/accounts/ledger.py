@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.accounts.layout import DETECT, EDGES_S, FATE, PATHS, RING, VIEW, Layout, padded
+from pipeline.accounts.layout import DETECT, EDGES_S, FATE, PATHS, RING, Layout, padded
 from pipeline.accounts.states import States
 from pipeline.host.memory import shared
 
@@ -64,7 +64,6 @@ _OF_PROCESSES = (
     "holds_from", "holds_told", "beat_ns", "processed", "stage_seconds", "stage_seconds_sum",
     "wait_seconds", "wait_seconds_sum", "batch_size", "slots",
 )  # fmt: skip
-_HOLDER_BIT = 32  # of the word, on the little-endian machines that there are
 
 
 class Ledger:
@@ -84,8 +83,11 @@ class Ledger:
             self._arrays[name] = fate[name].swapaxes(1, 2)  # (cameras, ways, RING)
         # single cells through memoryviews: one aligned store, and a tenth of numpy's way to a scalar
         self._cells: dict[str, Any] = {name: memoryview(a.data) for name, a in self._arrays.items()}
-        self._fates: Any = memoryview(fate.view(np.uint64).data)
-        self._sink_ways = range(len(PATHS), layout.ways)  # of those that may come, too
+        # what is touched for each frame, without a look-up
+        self._captured, self._holders = self._cells["captured"], self._cells["holder"]
+        self._delivered, self._dropped = self._cells["delivered"], self._cells["dropped"]
+        self._fates: Any = memoryview(fate.reshape(-1).view(np.uint8).data)
+        self._fresh = (-1, b"")  # a holder, and the fates of a frame that it has just captured
         self._settled_below: dict[tuple[int, int], int] = {}
         self.know(layout)
 
@@ -129,14 +131,15 @@ class Ledger:
 
     def capture(self, camera: int, holder: int) -> int:
         """A frame came from the source: its id, in flight on all paths. The camera's process only."""
-        frame_id: int = self._cells["captured"][camera]
-        place = frame_id % RING
-        self._fates[camera, place, DETECT] = self._fates[camera, place, VIEW] = (
-            holder << _HOLDER_BIT
-        )
-        for way in self._sink_ways:
-            self._fates[camera, place, way] = 0
-        self._cells["captured"][camera] = frame_id + 1
+        if holder != self._fresh[0]:
+            fates = np.zeros(self.layout.ways, FATE)  # of sinks that may come, too
+            fates["holder"][: len(PATHS)] = holder
+            self._fresh = holder, fates.tobytes()
+        fresh = self._fresh[1]
+        frame_id: int = self._captured[camera]
+        first = (camera * RING + frame_id % RING) * len(fresh)
+        self._fates[first : first + len(fresh)] = fresh
+        self._captured[camera] = frame_id + 1
         return frame_id
 
     def has_place(self, camera: int) -> bool:
@@ -144,7 +147,7 @@ class Ledger:
 
         False only for a source of thousands of frames a second, or where the supervisor stands still.
         """
-        captured: int = self._cells["captured"][camera]
+        captured: int = self._captured[camera]
         return captured - self._cells["counted_below"][camera] < RING  # type: ignore[no-any-return]
 
     def offer(self, camera: int, way: int, frame_id: int, holder: int) -> None:
@@ -162,9 +165,9 @@ class Ledger:
         """The frame reached the end of its path, or its sink has it."""
         if self._recent(camera, frame_id):
             place = camera, path, frame_id % RING
-            if self._cells["dropped"][place] not in _OPEN and not self._cells["twice"][place]:
+            if self._dropped[place] not in _OPEN and not self._cells["twice"][place]:
                 self._cells["contradicted"][camera, path] += 1
-            self._cells["delivered"][place] = 1
+            self._delivered[place] = 1
 
     def drop(self, camera: int, path: int, frame_id: int, reason: str) -> None:
         """The frame ended before the end of its way. Whoever is late with `stage_died` says nothing new."""
@@ -188,13 +191,13 @@ class Ledger:
 
     def hold(self, camera: int, path: int, frame_id: int, holder: int) -> None:
         """This process (`holder_code`) has the frame now."""
-        if 0 < self._cells["captured"][camera] - frame_id < RING:  # as in _recent
-            self._cells["holder"][camera, path, frame_id % RING] = holder
+        if 0 < self._captured[camera] - frame_id < RING:  # as in _recent
+            self._holders[camera, path, frame_id % RING] = holder
 
     def settled(self, camera: int, path: int, frame_id: int) -> bool:
         """Whether the frame has met its fate."""
         place = (camera, path, frame_id % RING)
-        return bool(self._cells["delivered"][place] or self._cells["dropped"][place])
+        return bool(self._delivered[place] or self._dropped[place])
 
     def dropped(self, camera: int, path: int, frame_id: int) -> bool:
         """Whether the frame was dropped, so that no result of it will come."""
@@ -305,7 +308,7 @@ class Ledger:
 
     def observe(self, name: str, row: int, seconds: float) -> None:
         """Put a duration into the histogram `name` of a process or camera."""
-        self.add(name, (row, bisect_left(_EDGES_S, seconds)))
+        self._cells[name][row, bisect_left(_EDGES_S, seconds)] += 1
         self._cells[name + "_sum"][row] += seconds
 
     def measure(self, process: str, name: str, seconds: float) -> None:
@@ -320,7 +323,7 @@ class Ledger:
     def _recent(self, camera: int, frame_id: int) -> bool:
         # a process that was stopped for a minute must not mark a newer frame with an old one's fate, nor
         # may what is of no frame (happenings.NO_FRAME) mark any
-        captured: int = self._cells["captured"][camera]
+        captured: int = self._captured[camera]
         return 0 < captured - frame_id < RING
 
 

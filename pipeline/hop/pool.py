@@ -53,10 +53,11 @@ class PoolWriter(_Pool):
     def __init__(self, fd: int, slots: int, slot_bytes: int) -> None:
         super().__init__(fd, slots, slot_bytes, writable=True)
         self._base = self._slots.ctypes.data
+        self._views = [slot[:slot_bytes] for slot in self._slots]
 
     def slot(self, index: int) -> Bytes:
         """All bytes of a slot, writable: uint8 (slot_bytes,)."""
-        return self._slots[index, : self.slot_bytes]
+        return self._views[index]
 
     def locate(self, array: npt.NDArray[Any]) -> tuple[int, int] | None:
         """(slot, offset in bytes) of an array that lies in this pool; None for any other memory."""

@@ -138,7 +138,8 @@ class Reader:
                     continue
             batch = []
             for envelope, raw in self._decoded(sender, data):
-                ref, camera = envelope.ref, envelope.info.camera
+                ref, info = envelope.ref, envelope.info
+                camera = info.camera
                 is_new = self._maps_pools and ref is not None and ref.pool_epoch not in self._pools
                 if is_new or camera not in self._queues:
                     expect()
@@ -150,9 +151,9 @@ class Reader:
                 if self._joins and envelope.kind is Result:
                     self.results.append(delivery)
                     continue
-                row = self._ledger.camera_index[camera]
-                for path in self.paths(delivery):
-                    self._ledger.hold(row, path, delivery.frame_id, self._code)
+                row, hold = self._ledger.camera_index[camera], self._ledger.hold
+                for path in () if info.frame_id == NO_FRAME else self._spec.paths:
+                    hold(row, path, info.frame_id, self._code)
                 if self._takes_batches:
                     batch.append(delivery)
                     continue
@@ -247,10 +248,9 @@ class Reader:
         self._refused.clear()
 
     @property
-    def waiting(self) -> int:
-        """How many items wait."""
-        queued = sum(map(len, self._queues.values())) + sum(map(len, self.batches))
-        return queued + len(self.results)
+    def waiting(self) -> bool:
+        """Whether any item waits."""
+        return bool(self.batches or self.results) or any(self._queues.values())
 
     def queued(self, camera: str) -> int:
         """How many items of a camera wait."""
@@ -267,12 +267,14 @@ class Reader:
 
     def is_settled(self, delivery: Delivery) -> bool:
         """Whether its frame has met its fate on all of its ways; never so for what is in no frame."""
-        paths, info = self.paths(delivery), delivery.envelope.info
-        camera, settled = self._ledger.camera_index[info.camera], self._ledger.settled
-        for path in paths:  # no generator: this is asked for each frame
+        info, settled = delivery.envelope.info, self._ledger.settled
+        if info.frame_id == NO_FRAME:
+            return False
+        camera = self._ledger.camera_index[info.camera]
+        for path in self._spec.paths:  # no generator: this is asked for each frame
             if not settled(camera, path, info.frame_id):
                 return False
-        return bool(paths)
+        return bool(self._spec.paths)
 
     def _pool(self, ref: SlotRef) -> PoolReader:
         pool = self._pools.get(ref.pool_epoch)

@@ -37,7 +37,8 @@ class Slots:
 
     def generation(self, slot: int) -> int:
         """The current generation of a slot: odd while it is written."""
-        return int(self._generations[slot])
+        generation: int = self._generations[slot]
+        return generation
 
     def take(self) -> int | None:
         """FREE → WRITING: a slot to write into, or None if none is free."""

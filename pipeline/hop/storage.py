@@ -40,14 +40,16 @@ class Storage:
         """process: whose it is, for errors. It has no memory before the first `add`."""
         self._process = process
         self._pools: dict[int, _Own] = {}  # by epoch
-        self._in_use: list[_Own] = []  # those that slots are taken from
+        self._in_use: list[
+            tuple[int, _Own]
+        ] = []  # those that slots are taken from, with their epochs
         self._open: dict[Slot, _Place] = {}  # given out and not yet published
 
     def add(self, pool_epoch: int, pool: PoolWriter) -> None:
         """One pool more. Those whose slots are smaller are not used any more: one size fits all."""
         own = self._pools[pool_epoch] = _Own(pool, Slots(pool.generations))
-        same = [one for one in self._in_use if one.pool.slot_bytes >= pool.slot_bytes]
-        self._in_use = [*same, own]
+        same = [one for one in self._in_use if one[1].pool.slot_bytes >= pool.slot_bytes]
+        self._in_use = [*same, (pool_epoch, own)]
 
     @property
     def has_memory(self) -> bool:
@@ -57,7 +59,12 @@ class Storage:
     @property
     def free_slots(self) -> int:
         """How many results can be written now."""
-        return sum(own.slots.free for own in self._in_use) if self._pools else 1 << 30
+        if not self._in_use:
+            return 1 << 30
+        free = 0
+        for _, own in self._in_use:  # no generator: this is asked for each frame
+            free += own.slots.free
+        return free
 
     @property
     def leased(self) -> int:
@@ -68,8 +75,8 @@ class Storage:
         """A free slot and all its bytes, to be published or given back; None: none is free."""
         if not self._pools:
             raise FrameError(f"{self._process}: this process has no pool; set slot_bytes()")
-        for pool_epoch, own in self._pools.items():
-            if own in self._in_use and (index := own.slots.take()) is not None:
+        for pool_epoch, own in self._in_use:
+            if (index := own.slots.take()) is not None:
                 slot = pool_epoch, index
                 self._open[slot] = _NOTHING
                 return slot, own.pool.slot(index)
@@ -123,12 +130,14 @@ class Storage:
 
     def ref(self, slot: Slot) -> SlotRef:
         """An open slot as its readers will know it."""
-        return SlotRef(*slot, self._pools[slot[0]].slots.generation(slot[1]) + 1)
+        pool_epoch, index = slot
+        return SlotRef(pool_epoch, index, self._pools[pool_epoch].slots.generation(index) + 1)
 
     def publish(self, ref: SlotRef, holders: set[Hashable]) -> None:
         """Lease an open slot to `holders` (at least one; kept)."""
-        del self._open[ref.pool_epoch, ref.slot]
-        self._pools[ref.pool_epoch].slots.ready(ref.slot, holders)
+        pool_epoch, index, _ = ref
+        del self._open[pool_epoch, index]
+        self._pools[pool_epoch].slots.ready(index, holders)
 
     def share(self, ref: SlotRef, holder: Hashable) -> None:
         """One holder more, if the slot is still what it was."""

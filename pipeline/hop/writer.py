@@ -133,12 +133,14 @@ class Writer:
         ref = self._storage.ref(slot) if links and slot is not None else None
         # first: what can't be sent must neither be leased nor accounted for
         data = front + pack_numbers(info, ref, now_ns)
-        for link in served:
-            if self._offers and link.sinks:
+        if self._offers and self._has_sinks:
+            for link in served:
                 self._offer_to_sinks(link, info)
-            if link not in links:
-                reason = "stage_died" if link.is_abandoned else "unwanted"
-                self._end(link, info.camera, info.frame_id, reason)
+        if len(links) < len(served):
+            for link in served:
+                if link not in links:
+                    reason = "stage_died" if link.is_abandoned else "unwanted"
+                    self._end(link, info.camera, info.frame_id, reason)
         if ref is not None:
             self._storage.publish(ref, {link.spec.consumer for link in links})
         elif slot is not None:

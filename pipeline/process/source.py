@@ -43,6 +43,7 @@ log = logging.getLogger("manyeyes")
 
 _PTS_JUMP_NS = 1_000_000_000
 _ROOM_MS = 50  # until the reading thread shows again that it lives
+_PLACE_S = 0.005  # between two looks at a full ring, which the supervisor empties
 _PAUSED_S = 0.05  # between two looks whether a paused camera is to be read again
 _SLOW_MS = 200  # how long an answer may lie unseen while the reading thread is busy
 
@@ -203,7 +204,7 @@ class CameraProcess(Process):
     def _read_one(self) -> bool:
         """True: a frame came."""
         if not self.ledger.has_place(self._camera):
-            self._stop.wait(_ROOM_MS / 1000)  # the supervisor adds up several times a second
+            self._stop.wait(_PLACE_S)
             return False
         taken = self._slot()
         try:
