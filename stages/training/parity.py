@@ -2,7 +2,8 @@
 
 Both see the same letterboxed pictures, alone and in a batch. Compared are all candidates above a low
 score, before NMS: NMS is the same function of them for both, and would only blur a small difference
-into a large one. The training model is torchvision's own detector, with its NMS switched off.
+into a large one. The training model is torchvision's own detector, with its NMS switched off; what it
+finds beyond all that the artefact can hold is left out, since an untrained one finds something everywhere.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from stages.detector.bundle import Facts
 from stages.detector.engines import Engine
 from stages.detector.layouts import Candidates
 from stages.imaging.letterbox import prepare
+from stages.training.candidates import ROW_BYTES
 from stages.training.models import ModelConfig, label_offset
 
 Image = npt.NDArray[np.uint8]
@@ -76,7 +78,8 @@ def compare(
         raise ConfigError("export: the parity gate needs at least one picture, got none")
     inputs = np.stack([prepare(p, facts.input, facts.resize)[0] for p in pictures])
     lowest = TOLERANCE[precision][2]
-    reference = _reference(model, config, inputs, lowest)
+    rows = facts.output_bytes_per_image // ROW_BYTES
+    reference = _reference(model, config, inputs, lowest, rows)
     worst_px, worst_score, count = 0.0, 0.0, 0
     batches = tuple(sorted({1, min(MANY, max(facts.batch_sizes))}))
     for batch in batches:
@@ -96,13 +99,17 @@ def compare(
 
 @torch.no_grad()
 def _reference(
-    model: nn.Module, config: ModelConfig, inputs: Image, lowest: float
+    model: nn.Module, config: ModelConfig, inputs: Image, lowest: float, rows: int
 ) -> list[Candidates]:
+    """Above `lowest`, and of each level (SSD: of each class) at least the best that could be among `rows`.
+
+    torchvision's NMS takes the square of their number, also where no IoU is too large for it.
+    """
     stock: Any = copy.deepcopy(model).cpu().eval()
     part = getattr(stock, "roi_heads", stock)
     part.nms_thresh = 1.0  # no IoU is larger
     part.score_thresh = lowest
-    part.detections_per_img = part.topk_candidates = 10**9
+    part.detections_per_img, part.topk_candidates = 10**9, 2 * rows
     out = []
     for pixels in inputs:  # one by one: torchvision's result must not depend on its neighbours
         [found] = stock([torch.from_numpy(pixels).permute(2, 0, 1).float() / 255])

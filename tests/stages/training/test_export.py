@@ -70,6 +70,16 @@ def opened(path, engine="torchscript"):
     return facts, engine
 
 
+def test_what_an_untrained_model_finds_everywhere_is_not_compared_as_a_whole():
+    config = ModelConfig(architecture="fcos_tiny", classes=TINY.classes, width=96, height=64)
+    picture, rows = np.zeros((1, 64, 96, 3), np.uint8), 10
+    [everything] = parity._reference(lively(config), config, picture, 0.0, 10**6)
+    [some] = parity._reference(lively(config), config, picture, 0.0, rows)
+    assert len(everything.scores) > 20 * rows
+    assert rows <= len(some.scores) <= 3 * 2 * rows  # of each level
+    assert set(np.sort(everything.scores)[-rows:]) <= set(some.scores)
+
+
 class TestExport:
     def test_facts_say_what_is_in_the_file(self, bundle):
         facts, engine = opened(bundle)
