@@ -103,7 +103,7 @@ class Ledger:
     def dismiss(self, camera: str, process: int) -> None:
         """Know one camera less: this process has none of its frames, and will have none."""
         row = self.camera_index[camera]
-        self._cells["holds_from"][process, row] = self._cells["captured"][row]
+        self._cells["holds_from"][process, row] = self._captured[row]
         for path in range(self.layout.ways):
             self._settled_below.pop((row, path), None)
         left = {name: r for name, r in self.layout.cameras.items() if name != camera}
@@ -154,7 +154,7 @@ class Ledger:
         """The frame came to the end of its path, in the hands of `holder`; a sink is to have it."""
         place = camera, way, frame_id % RING
         if self._recent(camera, frame_id) and not self._cells["offered"][place]:
-            self._cells["holder"][place] = holder
+            self._holders[place] = holder
             self._cells["offered"][place] = 1
 
     def is_on(self, camera: int, way: int, frame_id: int) -> bool:
@@ -174,14 +174,14 @@ class Ledger:
         if not self._recent(camera, frame_id):
             return
         place, code = (camera, path, frame_id % RING), REASON[reason]
-        before, is_twice = self._cells["dropped"][place], self._cells["twice"][place]
+        before, is_twice = self._dropped[place], self._cells["twice"][place]
         if is_twice and code in _DISPLACED:
             code = _STAGE_DIED
-        if self._cells["delivered"][place] or before not in (*_OPEN, code):
+        if self._delivered[place] or before not in (*_OPEN, code):
             if code == _STAGE_DIED or is_twice:
                 return
             self._cells["contradicted"][camera, path] += 1
-        self._cells["dropped"][place] = code
+        self._dropped[place] = code
 
     def send_again(self, camera: int, frame_id: int) -> None:
         """The frame sets out a second time, from who fed a process that died: it may meet two fates."""
@@ -202,7 +202,7 @@ class Ledger:
     def dropped(self, camera: int, path: int, frame_id: int) -> bool:
         """Whether the frame was dropped, so that no result of it will come."""
         place = (camera, path, frame_id % RING)
-        return bool(self._cells["dropped"][place] and not self._cells["delivered"][place])
+        return bool(self._dropped[place] and not self._delivered[place])
 
     def oldest_unsettled(self, camera: int, path: int, below: int) -> int:
         """The smallest id of a frame that is in flight, or `below` if that is smaller."""
@@ -228,7 +228,7 @@ class Ledger:
     def fates(self, camera: int, path: int, since: int) -> tuple[int, int, dict[str, int]]:
         """Of the frames from `since` to the first that is in flight: that one's id, how many were
         delivered, and how many dropped, by reason. Of older frames than the ring has nothing is known."""
-        below = self.oldest_unsettled(camera, path, int(self._cells["captured"][camera]))
+        below = self.oldest_unsettled(camera, path, int(self._captured[camera]))
         first = max(since, below - RING // 2, int(self._cells["began_at"][camera]))
         places = np.arange(first, below) % RING
         delivered = self["delivered"][camera, path, places] > 0

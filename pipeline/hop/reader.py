@@ -152,7 +152,7 @@ class Reader:
                     self.results.append(delivery)
                     continue
                 row, hold = self._ledger.camera_index[camera], self._ledger.hold
-                for path in () if info.frame_id == NO_FRAME else self._spec.paths:
+                for path in self.paths(info.frame_id):
                     hold(row, path, info.frame_id, self._code)
                 if self._takes_batches:
                     batch.append(delivery)
@@ -256,9 +256,9 @@ class Reader:
         """How many items of a camera wait."""
         return len(self._queues[camera])
 
-    def paths(self, delivery: Delivery) -> tuple[int, ...]:
-        """The ways of the ledger that it is on."""
-        return () if delivery.frame_id == NO_FRAME else self._spec.paths
+    def paths(self, frame_id: int) -> tuple[int, ...]:
+        """The ways of the ledger that a frame is on."""
+        return () if frame_id == NO_FRAME else self._spec.paths
 
     def oldest(self, camera: str) -> int | None:
         """The smallest id of a frame of this camera that waits here; None: none does."""
@@ -268,13 +268,11 @@ class Reader:
     def is_settled(self, delivery: Delivery) -> bool:
         """Whether its frame has met its fate on all of its ways; never so for what is in no frame."""
         info, settled = delivery.envelope.info, self._ledger.settled
-        if info.frame_id == NO_FRAME:
-            return False
-        camera = self._ledger.camera_index[info.camera]
-        for path in self._spec.paths:  # no generator: this is asked for each frame
+        camera, paths = self._ledger.camera_index[info.camera], self.paths(info.frame_id)
+        for path in paths:  # no generator: this is asked for each frame
             if not settled(camera, path, info.frame_id):
                 return False
-        return bool(self._spec.paths)
+        return bool(paths)
 
     def _pool(self, ref: SlotRef) -> PoolReader:
         pool = self._pools.get(ref.pool_epoch)

@@ -40,16 +40,14 @@ class Storage:
         """process: whose it is, for errors. It has no memory before the first `add`."""
         self._process = process
         self._pools: dict[int, _Own] = {}  # by epoch
-        self._in_use: list[
-            tuple[int, _Own]
-        ] = []  # those that slots are taken from, with their epochs
+        self._in_use: dict[int, _Own] = {}  # those that slots are taken from
         self._open: dict[Slot, _Place] = {}  # given out and not yet published
 
     def add(self, pool_epoch: int, pool: PoolWriter) -> None:
         """One pool more. Those whose slots are smaller are not used any more: one size fits all."""
         own = self._pools[pool_epoch] = _Own(pool, Slots(pool.generations))
-        same = [one for one in self._in_use if one[1].pool.slot_bytes >= pool.slot_bytes]
-        self._in_use = [*same, (pool_epoch, own)]
+        same = {k: v for k, v in self._in_use.items() if v.pool.slot_bytes >= pool.slot_bytes}
+        self._in_use = {**same, pool_epoch: own}
 
     @property
     def has_memory(self) -> bool:
@@ -62,7 +60,7 @@ class Storage:
         if not self._in_use:
             return 1 << 30
         free = 0
-        for _, own in self._in_use:  # no generator: this is asked for each frame
+        for own in self._in_use.values():  # no generator: this is asked for each frame
             free += own.slots.free
         return free
 
@@ -75,7 +73,7 @@ class Storage:
         """A free slot and all its bytes, to be published or given back; None: none is free."""
         if not self._pools:
             raise FrameError(f"{self._process}: this process has no pool; set slot_bytes()")
-        for pool_epoch, own in self._in_use:
+        for pool_epoch, own in self._in_use.items():
             if (index := own.slots.take()) is not None:
                 slot = pool_epoch, index
                 self._open[slot] = _NOTHING

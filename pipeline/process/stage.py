@@ -303,7 +303,7 @@ class StageProcess(Process):
         except FrameError:
             self.ledger.add("torn", self.index)
             return self._drop(delivery, "torn")
-        paths = self.reader.paths(delivery)
+        paths = self.reader.paths(delivery.frame_id)
         if result is None and self.spec.role != "sink" and paths:
             return self._drop(delivery, "filtered")
         self.ledger.add("processed", (self.index, camera))
@@ -357,7 +357,7 @@ class StageProcess(Process):
 
     def _drop(self, delivery: Delivery, reason: str) -> None:
         camera = self.ledger.camera_index[delivery.camera]
-        for path in self.reader.paths(delivery):
+        for path in self.reader.paths(delivery.frame_id):
             self.ledger.drop(camera, path, delivery.frame_id, reason)
 
     def _described(self, error: ManyeyesError, opened: Sequence[tuple[Delivery, Any]]) -> str:
