@@ -4,8 +4,9 @@
 
 Four rendered cameras faster than the model, with events, videos and snapshots; every 20 seconds one
 process, drawn by a seeded generator, is killed with SIGKILL. Once a second memory of its own (anonymous:
-what a leak would grow), descriptors and threads of every process are read. A slope is fitted over all lives
-of a process together, each after it has settled; its interval takes looks within half a minute for one.
+what a leak would grow), descriptors and threads of every process are read. Of each half minute the least
+counts: a process that meets another's successor holds both ends for a moment, and what leaks is held by
+the least, too. A slope is fitted to that over all lives of a process together, each after it has settled.
 """
 
 from __future__ import annotations
@@ -32,8 +33,7 @@ from pipeline.supervision.supervisor import Options, Supervisor
 SOURCES = [f"synthetic://?seed={seed}&size=640x360&rate=25" for seed in (1, 2, 3, 4)]
 LOOK_S = 1.0
 SETTLED_S = 30.0  # of a life: caches fill, allocators reach their level
-ALIKE_S = 30.0  # looks that are nearer than this say the same
-MIN_LOOKS = 30  # of a life that is counted
+WINDOW_S = 30.0  # longer than the time between two kills, so that each has a moment of calm
 SUPERVISOR = "supervisor"
 COLUMNS = 4  # of a look: age in seconds, bytes, descriptors, threads
 LEVEL = {  # what may change in an hour without being a leak
@@ -77,24 +77,36 @@ class Soak:
             supervisor.children[name].signal(signal.SIGKILL)
 
     def slopes(self, what: str) -> list[tuple[str, float, float, int]]:
-        """(process, growth an hour, its standard error, looks) of all that lived long enough."""
+        """(process, growth an hour, its standard error, windows) of all that lived long enough."""
         column = 1 + list(LEVEL).index(what)
         rows: dict[str, list[np.ndarray]] = defaultdict(list)
         for (name, _), looks in self.lives.items():
             table = np.array(looks).reshape(-1, COLUMNS)
-            settled = table[table[:, 0] >= SETTLED_S]
-            if len(settled) >= MIN_LOOKS:
-                rows[name].append(settled[:, (0, column)] - settled[:, (0, column)].mean(axis=0))
+            floors = _floors(table[table[:, 0] >= SETTLED_S][:, (0, column)])
+            if len(floors) > 1:
+                rows[name].append(floors - floors.mean(axis=0))
         found = []
         for name, lives in sorted(rows.items()):
             age_h, value = np.concatenate(lives).T / [[3600], [1]]
+            if (free := len(age_h) - len(lives) - 1) <= 0:  # a level for each life, and the slope
+                continue
             slope = age_h @ value / (age_h @ age_h)
             rest = value - slope * age_h
-            apart = max(2.0, len(age_h) * LOOK_S / ALIKE_S)  # looks that say something new
-            spread = (rest @ rest / len(rest)) / (age_h @ age_h / len(age_h))
-            error = np.sqrt(spread / (apart - 1))
+            error = np.sqrt(rest @ rest / free / (age_h @ age_h))
             found.append((name, float(slope), float(error), len(age_h)))
         return found
+
+
+def _floors(looks: np.ndarray) -> np.ndarray:
+    """Of (N, 2) ages and values the least of each whole window: (windows, 2), its end and the value."""
+    window = looks[:, 0] // WINDOW_S
+    return np.array(
+        [
+            ((number + 1) * WINDOW_S, looks[window == number, 1].min())
+            for number in np.unique(window)
+            if (window == number).sum() * LOOK_S > 0.8 * WINDOW_S
+        ]
+    ).reshape(-1, 2)
 
 
 def _held(pid: int) -> tuple[int, int, int]:
