@@ -1,13 +1,27 @@
-"""Who is in the scene, until it is gone. Pure."""
+"""Who is in the scene, until it is gone. Pure.
+
+A tracker that loses somebody behind another often takes whoever comes out again for somebody new. Two ids
+are no great harm, but a crossing in between would be lost with the first one. So somebody new, in the midst
+of the picture, takes over beside which lines the one was that was lost there: by class, height, place and
+time, and more generously than a tracker may join two objects, since only a count is at stake.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from pipeline.detections import Detections
+
+# benchmarks/counting.py: 12 crossings of 1,117 are missed at 5 a second instead of 19, and on other scenes
+# 28 of 1,494 instead of 41; half or twice as much of each changes those by two or three.
+_REACH = 0.5  # of a box's height: how far from where somebody was lost
+_REACH_A_SECOND = 1.0  # and so much more
+_ALIKE = 1.1  # at most so many times as high or as low
+_BORDER = 0.01  # of the picture: whose box is as near to its border comes in there, or has left
 
 
 @dataclass(slots=True, eq=False)
@@ -53,8 +67,9 @@ class Objects:
     gone_s: who is not seen for longer is gone; longer than a tracker looks for whoever it lost.
     """
 
-    def __init__(self, gone_s: float) -> None:
+    def __init__(self, gone_s: float, size_wh_px: tuple[int, int]) -> None:
         self._gone_ns = int(gone_s * 1e9)
+        self._size_wh_px = size_wh_px
         self.by_id: dict[int, Object] = {}
 
     def __len__(self) -> int:
@@ -76,6 +91,8 @@ class Objects:
             one.xyxy, one.label = boxes[i], int(known.labels[i])
             one.score, one.seen_ns = scores[i], t_ns
             here.append(one)
+        for one in new:  # only now is known who is lost
+            self._take_over(one)
         return here, new, self._take_gone(t_ns)
 
     def take_all(self) -> list[Object]:
@@ -84,6 +101,30 @@ class Objects:
         self.by_id.clear()
         return everybody
 
+    def _take_over(self, new: Object) -> None:
+        """What was known of whoever was lost nearest to where somebody new is, if anybody was."""
+        if self._is_at_border(new):
+            return
+        lost = [one for one in self.by_id.values() if one.beside and one.seen_ns < new.first_ns]
+        near = {one.id: _distance(one, new) for one in lost if not self._is_at_border(one)}
+        nearest = min(near, key=near.__getitem__, default=-1)
+        if near.get(nearest, 1.0) < 1:
+            new.beside, self.by_id[nearest].beside = self.by_id[nearest].beside, {}
+
+    def _is_at_border(self, one: Object) -> bool:
+        width, height = self._size_wh_px
+        x1, y1, x2, y2 = one.xyxy / (width, height, width, height)
+        return not (min(x1, y1) >= _BORDER and max(x2, y2) <= 1 - _BORDER)
+
     def _take_gone(self, t_ns: int) -> list[Object]:
         gone = [k for k, one in self.by_id.items() if t_ns - one.seen_ns > self._gone_ns]
         return [self.by_id.pop(track) for track in gone]
+
+
+def _distance(lost: Object, new: Object) -> float:
+    """How far somebody new is from where another was lost; 1: as far as it may be, inf: it is not that."""
+    low, high = sorted((lost.height_px, new.height_px))
+    if lost.label != new.label or high > _ALIKE * low:
+        return math.inf
+    (x1, y1, x2, y2), lost_s = (new.xyxy - lost.xyxy).tolist(), (new.first_ns - lost.seen_ns) / 1e9
+    return math.hypot(x1 + x2, y1 + y2) / 2 / ((_REACH + _REACH_A_SECOND * lost_s) * high)

@@ -152,7 +152,7 @@ class Scene(Stage):
 
         return Watch(
             size_wh_px=size_wh_px,
-            objects=Objects(config.gone_s),
+            objects=Objects(config.gone_s, size_wh_px),
             zones=[
                 ZoneWatch(zone, size_wh_px, labels(zone.classes))
                 for zone in self._zones

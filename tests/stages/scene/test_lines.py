@@ -54,6 +54,57 @@ def test_an_identity_switch_on_the_line_hides_no_crossing(unseen, at):
     assert crossings(joined([*before, *[{}] * unseen, *after])) == [(1, "in")]
 
 
+HIDDEN = [{}] * 20  # two seconds
+
+
+def lost_and_new(at=(108, 60), between=HIDDEN, **fields):
+    """Somebody who halts behind another before the line, and is a new object to the tracker after it."""
+    return [*walk(1, 60, 92, step=3), *between, *path(2, at, (at[0] + 4, at[1]))]
+
+
+def test_who_comes_out_beyond_the_line_as_somebody_new_has_crossed_it():
+    assert crossings(lost_and_new()) == [(2, "in")]
+    assert crossings([*lost_and_new(), *path(2, (95, 60))]) == [(2, "in"), (2, "out")]
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        lost_and_new(at=(160, 60)),  # further than anybody comes
+        [*walk(1, 60, 92, step=3), *[{2: (101.5, 60), 1: (92, 60)}] * 3],  # the other is here
+        lost_and_new(between=[*HIDDEN, *HIDDEN, *HIDDEN]),  # the other is gone since
+        lost_and_new(at=(105, 99.5)),  # where people come into the picture
+        [*walk(1, 170, 195.5), *[{}] * 46, *path(2, (97, 60))],  # the other has left the picture
+    ],
+    ids=["far", "here", "gone", "comes in", "has left"],
+)
+def test_who_is_somebody_else_has_crossed_nothing(frames):
+    assert crossings(frames) == []
+
+
+def test_of_another_class_or_size_it_is_somebody_else():
+    def found(labels=None, grow=0):
+        stage, rows = scene(lines=[line(MIDDLE)]), []
+        for n, feet in enumerate(lost_and_new()):
+            one = result(n, feet, labels=labels)
+            if 2 in feet:
+                one.detections.xyxy[:, 1] -= grow
+            rows += [h for h in stage.process(one).happenings if h.kind == "crossed"]
+        return [one.object for one in rows]
+
+    assert found() == [2]
+    assert found(grow=1) == [2]
+    assert found(grow=5) == []
+    assert found(labels={2: 1}) == []
+
+
+def test_who_was_lost_and_is_back_has_not_crossed_for_another():
+    """The tracker knew better: 2 came out from a door, and 1 is where it was, and crosses later."""
+    back = [*lost_and_new(at=(104, 40)), *path(1, (94, 60), (97, 60))]
+    assert crossings(back)[1:] == []
+    assert crossings([*back, *path(1, (104, 60))])[1:] == [(1, "in")]
+
+
 def test_who_begins_on_the_line_has_not_crossed_it():
     assert crossings(path(1, (100, 60), (105, 60), (110, 60))) == []
     assert crossings(path(1, (100.5, 60), (99.5, 60), (90, 60))) == []
