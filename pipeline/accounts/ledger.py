@@ -86,6 +86,11 @@ class Ledger:
         # what is touched for each frame, without a look-up
         self._captured, self._holders = self._cells["captured"], self._cells["holder"]
         self._delivered, self._dropped = self._cells["delivered"], self._cells["dropped"]
+        self._histograms = {
+            name: (cells, self._cells[f"{name}_sum"])
+            for name, cells in self._cells.items()
+            if f"{name}_sum" in self._cells
+        }
         self._fates: Any = memoryview(fate.reshape(-1).view(np.uint8).data)
         self._fresh = (-1, b"")  # a holder, and the fates of a frame that it has just captured
         self._settled_below: dict[tuple[int, int], int] = {}
@@ -308,8 +313,9 @@ class Ledger:
 
     def observe(self, name: str, row: int, seconds: float) -> None:
         """Put a duration into the histogram `name` of a process or camera."""
-        self._cells[name][row, bisect_left(_EDGES_S, seconds)] += 1
-        self._cells[name + "_sum"][row] += seconds
+        cells, sums = self._histograms[name]
+        cells[row, bisect_left(_EDGES_S, seconds)] += 1
+        sums[row] += seconds
 
     def measure(self, process: str, name: str, seconds: float) -> None:
         """Put a duration into a histogram of a process that the layout knows."""

@@ -108,7 +108,10 @@ class Writer:
 
     def has_room(self, camera: str, n: int = 1) -> bool:
         """Whether every consumer of this camera can keep n more messages without dropping another."""
-        return all(link.edge.has_room(camera, n) for link in self._serves[camera])
+        for link in self._serves[camera]:  # noqa: SIM110 - a generator costs more than it asks
+            if not link.edge.has_room(camera, n):
+                return False
+        return True
 
     def wanted(self, camera: str) -> bool:
         """Whether any consumer asked for a frame of this camera now (`max_hz`)."""
@@ -312,7 +315,10 @@ class Writer:
     @property
     def waiting(self) -> bool:
         """Something waits for a credit."""
-        return any(link.edge.waiting for link in self._links.values())
+        for link in self._links.values():  # noqa: SIM110 - as in `has_room`
+            if link.edge.waiting:
+                return True
+        return False
 
     @property
     def idle(self) -> bool:

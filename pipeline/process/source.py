@@ -229,10 +229,12 @@ class CameraProcess(Process):
             except MessageError as error:  # a source may say what no message can
                 return self._spoil(info.frame_id, error)
             self.writer.flush()
-            if self.writer.waiting:  # else the answers can wait, for each other
+            waits = self.writer.waiting
+            if waits:  # else the answers can wait, for each other
                 self.writer.exchange()
+                waits = self.writer.waiting
             self.ledger.add("processed", (self.index, self._camera))
-            unseen = self.writer.waiting and not self._watching
+            unseen = waits and not self._watching
         if unseen:
             os.eventfd_write(self._wake, 1)
         # only now: everything before the sending makes the frame later
