@@ -15,7 +15,7 @@ from benchmarks.tool.capacity import document, summary
 from benchmarks.tool.certificate import page
 from benchmarks.tool.copies import Clip, clips_of, copied, harmless, is_live
 from benchmarks.tool.limits import Limits
-from benchmarks.tool.search import Trial, find
+from benchmarks.tool.search import SERVED, Trial, find
 from pipeline.errors import ConfigError
 from pipeline.plan import config as configuration
 
@@ -155,20 +155,24 @@ def _named(source):
 # -- the command -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("p99_ms", "code"), [("5000", 0), ("1", 1)])
-def test_a_single_number_is_tried_and_answered_by_the_exit_code(tmp_path, p99_ms, code):
+@pytest.mark.parametrize("p99_ms", [5000, 1])
+def test_a_single_number_is_tried_and_answered_by_the_exit_code(tmp_path, p99_ms):
+    """Whether it serves them is the machine's affair, within 1 ms none does."""
     (tmp_path / "run.toml").write_text(
         '[metrics]\nenabled = false\n[model]\nengine = "stub"\n'
         '[[camera]]\nname = "gate"\nsource = "synthetic://?size=160x96"\n'
     )
     done = subprocess.run(
-        [MANYEYES, "bench", "capacity", "run.toml", "--p99-ms", p99_ms, "--fps", "5", "--seconds", "2",
-         "--cameras", "2", "--json"],
+        [MANYEYES, "bench", "capacity", "run.toml", "--p99-ms", str(p99_ms), "--fps", "5",
+         "--seconds", "2", "--cameras", "2", "--json"],
         cwd=tmp_path, capture_output=True, text=True, timeout=BOUND_S,
     )  # fmt: skip
     row = json.loads(done.stdout)
-    assert (done.returncode, row["passed"], row["cameras"]) == (code, code == 0, 2), done.stderr
+    serves = row["p99_ms"] <= p99_ms and row["served"] >= SERVED
+    assert (done.returncode, row["passed"], row["cameras"]) == (not serves, serves, 2), done.stderr
     assert row["failure"] == ""
+    assert (row["why"] == "") == serves
+    assert p99_ms > 1 or not serves
     assert not (tmp_path / "out").exists()
 
 
