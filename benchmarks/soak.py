@@ -4,9 +4,9 @@
 
 Four rendered cameras faster than the model, with events, videos and snapshots; every 20 seconds one
 process, drawn by a seeded generator, is killed with SIGKILL. Once a second memory of its own (anonymous:
-what a leak would grow), descriptors and threads of every process are read. Of each half minute the least
-counts: a process that meets another's successor holds both ends for a moment, and what leaks is held by
-the least, too. A slope is fitted to that over all lives of a process together, each after it has settled.
+what a leak would grow), descriptors and threads of every process are read. Of each half minute the median
+counts: for a moment after a kill the others hold less, or both ends, and what leaks stays longer than that.
+A slope is fitted to the medians over all lives of a process together, each after it has settled.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pipeline.supervision.supervisor import Options, Supervisor
 SOURCES = [f"synthetic://?seed={seed}&size=640x360&rate=25" for seed in (1, 2, 3, 4)]
 LOOK_S = 1.0
 SETTLED_S = 30.0  # of a life: caches fill, allocators reach their level
-WINDOW_S = 30.0  # longer than the time between two kills, so that each has a moment of calm
+WINDOW_S = 30.0  # of which most is calm: a kill is over in a second or two
 SUPERVISOR = "supervisor"
 COLUMNS = 4  # of a look: age in seconds, bytes, descriptors, threads
 LEVEL = {  # what may change in an hour without being a leak
@@ -82,9 +82,9 @@ class Soak:
         rows: dict[str, list[np.ndarray]] = defaultdict(list)
         for (name, _), looks in self.lives.items():
             table = np.array(looks).reshape(-1, COLUMNS)
-            floors = _floors(table[table[:, 0] >= SETTLED_S][:, (0, column)])
-            if len(floors) > 1:
-                rows[name].append(floors - floors.mean(axis=0))
+            levels = _levels(table[table[:, 0] >= SETTLED_S][:, (0, column)])
+            if len(levels) > 1:
+                rows[name].append(levels - levels.mean(axis=0))
         found = []
         for name, lives in sorted(rows.items()):
             age_h, value = np.concatenate(lives).T / [[3600], [1]]
@@ -97,12 +97,12 @@ class Soak:
         return found
 
 
-def _floors(looks: np.ndarray) -> np.ndarray:
-    """Of (N, 2) ages and values the least of each whole window: (windows, 2), its end and the value."""
+def _levels(looks: np.ndarray) -> np.ndarray:
+    """Of (N, 2) ages and values the median of each whole window: (windows, 2), its end and the value."""
     window = looks[:, 0] // WINDOW_S
     return np.array(
         [
-            ((number + 1) * WINDOW_S, looks[window == number, 1].min())
+            ((number + 1) * WINDOW_S, np.median(looks[window == number, 1]))
             for number in np.unique(window)
             if (window == number).sum() * LOOK_S > 0.8 * WINDOW_S
         ]

@@ -33,7 +33,7 @@ def test_a_short_life_is_not_counted():
 def test_what_comes_and_goes_with_each_kill_is_no_growth():
     soak = Soak(20, 1)
     for pid in (1, 2):
-        lived(soak, pid, 1e6, 0.0, descriptors=lambda second: 13 if second % 20 < 2 else 10)
+        lived(soak, pid, 1e6, 0.0, descriptors=lambda second: {0: 8, 1: 13}.get(second % 20, 10))
     ((_, slope, error, _),) = soak.slopes("descriptors")
     assert (slope, error) == (0.0, 0.0)
 
