@@ -65,11 +65,13 @@ class Objects:
     """The objects of one camera.
 
     gone_s: who is not seen for longer is gone; longer than a tracker looks for whoever it lost.
+    sure: ids are the truth, so nobody is anybody else.
     """
 
-    def __init__(self, gone_s: float, size_wh_px: tuple[int, int]) -> None:
+    def __init__(self, gone_s: float, size_wh_px: tuple[int, int], *, sure: bool = False) -> None:
         self._gone_ns = int(gone_s * 1e9)
         self._size_wh_px = size_wh_px
+        self._sure = sure
         self.by_id: dict[int, Object] = {}
 
     def __len__(self) -> int:
@@ -91,7 +93,7 @@ class Objects:
             one.xyxy, one.label = boxes[i], int(known.labels[i])
             one.score, one.seen_ns = scores[i], t_ns
             here.append(one)
-        for one in new:  # only now is known who is lost
+        for one in () if self._sure else new:  # only now is known who is lost
             self._take_over(one)
         return here, new, self._take_gone(t_ns)
 

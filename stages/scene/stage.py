@@ -132,17 +132,17 @@ class Scene(Stage):
             for seen, place in camera.watch.end():
                 camera.waiting.append(self._happening(seen, place, info.camera))
             camera.watch = self._watch(info.camera, size)
-            camera.truth = self._watch(info.camera, size)
+            camera.truth = self._watch(info.camera, size, sure=True)
         return camera
 
     def _new_camera(self, name: str, size: tuple[int, int], clock: ClockState | None) -> Camera:
         return Camera(
             clock=StreamClock(live=self.config.live, state=clock),
             watch=self._watch(name, size),
-            truth=self._watch(name, size),
+            truth=self._watch(name, size, sure=True),
         )
 
-    def _watch(self, camera: str, size_wh_px: tuple[int, int]) -> Watch:
+    def _watch(self, camera: str, size_wh_px: tuple[int, int], *, sure: bool = False) -> Watch:
         config = self.config
 
         def labels(classes: tuple[str, ...] | None) -> frozenset[int]:
@@ -152,7 +152,7 @@ class Scene(Stage):
 
         return Watch(
             size_wh_px=size_wh_px,
-            objects=Objects(config.gone_s, size_wh_px),
+            objects=Objects(config.gone_s, size_wh_px, sure=sure),
             zones=[
                 ZoneWatch(zone, size_wh_px, labels(zone.classes))
                 for zone in self._zones

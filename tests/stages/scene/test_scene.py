@@ -57,6 +57,14 @@ def test_true_crossings_are_counted_beside_the_found_ones():
     assert stage.runtime.counts["crossed:kerb:in:person", "gate"] == 0
 
 
+def test_in_the_truth_nobody_is_taken_for_somebody_else():
+    stage = scene(lines=[line(MIDDLE)])
+    for n, feet in enumerate([*walk(1, 60, 92), *[{}] * 10, *walk(2, 105, 120)]):
+        stage.process(result(n, feet, truth=result(n, feet).detections))
+    assert stage.runtime.counts["true_crossed:kerb:in:person", "gate"] == 0
+    assert stage.runtime.counts["crossed:kerb:in:person", "gate"] == 1
+
+
 BOW = [[0.1, 0.1], [0.9, 0.9], [0.9, 0.1], [0.1, 0.9]]
 BAD = {
     "two points": (zone([[0.1, 0.1], [0.5, 0.5]]), "polygon must have 3 points or more, got 2"),
