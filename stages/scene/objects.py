@@ -17,7 +17,7 @@ import numpy as np
 from pipeline.detections import Detections
 
 # benchmarks/counting.py: 12 crossings of 1,117 are missed at 5 a second instead of 19, and on other scenes
-# 28 of 1,494 instead of 41; half or twice as much of each changes those by two or three.
+# 28 of 1,494 instead of 41; half or twice the reach changes those by two or three.
 _REACH = 0.5  # of a box's height: how far from where somebody was lost
 _REACH_A_SECOND = 1.0  # and so much more
 _ALIKE = 1.1  # at most so many times as high or as low
@@ -93,9 +93,10 @@ class Objects:
             one.xyxy, one.label = boxes[i], int(known.labels[i])
             one.score, one.seen_ns = scores[i], t_ns
             here.append(one)
-        for one in () if self._sure else new:  # only now is known who is lost
+        gone = self._take_gone(t_ns)
+        for one in () if self._sure else new:  # only now is known who is lost, and not gone
             self._take_over(one)
-        return here, new, self._take_gone(t_ns)
+        return here, new, gone
 
     def take_all(self) -> list[Object]:
         """Everybody is gone: the picture is another one."""
@@ -111,12 +112,13 @@ class Objects:
         near = {one.id: _distance(one, new) for one in lost if not self._is_at_border(one)}
         nearest = min(near, key=near.__getitem__, default=-1)
         if near.get(nearest, 1.0) < 1:
-            new.beside, self.by_id[nearest].beside = self.by_id[nearest].beside, {}
+            old = self.by_id[nearest]
+            new.beside, old.beside = old.beside, {}
 
     def _is_at_border(self, one: Object) -> bool:
         width, height = self._size_wh_px
         x1, y1, x2, y2 = one.xyxy / (width, height, width, height)
-        return not (min(x1, y1) >= _BORDER and max(x2, y2) <= 1 - _BORDER)
+        return bool(min(x1, y1) < _BORDER or max(x2, y2) > 1 - _BORDER)
 
     def _take_gone(self, t_ns: int) -> list[Object]:
         gone = [k for k, one in self.by_id.items() if t_ns - one.seen_ns > self._gone_ns]

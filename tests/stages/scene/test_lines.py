@@ -82,6 +82,15 @@ def test_who_is_somebody_else_has_crossed_nothing(frames):
     assert crossings(frames) == []
 
 
+def test_who_was_there_before_a_camera_was_away_is_nobody_who_is_there_now():
+    stage, frames = scene(lines=[line(MIDDLE)]), walk(1, 60, 92, step=3)
+    for n, feet in enumerate(frames):
+        stage.process(result(n, feet))
+    for n, x in ((36000, 108), (36001, 112)):  # an hour later
+        happenings = stage.process(result(n, {2: (x, 60)})).happenings
+        assert "crossed" not in [one.kind for one in happenings]
+
+
 def test_of_another_class_or_size_it_is_somebody_else():
     def found(labels=None, grow=0):
         stage, rows = scene(lines=[line(MIDDLE)]), []
