@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from pipeline.detections import Detections, TrackIds
+from stages.track.likeness import NOBODY, Known
 from stages.track.stitching import Course, Place
 
 _FORGET_NS = 2_000_000_000  # after a follower has given an object up
@@ -16,7 +17,7 @@ _CLASSES = 8  # of an object, that are saved
 _OBJECT = np.dtype([
     ("key", "<i8"), ("id", "<i8"), ("seen_ns", "<i8"), ("classes", "<u4"),
     ("labels", "<i4", (_CLASSES,)), ("votes", "<f8", (_CLASSES,)),
-    ("at", "<f8", (3,)), ("velocity", "<f8", (2,)), ("steps", "<u4"),
+    ("at", "<f8", (4,)), ("velocity", "<f8", (2,)), ("steps", "<u4"),
 ])  # fmt: skip
 
 
@@ -97,7 +98,8 @@ class Objects:
         labels, track_ids = found.labels.copy(), np.full(len(found), -1, np.int64)
         keys, given, scores = ids.tolist(), found.labels.tolist(), found.scores.tolist()
         at = [
-            Place((x1 + x2) / 2, (y1 + y2) / 2, y2 - y1) for x1, y1, x2, y2 in found.xyxy.tolist()
+            Place((x1 + x2) / 2, (y1 + y2) / 2, y2 - y1, x2 - x1)
+            for x1, y1, x2, y2 in found.xyxy.tolist()
         ]
         # first who is known, so that nobody is taken for somebody who is here
         for i in sorted(
@@ -114,10 +116,12 @@ class Objects:
             labels[i], track_ids[i] = one.label, one.track_id
         return Detections(found.xyxy, found.scores, labels, track_ids)
 
-    def votes_of(self, key: int) -> Mapping[int, float]:
-        """For the classes of an object of the follower: the sum of scores of each; none: not known."""
+    def known(self, key: int, t_ns: int) -> Known:
+        """What is known of an object of the follower at a time; NOBODY: nothing."""
         one = self._known.get(key)
-        return {} if one is None else one.votes
+        if one is None:
+            return NOBODY
+        return Known(one.votes, one.course.at, (t_ns - one.course.seen_ns) / 1e9)
 
     def _lost(self, at: Place, label: int, t_ns: int) -> _Object | None:
         """The object of this class that was lost a moment ago and would be here by now, under no key."""

@@ -15,7 +15,7 @@ from stages.track.follower import Follower, FollowerConfig, LibraryFollower
 from stages.track.objects import Objects
 from stages.track.switches import Switches
 
-_VERSION = 4
+_VERSION = 5
 _HEAD = struct.Struct("<III4q")  # version, width, height, the clock
 
 TRACKS, SWITCHES = "tracks", "identity_switches"
@@ -119,7 +119,7 @@ class Track(Stage):
         return _Camera(
             size_wh_px=size,
             clock=StreamClock(live=self.config.live, state=clock),
-            follower=LibraryFollower(self._follower_config(), objects.votes_of),
+            follower=LibraryFollower(self._follower_config(), objects.known),
             objects=objects,
             switches=Switches(),
         )

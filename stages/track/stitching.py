@@ -14,10 +14,12 @@ from typing import NamedTuple
 
 # Chosen by benchmarks/tracking.py and looked at with other scenes: less of a reach joins fewer pieces,
 # more of a difference in height more objects.
-_REACH = 1.0  # of the box's height: how far from where the other would be by now
+_REACH = 1.0  # of the box's longer side, since what is long is fast: how far from where it would be by now
 _REACH_A_SECOND = 0.75  # and so much more, since who is hidden may halt or hurry
+_NEW_A_SECOND = 1.5  # and so much more for who was hardly seen, whose speed nobody knows
+_NEW_STEPS = 5
 _ALIKE = 1.1  # at most so many times as high or as low
-_SMOOTH_S = 0.4  # over which a velocity is averaged, so that it is the same at all rates
+_SMOOTH_S = 0.4  # over which velocity and size are averaged, so that they are the same at all rates
 
 
 class Place(NamedTuple):
@@ -26,11 +28,12 @@ class Place(NamedTuple):
     x: float  # of its middle
     y: float
     height: float
+    width: float
 
 
 @dataclass(slots=True)
 class Course:
-    """Where an object was seen last, and where it went."""
+    """Where an object was seen last, how large it has been of late, and where it went."""
 
     at: Place
     seen_ns: int
@@ -46,6 +49,12 @@ class Course:
             weight = max(1 - math.exp(-seconds / _SMOOTH_S), 1 / self.steps)
             self.vx += weight * ((at.x - self.at.x) / seconds - self.vx)
             self.vy += weight * ((at.y - self.at.y) / seconds - self.vy)
+            at = Place(
+                at.x,
+                at.y,
+                self.at.height + weight * (at.height - self.at.height),
+                self.at.width + weight * (at.width - self.at.width),
+            )
         self.at, self.seen_ns = at, t_ns
 
     def distance(self, other: Place, t_ns: int, size_wh_px: tuple[int, int]) -> float:
@@ -59,5 +68,6 @@ class Course:
         has_left = not (0 <= x < size_wh_px[0] and 0 <= y < size_wh_px[1])
         if lost_s <= 0 or high > _ALIKE * low or has_left:
             return math.inf
-        reach_px = (_REACH + _REACH_A_SECOND * lost_s) * max(high, 1.0)
+        a_second = _REACH_A_SECOND + (_NEW_A_SECOND if self.steps < _NEW_STEPS else 0)
+        reach_px = (_REACH + a_second * lost_s) * max(high, other.width, self.at.width, 1.0)
         return math.hypot(other.x - x, other.y - y) / reach_px

@@ -10,7 +10,7 @@ from trackers.utils.state_representations import XCYCSRStateEstimator
 
 from pipeline.detections import Detections
 from stages.track.follower import FollowerConfig, LibraryFollower
-from stages.track.likeness import Likeness
+from stages.track.likeness import NOBODY, Likeness
 
 SECOND = 1_000_000_000
 TYPES = ("bytetrack", "ocsort")
@@ -82,7 +82,7 @@ def test_at_the_librarys_own_rate_the_ids_are_the_librarys_own(kind, seed):
     for frame in range(40):
         seen = rng.random(6) < 0.8
         boxes = found((centers + speed * frame)[seen], rng.uniform(0.1, 1, seen.sum()))
-        likeness.expect(lambda: [{}] * len(theirs.tracks), boxes, 1 / 30)
+        likeness.expect(lambda: [NOBODY] * len(theirs.tracks), boxes, 1 / 30)
         given_ = sv.Detections(boxes.xyxy, None, boxes.scores, np.arange(len(boxes)))
         taken = theirs.update(given_, timestamp=1 + frame / 30)
         wanted = np.full(len(boxes), -1)

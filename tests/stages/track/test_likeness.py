@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from trackers import DIoU
 
 from pipeline.detections import Detections
-from stages.track.likeness import Likeness
+from stages.track.likeness import Known, Likeness
+from stages.track.stitching import Place
 
 SIDE = st.floats(1, 300, width=32)
 BOXES = st.lists(st.tuples(SIDE, SIDE, SIDE, SIDE), max_size=6).map(
@@ -21,15 +22,14 @@ def test_without_classes_it_is_the_librarys(one, other):
     np.testing.assert_allclose(Likeness().compute(one, other), theirs, atol=1e-6)
 
 
-def compared(track, boxes, votes, *, label=0, score=1.0, interval_s=0.04, least=0.0):
+def compared(track, boxes, votes, *, label=0, score=1.0, interval_s=0.04, at=None, unseen_s=0.0):
     """What a track with votes is to boxes that are all of a class."""
     xyxy = np.float32(boxes)
     found = Detections(
         xyxy, np.full(len(xyxy), score, np.float32), np.full(len(xyxy), label, np.int32)
     )
     likeness = Likeness()
-    likeness.least = least
-    likeness.expect(lambda: [votes], found, interval_s)
+    likeness.expect(lambda: [Known(votes, at, unseen_s)], found, interval_s)
     return likeness.compute(np.array([track], float), xyxy)[0]
 
 
@@ -70,13 +70,31 @@ def test_after_a_gap_one_of_the_same_height_is_liked_best(interval_s):
     assert same > max(lower, smaller)
 
 
+def test_who_was_unseen_is_as_large_and_as_high_as_it_was_where_its_filter_has_it():
+    blown_up, at = [-50, -90, 110, 130], Place(x=-10, y=40, height=80, width=40)
+    (seen,) = compared(blown_up, [ALL], {0: 9.0}, at=at, unseen_s=0.04)
+    (unseen,) = compared(blown_up, [[10, 0, 50, 80]], {0: 9.0}, at=at, unseen_s=0.8)
+    assert seen < 0.5
+    assert unseen > 0.99
+
+
+@pytest.mark.parametrize(("unseen_s", "may_be"), [(0.04, True), (0.8, False)])
+def test_who_was_unseen_is_nobody_of_another_height_though_others_were_seen_just_now(
+    unseen_s, may_be
+):
+    at = Place(x=20, y=40, height=80, width=40)
+    (alike,) = compared(TRACK, [[0, 32, 40, 80]], {0: 9.0}, at=at, unseen_s=unseen_s)
+    assert (alike >= 0) == may_be
+
+
 @given(BOXES, BOXES, st.integers(0, 3))
 def test_pairs_that_cannot_be_are_all_as_unlike(one, other, label):
     found = Detections(
         other.astype(np.float32), np.ones(len(other), np.float32), np.zeros(len(other), np.int32)
     )
     likeness = Likeness()
-    likeness.expect(lambda: [{label: 9.0}] * len(one), found, 0.04)
+    known = Known({label: 9.0}, None, 0.0)
+    likeness.expect(lambda: [known] * len(one), found, 0.04)
     alike = likeness.compute(one, other)
     assert len(set(alike[alike < 0].tolist())) <= 1
 

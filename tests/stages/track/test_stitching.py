@@ -15,24 +15,24 @@ FRAME_NS = 100_000_000
 SPEED = 60  # px a second, rightward
 
 
-def boxes(*at, label=0, height=80):
-    """Boxes 40 px wide around points."""
+def boxes(*at, label=0, height=80, width=40):
+    """Boxes around points."""
     middle = np.float32(at).reshape(-1, 2)
-    half = np.float32([20, height / 2])
+    half = np.float32([width / 2, height / 2])
     n = len(middle)
     xyxy = np.concatenate([middle - half, middle + half], axis=1)
     return Detections(xyxy, np.full(n, 0.9, np.float32), np.full(n, label, np.int32))
 
 
-def after_a_break(x, y=180, *, unseen=5, start=100, **box):
-    """The ids of an object that was followed for a second, and of who is at (x, y) after a gap."""
+def after_a_break(x, y=180, *, unseen=5, start=100, seen=11, width=40, **box):
+    """The ids of an object that was followed for some frames, and of who is at (x, y) after a gap."""
     numbers = count(1)
     objects = Objects(3.0, SIZE, lambda: next(numbers))
-    for n in range(11):
-        found = boxes((start + SPEED * n / 10, 180))
+    for n in range(11 - seen, 11):
+        found = boxes((start + SPEED * n / 10, 180), width=width)
         first = objects.update(found, np.int64([0]), n * FRAME_NS)
     t_ns = (10 + unseen) * FRAME_NS
-    second = objects.update(boxes((x, y), **box), np.int64([1]), t_ns)
+    second = objects.update(boxes((x, y), width=width, **box), np.int64([1]), t_ns)
     return first.track_ids.tolist()[0], second.track_ids.tolist()[0]
 
 
@@ -46,6 +46,16 @@ def test_who_is_where_it_would_be_by_now_is_the_same(unseen):
 def test_the_longer_it_was_unseen_the_further_away_it_may_be():
     assert after_a_break(166 + 100, unseen=1) == (1, 2)
     assert after_a_break(160 + 2 * SPEED + 100, unseen=20) == (1, 1)
+
+
+def test_what_is_long_may_be_further_away_since_it_is_fast():
+    assert after_a_break(166 + 200, unseen=1) == (1, 2)
+    assert after_a_break(166 + 200, unseen=1, width=200) == (1, 1)
+
+
+def test_who_was_hardly_seen_may_be_further_away_since_nobody_knows_how_fast_it_was():
+    assert after_a_break(160 + SPEED / 2 + 150) == (1, 2)
+    assert after_a_break(160 + SPEED / 2 + 150, seen=4) == (1, 1)
 
 
 @pytest.mark.parametrize("box", [{"label": 1}, {"height": 100}, {"height": 60}, {"unseen": 51}])
