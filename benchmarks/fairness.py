@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks.rig.measure import Figure, Target, command, median, ratio
 from benchmarks.rig.runs import Rig, cameras, changed
+from benchmarks.rig.shares import jain
 
 SECONDS = 210  # about how long all of it takes with the windows below, the starts included
 COUNTS = (1, 4, 16, 64)  # cameras
@@ -57,21 +58,6 @@ def figures(seconds: float) -> list[Figure]:
 
 
 # -- pure ------------------------------------------------------------------------------------------
-
-
-def jain(rates: Sequence[float]) -> float:
-    """Jain's index of fairness: (Σx)² / (n Σx²); 1: all alike, 1/n: one has everything.
-
-    Jain, Chiu, Hawe: A quantitative measure of fairness, DEC-TR-301, 1984. rates: one or more, >= 0.
-    Raises ValueError if there are none, or if all are 0: nobody was served, which is not fair.
-
-    >>> jain([3.0, 3.0]), jain([1.0, 0.0])
-    (1.0, 0.5)
-    """
-    x = np.asarray(rates, float)
-    if not x.any():
-        raise ValueError(f"jain: wanted at least one rate above 0, got {list(rates)}")
-    return float(x.sum() ** 2 / (len(x) * (x**2).sum()))
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> float:

@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.rig.measure import ROOT, Figure, Machine, Target, median, report
+from benchmarks.rig.shares import jain
 
 SECONDS = 60
 LOST_S = 300.0  # a start that took longer has failed
@@ -53,13 +54,14 @@ def figures(
             process.wait()
             stop_s = time.monotonic() - stopped
         served = counts(events.read_bytes()[before:after], cameras)
+    fair = jain(served) if any(served) else 0.0
     who = f"{cameras} cameras of {rate_hz:g} fps"
     detail = f"{sum(served)} results in {seconds:g} s, {min(served)} to {max(served)} a camera"
     return [
         median("m", f"{who}: ready (s)", [ready_s], Target(sign="≤", limit=60)),
         median("m", f"{who}: CPU until then (s)", [started_s]),
         median("m", f"{who}: CPU from then on (cores)", [steady]),
-        median("m", f"{who}: Jain index", [jain(served)], Target(sign="≥", limit=0.99), detail=detail),
+        median("m", f"{who}: Jain index", [fair], Target(sign="≥", limit=0.99), detail=detail),
         median("m", f"{who}: stopped (s)", [stop_s], Target(sign="≤", limit=5)),
     ]  # fmt: skip
 
@@ -123,12 +125,6 @@ def counts(lines: bytes, cameras: int) -> list[int]:
     whole = lines.splitlines()[1:-1]  # the first and the last may be parts
     served = Counter(json.loads(line)["camera"] for line in whole)
     return [served[f"c{i}"] for i in range(cameras)]
-
-
-def jain(served: list[int]) -> float:
-    """(Σx)² / (n Σx²): 1 where all get the same, 1/n where one gets all."""
-    squares = sum(x * x for x in served)
-    return sum(served) ** 2 / (len(served) * squares) if squares else 0.0
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ from benchmarks.peers.contenders import PEERS, USERS_ENGINE, Contender, Ours, Pe
 from benchmarks.peers.sightings import MAX_BOXES, Sightings, detections
 from benchmarks.peers.streams import Cameras, Clip, burst, make_clip, recorded, rendered
 from benchmarks.rig.measure import MIN_PAIRS, ROOT, Figure, Machine, Target, ratio, report
+from benchmarks.rig.shares import jain
 from pipeline.detections import Detections
 from pipeline.plan.model_path import demo_model
 from stages.detector.matching import match
@@ -153,7 +154,7 @@ def sample(
         fps=max(1, sum(served)) * 1e9 / (end_ns - begin_ns),
         p50_s=float(np.median(late_s)),
         p99_s=float(np.quantile(late_s, 0.99)),
-        fairness=jain(served),
+        fairness=jain(served) if any(served) else 1.0,
         same=alike,
     )
 
@@ -167,16 +168,6 @@ def agreement(found: Detections, wanted: Detections) -> float:
     wanted = wanted[:MAX_BOXES]
     boxes = len(found) + len(wanted)
     return 2 * len(match(found, wanted, SAME_IOU)) / boxes if boxes else 1.0
-
-
-def jain(rates: Sequence[float]) -> float:
-    """Jain's index of fairness: 1 if all are equal, 1/n if one has everything; 1 of nothing.
-
-    >>> jain([2, 2, 2]), jain([4, 0, 0, 0])
-    (1.0, 0.25)
-    """
-    squares = sum(rate * rate for rate in rates)
-    return float(sum(rates) ** 2 / (len(rates) * squares)) if squares else 1.0
 
 
 # -- the figures -----------------------------------------------------------------------------------

@@ -2,16 +2,8 @@
 
 import json
 
-import pytest
-
-from benchmarks.many import configuration, counts, jain
+from benchmarks.many import configuration, counts
 from pipeline.plan import config
-
-
-def test_the_index_is_1_for_equal_shares_and_1_of_n_where_one_has_all():
-    assert jain([3, 3, 3]) == pytest.approx(1)
-    assert jain([9, 0, 0]) == pytest.approx(1 / 3)
-    assert jain([0, 0]) == 0
 
 
 def test_who_was_not_served_counts_as_well():

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.rig.shares import jain
 from pipeline.errors import Full
 from pipeline.process.schedule import Batcher
 
@@ -92,10 +93,6 @@ def simulate(
                 seconds *= 1 + jitter * rng.random()
                 heapq.heappush(events, (now + seconds, 1, worker))
     return outcome
-
-
-def jain(values: list[float]) -> float:
-    return sum(values) ** 2 / (len(values) * sum(value * value for value in values))
 
 
 def cameras(n: int, period_s: float) -> dict[str, float]:
