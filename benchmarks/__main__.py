@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,11 +34,12 @@ LONG = {  # only when it is named; "…-long" is the longer run of a module
     "soak": ["--seconds", "1800"],
     "training": ["--pairs", "7"],
 }
+NAME = re.compile(r"\*\*([\w-]+)")  # of a section
 PLACES = {"capacity": "tool.capacity"}  # of those that do not lie beside this file
 
 
 def main() -> None:
-    """Run them, each in a fresh interpreter, and rewrite the table if all went through."""
+    """Run them, each in a fresh interpreter, and write their part of the table if all went through."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "names",
@@ -48,29 +50,32 @@ def main() -> None:
     parser.add_argument("--keep-table", action="store_true", help="leave README.md as it is")
     options = parser.parse_args()
     RESULTS.mkdir(parents=True, exist_ok=True)
-    for name in options.names or SUITE:
+    names = options.names or list(SUITE)
+    for name in names:
         module = f"benchmarks.{PLACES.get(name, name.removesuffix('-long'))}"
         command = [sys.executable, "-m", module, *(SUITE | LONG)[name]]
         done = subprocess.run([*command, "--json", RESULTS / f"{name}.json"], cwd=ROOT, check=False)
         if done.returncode:
             sys.exit(f"benchmarks.{name} failed; its words are above")
-    documents = [
-        json.loads(path.read_text())
-        for name in SUITE | LONG
-        if (path := RESULTS / f"{name}.json").exists()
-    ]
     if not options.keep_table:
-        write_table(README, documents)
+        write_table(README, [json.loads((RESULTS / f"{name}.json").read_text()) for name in names])
 
 
 def write_table(readme: Path, documents: list[dict[str, Any]]) -> None:
-    """Replace what stands between the two markers. Raises ValueError if they are not there."""
+    """Replace the sections of these between the two markers; those of others stay, all in order.
+
+    Raises ValueError if the markers are not there.
+    """
     text = readme.read_text()
     before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    table, end, after = rest.partition(END)
     if not (begin and end):
         raise ValueError(f"{readme}: wanted the lines {BEGIN!r} and {END!r}, in this order")
-    readme.write_text("\n".join([before + BEGIN, "", *map(section, documents), END + after]))
+    order = [*SUITE, *LONG]
+    kept = [f"**{part.rstrip()}\n" for part in re.split(r"^\*\*", table, flags=re.MULTILINE)[1:]]
+    sections = {NAME.findall(one)[0]: one for one in [*kept, *map(section, documents)]}
+    written = [sections[name] for name in sorted(sections, key=order.index)]
+    readme.write_text("\n".join([before + BEGIN, "", *written, END + after]))
 
 
 def section(document: dict[str, Any]) -> str:

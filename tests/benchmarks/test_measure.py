@@ -74,9 +74,9 @@ def test_contenders_take_turns_and_the_first_round_is_forgotten():
 
 def test_the_table_is_written_between_its_markers_and_nowhere_else(tmp_path, capsys):
     figure = median("a1", "a / b", [1.0] * 5, Target(sign="≤", limit=2), detail="1 : 1")
-    report("hops", [figure], Machine(), tmp_path / "hops.json")
+    report("fairness", [figure], Machine(), tmp_path / "out.json")
     assert "met" in capsys.readouterr().out
-    document = json.loads((tmp_path / "hops.json").read_text())
+    document = json.loads((tmp_path / "out.json").read_text())
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     write_table(readme, [document])
@@ -87,6 +87,32 @@ def test_the_table_is_written_between_its_markers_and_nowhere_else(tmp_path, cap
     assert "old" not in text
     assert text.count("| a1 | a / b | 1 | 1 – 1 | ≤ 2 | met | 5 | 1 : 1 |") == 1
     assert document["machine"]["commit"] in text
+
+
+def test_what_was_not_run_again_keeps_its_figures(tmp_path):
+    readme, documents = tmp_path / "README.md", []
+    for name, value in [
+        ("transport", 1.0),
+        ("fairness", 2.0),
+        ("latency-long", 3.0),
+        ("fairness", 4.0),
+    ]:
+        report(name, [median("a1", "a", [value] * 5)], Machine(), tmp_path / "out.json")
+        documents.append(json.loads((tmp_path / "out.json").read_text()))
+    readme.write_text(f"{BEGIN}\n{END}\n")
+    write_table(readme, documents[2:0:-1])
+    write_table(readme, [documents[0]])
+    write_table(readme, [documents[3]])
+    at = [
+        readme.read_text().index(f"**{name}**")
+        for name in ("transport", "fairness", "latency-long")
+    ]
+    assert at == sorted(at)
+    assert [
+        line.split("|")[3].strip()
+        for line in readme.read_text().splitlines()
+        if line.startswith("| a1")
+    ] == ["1", "4", "3"]
 
 
 def test_a_readme_without_markers_is_left_alone(tmp_path):
