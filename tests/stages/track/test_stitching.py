@@ -64,6 +64,16 @@ def test_another_class_or_height_or_too_long_a_time_is_another_object(box):
     assert after_a_break(160 + SPEED * unseen / 10, unseen=unseen, **box) == (1, 2)
 
 
+def test_one_box_of_a_bad_height_does_not_make_it_another_object():
+    numbers = count(1)
+    objects = Objects(3.0, SIZE, lambda: next(numbers))
+    for n in range(11):
+        found = boxes((100, 180), height=80 if n < 10 else 96)
+        objects.update(found, np.int64([0]), n * FRAME_NS)
+    again = objects.update(boxes((100, 180)), np.int64([1]), 15 * FRAME_NS)
+    assert again.track_ids.tolist() == [1]
+
+
 def test_who_has_left_the_picture_is_not_who_comes_in_there():
     assert after_a_break(630, start=570, unseen=10) == (1, 2)
 
