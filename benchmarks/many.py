@@ -54,7 +54,7 @@ def figures(
             process.wait()
             stop_s = time.monotonic() - stopped
         served = counts(events.read_bytes()[before:after], cameras)
-    fair = jain(served) if any(served) else 0.0
+    fair = jain(served, nobody=0.0)
     who = f"{cameras} cameras of {rate_hz:g} fps"
     detail = f"{sum(served)} results in {seconds:g} s, {min(served)} to {max(served)} a camera"
     return [

@@ -154,7 +154,7 @@ def sample(
         fps=max(1, sum(served)) * 1e9 / (end_ns - begin_ns),
         p50_s=float(np.median(late_s)),
         p99_s=float(np.quantile(late_s, 0.99)),
-        fairness=jain(served) if any(served) else 1.0,
+        fairness=jain(served, nobody=1.0),
         same=alike,
     )
 

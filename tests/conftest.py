@@ -18,7 +18,7 @@ from pipeline.plan.model_path import demo_model
 from pipeline.plan.sizing import engine_for
 from stages.detector import bundle, zoo
 
-# how long an example takes is the machine's affair; what hangs is pytest-timeout's
+# How long an example takes is the machine's affair; what hangs is pytest-timeout's.
 settings.register_profile("search", settings(), deadline=None)
 # The same examples each time: a suite that draws others finds a bug some day, in a change that has none.
 settings.register_profile("same", settings.get_profile("search"), derandomize=True)

@@ -105,7 +105,7 @@ def test_only_what_came_in_the_window_from_watched_cameras_counts(tmp_path):
 def test_nothing_at_all_counts_as_less_than_one_and_as_the_whole_time(tmp_path):
     log = Sightings(tmp_path / "log", 1)
     got = sample(log, Clock(), Setting(name="one", rates_hz=(1,)), [], 0, 2_000_000_000)
-    assert (got.fps, got.p50_s, got.p99_s) == (0.5, 2.0, 2.0)
+    assert (got.fps, got.p50_s, got.p99_s, got.fairness) == (0.5, 2.0, 2.0, 1.0)
 
 
 def test_ahead_behind_and_level():

@@ -29,3 +29,5 @@ def test_jain_is_between_one_over_n_and_one_and_knows_no_unit(rates, unit):
 def test_where_nobody_is_served_there_is_no_fairness(rates):
     with pytest.raises(ValueError, match="at least one rate above 0"):
         jain(rates)
+    assert jain(rates, nobody=0.0) == 0
+    assert jain(rates, nobody=1.0) == 1
