@@ -24,7 +24,11 @@ class ToBgr:
 
     def __call__(self, frame: Frame) -> Image:
         """The picture of an i420 frame as uint8 (H, W, 3) BGR, new memory."""
-        source = av.VideoFrame.from_ndarray(frame.pixels, format="yuv420p")
+        # PyAV takes the planes where they lie if it gets the height right (it has four lines for six of
+        # the array's), and swscale reads no further than they go if no block of it is cut
+        whole = frame.height % 4 == 0 and frame.width % 16 == 0
+        wrap = av.VideoFrame.from_numpy_buffer if whole else av.VideoFrame.from_ndarray
+        source = wrap(frame.pixels, format="yuv420p")
         bgr = self._reformatter.reformat(
             source,
             format="bgr24",

@@ -2,6 +2,9 @@ import av
 import cv2
 import numpy as np
 import pytest
+from av.video.reformatter import ColorRange, Colorspace
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.messages import Frame, FrameInfo
 from stages.imaging.pixels import to_bgr, to_i420
@@ -36,6 +39,27 @@ def test_close_to_the_exact_formula(size, matrix, full_range):
     away = got.astype(int) - to_bgr(frame)
     assert abs(away.mean()) <= 2
     assert size == (2, 2) or abs(away[2:-2, 2:-2]).max() <= 6
+
+
+@given(
+    width=st.integers(1, 40).map(lambda half: 2 * half),
+    height=st.integers(1, 24).map(lambda half: 2 * half),
+    matrix=st.sampled_from(["bt601", "bt709"]),
+    full_range=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_planes_that_are_read_in_their_slot_give_the_pixels_of_a_copy(
+    width, height, matrix, full_range, seed
+):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height * 3 // 2, width), np.uint8)
+    frame = frame_of(pixels, matrix=matrix, full_range=full_range)
+    copy = av.VideoFrame.from_ndarray(pixels, format="yuv420p")
+    wanted = copy.reformat(
+        format="bgr24",
+        src_colorspace=Colorspace.ITU601 if matrix == "bt601" else Colorspace.ITU709,
+        src_color_range=ColorRange.JPEG if full_range else ColorRange.MPEG,
+    ).to_ndarray()
+    assert np.array_equal(ToBgr()(frame), wanted)
 
 
 def test_the_pixels_that_opencv_gives(tmp_path):
