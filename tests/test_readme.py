@@ -24,6 +24,7 @@ from stages.training import demo
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PYPROJECT = (ROOT / "pyproject.toml").read_text()
 TRAINING = (ROOT / "stages/training/README.md").read_text()
 MANYEYES = Path(sys.executable).with_name("manyeyes")
 
@@ -92,15 +93,20 @@ def test_every_target_shown_exists(line):
 
 @pytest.mark.parametrize("name", sorted({*re.findall(r"`\[(\w+)\]`", README)}))
 def test_what_is_named_in_brackets_is_an_extra_or_a_table_of_a_configuration(name):
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
-        "optional-dependencies"
-    ]
+    extras = tomllib.loads(PYPROJECT)["project"]["optional-dependencies"]
     assert name in extras or name in config.Config.model_fields
 
 
 @pytest.mark.parametrize("path", re.findall(r"`((?:\w+/)+[\w./]*)`", README))
 def test_every_path_named_exists(path):
     assert (ROOT / path).exists() or path.startswith(("mypkg/", "out/")), path
+
+
+@pytest.mark.parametrize(
+    "path", sorted({*re.findall(r"\b(?:pipeline|stages|benchmarks|tests)/[\w/]+", PYPROJECT)})
+)
+def test_every_path_that_says_who_needs_a_dependency_exists(path):
+    assert (ROOT / path).exists() or (ROOT / f"{path}.py").exists(), path
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\(([^)#:]+)\)", README))
