@@ -70,16 +70,16 @@ class Preprocess(Stage):
         size, resize, info = self._facts.input, self._facts.resize, frame.info
         whole = (0, 0, frame.width, frame.height)
         parts = (whole, *self._letterbox.tiles_of((frame.width, frame.height), resize))
-        out = self.runtime.empty((len(parts), size.height, size.width, 3), np.uint8)
+        several = (len(parts),) if len(parts) > 1 else ()
+        # as it is sent: what is only a view of it would have to be looked for in all slots
+        pixels = self.runtime.empty((*several, size.height, size.width, 3), np.uint8)
         shrunk = (frame.width / info.width, frame.height / info.height)
         bgr = functools.cache(lambda: self._to_bgr(frame))  # at most once, for all parts
         fits = [
             self._of_part(self._show(frame, part, bgr, place), part).after(*shrunk)
-            for part, place in zip(parts, out, strict=True)
+            for part, place in zip(parts, pixels if several else [pixels], strict=True)
         ]
-        return Tensor(
-            info=info, fit=fits[0], tiles=tuple(fits[1:]), pixels=out if fits[1:] else out[0]
-        )
+        return Tensor(info=info, fit=fits[0], tiles=tuple(fits[1:]), pixels=pixels)
 
     def _show(self, frame: Frame, part: Box, bgr: Callable[[], Image], out: Image) -> Fit:
         """Write a part of a frame as the model wants to see it; returns how it lies there."""

@@ -61,7 +61,7 @@ class PoolWriter(_Pool):
 
     def locate(self, array: npt.NDArray[Any]) -> tuple[int, int] | None:
         """(slot, offset in bytes) of an array that lies in this pool; None for any other memory."""
-        distance: int = array.__array_interface__["data"][0] - self._base
+        distance: int = array.ctypes.data - self._base
         if not 0 <= distance < self._slots.nbytes:
             return None
         return divmod(distance, self._stride)
