@@ -1,6 +1,5 @@
-"""What is deployed fits what runs: examples, names of metrics, health, dashboard, alerts, images."""
+"""What is deployed fits what runs: examples, names of metrics, dashboard, alerts, images."""
 
-import contextlib
 import json
 import os
 import re
@@ -9,23 +8,17 @@ import subprocess
 import sys
 import time
 import tomllib
-import urllib.error
-import urllib.request
-from collections import defaultdict
-from dataclasses import replace
 from pathlib import Path
 
-import patterns
 import promql
 import pytest
 import yaml
+from exposed import get, samples
 from patience import BOUND_S
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline.face.metrics import MetricsServer
 from pipeline.plan import config as configuration
 from pipeline.plan.standard import make
-from pipeline.supervision.supervisor import Options, Supervisor
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
@@ -64,25 +57,6 @@ METRICS = {
 }
 # What Prometheus itself adds.
 OWN = {"up": {"job", "instance", "machine"}}  # machine: of a target of a fleet
-
-
-def get(port, path):
-    """(status, body) of an answer."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
-
-
-def samples(text):
-    """Series name → {its labels as sorted pairs: value}."""
-    found = defaultdict(dict)
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            found[sample.name][tuple(sorted(sample.labels.items()))] = sample.value
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -244,138 +218,6 @@ def test_the_parser_sees_every_name(text, metrics, labels):
     expression = promql.parse(text)
     assert {selector.metric for selector in expression.selectors} == metrics
     assert expression.grouping == labels
-
-
-# -- health ----------------------------------------------------------------------------------------
-
-
-class Script:
-    """Runs a generator, one step a tick: it yields while it waits for something."""
-
-    def __init__(self, steps):
-        self.steps = steps
-        self.scenario = None
-        self.over = False
-        self.end = time.monotonic() + BOUND_S
-
-    def __call__(self, supervisor):
-        if self.scenario is None:
-            self.server = MetricsServer(supervisor, "127.0.0.1", 0)
-            self.scenario = self.steps(supervisor, self.server.port)
-        assert time.monotonic() < self.end, get(self.server.port, "/readyz")
-        try:
-            next(self.scenario)
-        except StopIteration:
-            self.over = True
-            supervisor.stop()
-
-
-def play(plan, steps, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", patterns.PATH)
-    script = Script(steps)
-    try:
-        Supervisor(plan, Options(to_bgr=None), script).run()
-    finally:
-        script.server.close()
-    assert script.over
-
-
-def down(port):
-    status, body = get(port, "/readyz")
-    names = json.loads(body)["down"]
-    assert (status == 200) == (not names)
-    return names
-
-
-def counters(port):
-    """Every series that must never fall."""
-    return {
-        (name, labels): value
-        for name, series in samples(get(port, "/metrics")[1]).items()
-        if name.endswith(("_total", "_count", "_bucket", "_sum"))
-        for labels, value in series.items()
-    }
-
-
-def test_ready_when_all_is_up_and_counters_rise_over_restarts(tmp_path, monkeypatch):
-    def steps(supervisor, port):
-        assert get(port, "/healthz")[0] == 200
-        assert "stage preprocess" in down(port)  # nothing has started yet
-        assert "camera c0" in down(port)
-        before = {}
-        for victim, wanted in (
-            ("preprocess", ["stage preprocess"]),
-            ("capture.c0", ["camera c0", "stage capture.c0"]),
-            ("inference.0", ["stage inference.0"]),
-        ):
-            while down(port):
-                yield
-            restarts = supervisor.children[victim].restarts.count
-            supervisor.children[victim].signal(signal.SIGKILL)
-            while not (names := down(port)):
-                yield
-            assert names == wanted
-            assert get(port, "/healthz")[0] == 200
-            while down(port):
-                yield
-            now = counters(port)
-            assert all(now[key] >= value for key, value in before.items())
-            key = ("manyeyes_restarts_total", (("stage", victim),))
-            assert now[key] == restarts + 1
-            before = now
-        assert get(port, "/nothing")[0] == 404
-
-    play(patterns.plan(tmp_path, cameras=2), steps, monkeypatch)
-
-
-def test_a_supervisor_that_is_stuck_is_not_alive(tmp_path, monkeypatch):
-    def steps(supervisor, port):
-        with contextlib.closing(MetricsServer(supervisor, "127.0.0.1", 0, stuck_s=1.0)) as strict:
-            while get(strict.port, "/healthz")[0] == 200:
-                pass  # this is a tick, so the loop does not turn
-            assert get(port, "/healthz")[0] == 200
-            yield
-            assert get(strict.port, "/healthz")[0] == 200
-
-    play(patterns.plan(tmp_path, cameras=1), steps, monkeypatch)
-
-
-def test_an_absent_camera_is_named_and_the_others_go_on(tmp_path, monkeypatch):
-    plan = patterns.plan(tmp_path, cameras=2)
-    absent = replace(
-        plan.by_name["capture.c1"],
-        run="stages.capture.av:AvSource",
-        config={"url": "rtsp://127.0.0.1:9/none"},  # nobody listens on the discard port
-    )
-    processes = tuple(absent if p.name == absent.name else p for p in plan.processes)
-
-    def steps(supervisor, port):
-        while down(port) != ["camera c1"]:
-            yield
-        while not supervisor.totals["c0", "view"].delivered:
-            yield
-        found = samples(get(port, "/metrics")[1])
-        assert found["manyeyes_camera_up"] == {(("camera", "c0"),): 1, (("camera", "c1"),): 0}
-
-    play(replace(plan, processes=processes), steps, monkeypatch)
-
-
-def test_a_camera_is_ready_when_its_results_arrive(tmp_path, monkeypatch):
-    plan = patterns.plan(tmp_path, cameras=2)
-    blind = replace(plan.by_name["preprocess"], run="parts:Blind")
-    processes = tuple(blind if p.name == "preprocess" else p for p in plan.processes)
-
-    def steps(supervisor, port):
-        while supervisor.totals.get(("c0", "detect")) is None:
-            yield
-        while not supervisor.totals["c0", "detect"].delivered or len(down(port)) > 1:
-            yield
-        assert down(port) == ["camera c1"]  # its frames arrive, every process is up
-        assert supervisor.totals["c1", "detect"].dropped["error"]
-        up = samples(get(port, "/metrics")[1])["manyeyes_camera_up"]
-        assert up == {(("camera", "c0"),): 1, (("camera", "c1"),): 1}
-
-    play(replace(plan, processes=processes), steps, monkeypatch)
 
 
 # -- files -----------------------------------------------------------------------------------------
