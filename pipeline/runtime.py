@@ -66,6 +66,13 @@ class Runtime(Protocol):
         Any other path is returned as it is.
         """
 
+    def alive(self) -> None:
+        """Say in `setup` that it goes on, some times a minute, while it waits for others.
+
+        A setup may take as long as it works: one that for two minutes neither uses a core nor says this
+        counts as hung, and its process is started again.
+        """
+
     def count(self, name: str, camera: str, n: int = 1) -> None:
         """Add n >= 0 to one of the counters that the class declared in `counters`."""
 
@@ -127,6 +134,9 @@ class LocalRuntime:
     def original(self, path: str) -> str:
         """The file itself."""
         return path
+
+    def alive(self) -> None:
+        """Nothing: nobody watches."""
 
     def count(self, name: str, camera: str, n: int = 1) -> None:
         """Kept in `counts[name, camera]`."""

@@ -120,9 +120,10 @@ class _Part:
         return ()
 
     def setup(self) -> None:
-        """Load, open, allocate. May block for up to two minutes. Raises ConfigError to end the run.
+        """Load, open, allocate. May block for as long as it works. Raises ConfigError to end the run.
 
-        Called once in each process, first of all; anything else that it raises is tried again in a new one.
+        Who only waits says so, with `runtime.alive`, or counts as hung after two minutes. Called once in
+        each process, first of all; anything else that it raises is tried again in a new one.
         """
 
     def close(self) -> None:

@@ -113,7 +113,7 @@ class Inference(BatchStage):
         return () if config.engine == "stub" else (config.model,)
 
     def setup(self) -> None:
-        """Loads the model, runs its golden test, warms up each batch size. Takes seconds."""
+        """Loads the model, runs its golden test, warms up each batch size. Takes seconds, or minutes."""
         from stages.detector import engines, golden
 
         # one file is hashed, read and loaded, and it is the one that the run began with
@@ -162,7 +162,10 @@ class Inference(BatchStage):
             return config.engine, load_as(config.engine)
         names = fastest.candidates(config.model, self._facts, config.precision)
         memory = Path(config.memory) if config.memory else None
-        return fastest.load(names, self._facts, load_as, measured=config.fastest, memory=memory)
+        return fastest.load(
+            names, self._facts, load_as,
+            measured=config.fastest, memory=memory, alive=self.runtime.alive,
+        )  # fmt: skip
 
     def _check_outputs(self) -> None:
         """One inference: are the outputs what the layout says, and do they fit into a slot?"""

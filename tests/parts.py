@@ -126,6 +126,24 @@ class Late(Shrink):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SlowConfig(LateConfig):
+    how: str
+
+
+class Slow(Shrink):
+    """As Late, and meanwhile it works, says that it lives, or does neither."""
+
+    Config = SlowConfig
+
+    def setup(self):
+        while not os.path.exists(self.config.wanted):
+            if self.config.how == "says":
+                self.runtime.alive()
+            if self.config.how != "works":
+                time.sleep(0.01)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     alpha_ms: float = 0.0
     beta_ms: float = 0.0

@@ -16,6 +16,7 @@ class StageRuntime:
         self.pack = process.storage.pack
         self.quit = process.quit_run
         self.original = process.original
+        self.alive = process.beat
         self._process = process
 
     @property

@@ -25,12 +25,14 @@ from pipeline.host.machine import child_environment, core_wants
 from pipeline.host.refusal import refused
 from pipeline.plan.graph import ProcessSpec
 from pipeline.supervision.restart import Restarts
-from pipeline.supervision.silence import Silence, Wants
+from pipeline.supervision.silence import Silence, Start, Wants
 
 log = logging.getLogger("manyeyes")
 
 State = Literal["waiting", "starting", "ready", "ended"]
-_START_S = 120.0  # torch, a large model and its warm-up on a busy machine
+_START_S = 120.0  # without a word and without work, while it is not ready
+_START_SHARE = 0.1  # of a core: who uses less does not work
+_START_CPU_S = 3600.0  # of a core, in which every model is loaded: who uses more runs in circles
 _READ_S = 15.0  # a camera's open and read time out by themselves long before, or say more
 _JOINS_AT = 10  # nice(2): a tenth of what the others get, where there is no core to spare
 _ABORT_S = 0.2  # for faulthandler to print the stacks
@@ -86,6 +88,7 @@ class Child:
         self._kill_at: float | None = None
         self._is_cut_off = False  # it could not be told something
         self._silences = Silence(), Silence()  # of its main loop, of the reader of a camera
+        self._start = Start()
         self._processed_before = 0
 
     @property
@@ -186,7 +189,7 @@ class Child:
             self._control, self._process, self.pidfd = self._born(without)
         self.state, self.failure, self.drained, self._kill_at = "starting", None, False, None
         self.is_closing = False
-        self._silences, self._is_cut_off = (Silence(), Silence()), False
+        self._silences, self._start, self._is_cut_off = (Silence(), Silence()), Start(), False
         self._started_at = time.monotonic()
         self._processed_before = self._processed()
         # not by way of its environment, which every process of the same user can read
@@ -301,8 +304,7 @@ class Child:
             return None
         turning, reading = self._silences
         if self.state == "starting":
-            late = turning.is_hang(self.lived_s(now), _START_S + lateness_s, self._look)
-            return f"not ready after {self.lived_s(now):.0f} s" if late else None
+            return self._start_overdue(now, _START_S + lateness_s)
         silent_s = now - self._ledger["beat_ns"].item(self.index, 0) / 1e9
         if turning.is_hang(silent_s, self._turn_s + lateness_s, self._look):
             return f"no turn for {silent_s:.1f} s, wanted one each {self._turn_s:.1f} s"
@@ -311,6 +313,20 @@ class Child:
             silent_s = now - self._ledger["beat_ns"].item(self.index, 1) / 1e9
             if reading.is_hang(silent_s, read_s + lateness_s, self._look):
                 return f"its reading thread hangs for {silent_s:.1f} s"
+        return None
+
+    def _start_overdue(self, now: float, limit_s: float) -> str | None:
+        lived_s = self.lived_s(now)
+        if lived_s < limit_s / 2:
+            return None
+        every = self._look()[1:]  # all of its threads
+        cpu_s = every[0][1] if every else 0.0
+        if cpu_s > _START_CPU_S:
+            return f"not ready after {cpu_s:.0f} s of work"
+        said_s = now - self._ledger["beat_ns"].item(self.index, 0) / 1e9
+        silent_s = min(said_s, self._start.silent_s(lived_s, cpu_s, limit_s * _START_SHARE))
+        if self._silences[0].is_hang(silent_s, limit_s, self._look):
+            return f"not ready after {lived_s:.0f} s, and idle for {silent_s:.0f} s of them"
         return None
 
     def _look(self) -> Wants:

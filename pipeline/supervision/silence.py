@@ -1,4 +1,4 @@
-"""When a thread that gives no sign of life counts as hung. Pure; the caller has the clocks."""
+"""When a process that gives no sign of life counts as hung. Pure; the caller has the clocks."""
 
 from __future__ import annotations
 
@@ -41,3 +41,23 @@ class Silence:
             self._own_s += min(had_s)
         self._last = silent_s, wants
         return silent_s > limit_s and self._own_s > limit_s / 4
+
+
+class Start:
+    """Of a process that is not ready. Who works may take long: a large model, or one that is compiled."""
+
+    def __init__(self) -> None:
+        self._worked = (
+            0.0,
+            0.0,
+        )  # age of the process and its CPU time when it had last done its share
+
+    def silent_s(self, lived_s: float, cpu_s: float, share_s: float) -> float:
+        """For how long it has not worked: since it last used `share_s` of a core.
+
+        lived_s, cpu_s: how old it is, and the CPU time that it had so far. To be asked ten times within
+        what counts as a hang.
+        """
+        if cpu_s - self._worked[1] >= share_s:
+            self._worked = lived_s, cpu_s
+        return lived_s - self._worked[0]

@@ -16,7 +16,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 TRIAL_S = 1.0  # for each engine
 _CALLS = (1, 30)  # of each engine: at least, at most; a start must not wait for a slow model
+_ASK_S = 0.2  # whether another process has found it
 
 _ABLE = {"fp16": ("torchscript",), "bf16": ("torchscript", "openvino")}  # the others are fp32
 
@@ -42,16 +43,18 @@ def load(
     *,
     measured: str = "",
     memory: Path | None = None,
+    alive: Callable[[], None] = lambda: None,
 ) -> tuple[str, Engine]:
     """The name of the fastest of these engines that passes the golden test, and that engine.
 
     names: `candidates`; measured: the one that is known to be the fastest; memory: the file that keeps
-    what a trial finds, for one bundle, host and set of versions; None: it is tried each time. Takes
-    seconds; waits while another process tries. Raises ConfigError where none passes.
+    what a trial finds, for one bundle, host and set of versions; None: it is tried each time. alive: is
+    called some times a second while another process tries, which is waited for. Takes seconds, with a
+    large model minutes. Raises ConfigError where none passes.
     """
     if len(names) == 1:
         return names[0], load_as(names[0])
-    with _locked(memory):
+    with _locked(memory, alive):
         known = measured or (recall(memory) or {"engine": ""})["engine"]
         if known in names:
             try:
@@ -141,15 +144,25 @@ def _timed(engines: dict[str, Engine], facts: Facts) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def _locked(memory: Path | None) -> Iterator[None]:
+def _locked(memory: Path | None, alive: Callable[[], None]) -> Iterator[None]:
     """One process at a time; the kernel lets go of the lock of one that dies."""
     with contextlib.ExitStack() as stack:
         if memory is not None:
             with contextlib.suppress(OSError):  # a cache that can't be written is no error
                 memory.parent.mkdir(parents=True, exist_ok=True)
                 lock = stack.enter_context(memory.with_suffix(".lock").open("w"))
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                while not _is_ours(lock):
+                    alive()
+                    time.sleep(_ASK_S)
         yield
+
+
+def _is_ours(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _remember(memory: Path | None, found: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from pipeline.messages import Image
 from stages.detector import zoo
 
 SHORT_PX, LONG_PX = 180, 320  # instead of 800 and 1333, which take minutes
+_NEVER = -100.0  # a logit
 _FIXED_PX = {"ssd300_vgg16": 300, "ssdlite320_mobilenet_v3_large": 320}
 
 
@@ -42,6 +43,10 @@ def _make(name: str, folder: Path, frames: Sequence[Image]) -> Made:
     )
     model.load_state_dict(conditioned(as_published(name, LONG_PX)).state_dict())
     model.eval()
+    if name.startswith(("fcos", "retinanet")):
+        # their row 0 is never found, since nothing was labelled so
+        with torch.no_grad():
+            model.head.classification_head.cls_logits.bias.view(-1, COCO_ROWS)[:, 0] = _NEVER
     file = folder / f"{name}.pt"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -11,7 +11,7 @@ import pytest
 from patience import BOUND_S
 
 from pipeline.host.machine import core_wants
-from pipeline.supervision.silence import Silence
+from pipeline.supervision.silence import Silence, Start
 
 LIMIT_S = 1.0
 
@@ -105,3 +105,14 @@ def until(pid, holds):
         if time.monotonic() > give_up:
             threads = [(one / "stat").read_text() for one in Path(f"/proc/{pid}/task").iterdir()]
             pytest.fail(f"{found}; {threads}")
+
+
+def test_a_start_is_silent_since_it_last_did_its_share():
+    start, share_s = Start(), 0.1
+    assert start.silent_s(lived_s=1.0, cpu_s=0.05, share_s=share_s) == 1.0
+    assert start.silent_s(lived_s=2.0, cpu_s=0.10, share_s=share_s) == 0.0  # it works
+    assert start.silent_s(lived_s=3.0, cpu_s=0.15, share_s=share_s) == 1.0
+    assert (
+        start.silent_s(lived_s=9.0, cpu_s=0.19, share_s=share_s) == 7.0
+    )  # a look now and then is no work
+    assert start.silent_s(lived_s=9.5, cpu_s=0.20, share_s=share_s) == 0.0

@@ -1,6 +1,7 @@
 """Which engine runs a bundle: the fastest that computes rightly here, found once and kept."""
 
 import dataclasses
+import fcntl
 import functools
 import json
 import os
@@ -105,6 +106,26 @@ def test_the_answer_is_kept_and_read(bundle, tmp_path, caplog):
         memory.write_text(json.dumps({**known, "engine": wanted}))
         assert started(bundle, memory=str(memory)).engine == wanted
         assert started(bundle, fastest=wanted).engine == wanted  # and so does what doctor found
+
+
+def test_who_waits_for_another_s_answer_says_that_it_lives(bundle, tmp_path):
+    """A trial of a large model takes minutes, in which those that wait for it would count as hung."""
+    memory = tmp_path / "m.json"
+    asked = []
+    with memory.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        def alive():
+            asked.append(None)
+            if len(asked) == 3:  # the other one is through
+                memory.write_text('{"engine": "onnx", "picture_ms": {}}')
+                fcntl.flock(lock, fcntl.LOCK_UN)
+
+        stage = Inference(InferenceConfig(model=str(bundle), memory=str(memory)))
+        stage.runtime.alive = alive
+        stage.setup()
+    assert stage.engine == "onnx"
+    assert len(asked) == 3
 
 
 def test_where_the_answer_is_known_torch_is_not_loaded(bundle, tmp_path):
