@@ -38,6 +38,13 @@ def manyeyes(tmp_path):
     return run
 
 
+def test_libraries_that_do_not_load_in_time_are_rows_and_no_traceback(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "_PROBE_S", 0.01)
+    rows = doctor._libraries(tmp_path)
+    assert {row.verdict for row in rows} == {"fails", "note"}
+    assert all("they were not loaded after 0 s" in row.found for row in rows)
+
+
 def test_what_was_measured_is_said_by_check_and_decides(manyeyes, tmp_path):
     script = tiny_models.save(tiny_models.Candidates(), tmp_path / "tiny.pt")
     importing.import_model(

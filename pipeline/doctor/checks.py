@@ -39,7 +39,7 @@ SUFFIXES = (".bundle", ".onnx", ".torchscript", ".pt")  # of the same network in
 RATES_HZ = (5, 10, 25)
 MIN_FREE_BYTES, GOOD_FREE_BYTES = 1 << 30, 4 << 30  # a model's process takes 0.5 GiB
 MIN_FILES, GOOD_FILES = 256, 1024
-_PROBE_S = 120
+_PROBE_S = 120.0
 _ADVICE = {  # library: (whether nothing runs without it, what to do)
     "opencv": (
         True,
@@ -243,15 +243,7 @@ def _cores() -> Row:
 
 
 def _libraries(folder: Path) -> list[Row]:
-    child = subprocess.run(
-        [sys.executable, "-P", "-m", PROBE, str(folder)],
-        env=child_environment({}), capture_output=True, text=True, check=False, timeout=_PROBE_S,
-    )  # fmt: skip
-    try:
-        said = json.loads(child.stdout.splitlines()[-1])
-    except (IndexError, ValueError):
-        last = (child.stderr.strip().splitlines() or [f"it ended with {child.returncode}"])[-1]
-        said = {name: {"error": f"the libraries could not be tried: {last}"} for name in _ADVICE}
+    said = _tried(folder)
     names = {"opencv": "pictures", "ffmpeg": "cameras and files", "h264": "H.264 encoder",
              "torch": "TorchScript models", "onnx": "ONNX models"}  # fmt: skip
     rows = []
@@ -261,6 +253,24 @@ def _libraries(folder: Path) -> list[Row]:
         found = said[name].get("found") or str(error)
         rows.append(Row(what=names[name], verdict=verdict, found=found, advice=advice))
     return rows
+
+
+def _tried(folder: Path) -> dict[str, dict[str, str]]:
+    """What the probe says of each library, in a process of its own: some end it."""
+    try:
+        child = subprocess.run(
+            [sys.executable, "-P", "-m", PROBE, str(folder)],
+            env=child_environment({}), capture_output=True, text=True, check=False, timeout=_PROBE_S,
+        )  # fmt: skip
+        last = (child.stderr.strip().splitlines() or [f"it ended with {child.returncode}"])[-1]
+        said: dict[str, dict[str, str]] = json.loads(child.stdout.splitlines()[-1])
+    except subprocess.TimeoutExpired:
+        last = f"they were not loaded after {_PROBE_S:.0f} s"
+    except (IndexError, ValueError):
+        pass
+    else:
+        return said
+    return {name: {"error": f"the libraries could not be tried: {last}"} for name in _ADVICE}
 
 
 def _window() -> Row:

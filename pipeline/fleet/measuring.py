@@ -11,7 +11,7 @@ from pipeline.host.machine import child_environment
 from pipeline.host.speed import recall
 from pipeline.plan.sizing import cameras_at
 
-_DOCTOR_S = 600.0  # it takes half a minute on idle cores
+_DOCTOR_S = 3600.0  # it takes half a minute on idle cores, and as long as a large model does
 
 
 class Measuring:
@@ -34,10 +34,14 @@ class Measuring:
                 "--model",
                 str(self._model),
             ]
-            done = subprocess.run(
-                command, capture_output=True, text=True, check=False, timeout=_DOCTOR_S,
-                stdin=subprocess.DEVNULL, env=child_environment({}),
-            )  # fmt: skip
+            try:
+                done = subprocess.run(
+                    command, capture_output=True, text=True, check=False, timeout=_DOCTOR_S,
+                    stdin=subprocess.DEVNULL, env=child_environment({}),
+                )  # fmt: skip
+            except (OSError, subprocess.TimeoutExpired) as error:
+                self.failure = f"its capacity is unknown: doctor: {_why(error)}"
+                return
             if done.returncode:
                 last = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[
                     -1
@@ -48,3 +52,9 @@ class Measuring:
             self.failure = "its capacity is unknown: what doctor measured could not be kept here"
             return
         self.cameras = float(cameras_at(speed.best, self._rate_hz)[0])
+
+
+def _why(error: OSError | subprocess.TimeoutExpired) -> str:
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"it was not through after {error.timeout:.0f} s"
+    return f"it could not be started: {error.strerror or error}"
