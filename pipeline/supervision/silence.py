@@ -47,10 +47,7 @@ class Start:
     """Of a process that is not ready. Who works may take long: a large model, or one that is compiled."""
 
     def __init__(self) -> None:
-        self._worked = (
-            0.0,
-            0.0,
-        )  # age of the process and its CPU time when it had last done its share
+        self._worked = 0.0, 0.0  # its age and its CPU time when it had last done its share
 
     def silent_s(self, lived_s: float, cpu_s: float, share_s: float) -> float:
         """For how long it has not worked: since it last used `share_s` of a core.
