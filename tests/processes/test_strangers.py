@@ -3,6 +3,7 @@
 import time
 
 import patterns
+from patience import BOUND_S
 
 from pipeline.hop import transport
 from pipeline.hop.transport import Outbox
@@ -19,7 +20,7 @@ class Squatter:
         self.context = transport.context()
         self.outboxes = []
         self.captured = None  # when the camera's process was killed
-        self.bound = time.monotonic() + 30
+        self.bound = time.monotonic() + BOUND_S
 
     def __call__(self, supervisor):
         if not supervisor.live or supervisor.stopping:
