@@ -51,7 +51,7 @@ def test_the_second_run_on_a_directory_says_so_and_leaves_the_first_alone(manyey
     assert err.count("\n") == 1, err
     assert "here: another run holds it" in err
     port = int(re.search(r":(\d+)/", line)[1])
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=BOUND_S)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     connection.request("GET", "/healthz")
     assert connection.getresponse().status == 200
     connection.close()

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from patience import BOUND_S
 
 from benchmarks.peers.cameras import PEERS, Task
 from benchmarks.peers.sightings import (
@@ -177,7 +176,7 @@ def test_a_rival_serves_all_cameras_until_it_is_told_to_stop(clip, tmp_path, nam
         wait(lambda: all(log.rows(i)["number"].max() > MIN_BURST + 8 for i in range(2)))
         task.stop.set()
         cameras.close()
-        thread.join(BOUND_S)
+        thread.join(20)
         assert not thread.is_alive()
     for camera in range(2):
         numbers = log.rows(camera)["number"]
@@ -197,7 +196,7 @@ def test_who_waits_for_all_is_as_slow_as_the_slowest(clip, tmp_path, name):
         assert abs(fast - slow) <= 1
         task.stop.set()
         cameras.close()
-        thread.join(BOUND_S)
+        thread.join(20)
 
 
 def test_with_threads_nobody_waits_for_a_slow_camera(clip, tmp_path):
@@ -209,4 +208,4 @@ def test_with_threads_nobody_waits_for_a_slow_camera(clip, tmp_path):
         wait(lambda: log.counts[1] > log.counts[0] + 5)
         task.stop.set()
         cameras.close()
-        thread.join(BOUND_S)
+        thread.join(20)

@@ -10,7 +10,6 @@ import pytest
 from clips import moving_square, write_clip
 from hypothesis import given
 from hypothesis import strategies as st
-from patience import BOUND_S
 
 from benchmarks.peers import rtsp
 from benchmarks.peers.streams import (
@@ -38,7 +37,7 @@ def clip():
 
 def images(url):
     options = {"rtsp_transport": "tcp", "analyzeduration": "200000"}
-    with av.open(url, options=options, timeout=BOUND_S) as container:
+    with av.open(url, options=options, timeout=5) as container:
         for frame in container.decode(video=0):
             pts_s = float(frame.pts * frame.time_base) if frame.pts else 0.0
             yield frame.to_ndarray(format="bgr24"), pts_s
@@ -127,7 +126,7 @@ def test_cameras_wait_for_the_start_and_then_send_each_frame_when_it_is_due(clip
         until(lambda: seen[0][-1][0] >= 22 and seen[1][-1][0] >= 15)
         cameras.close()
         for thread in threads:
-            thread.join(BOUND_S)
+            thread.join(10)
             assert not thread.is_alive()
         for camera, rows in enumerate(seen):
             assert [number for number, _, _ in rows] == list(range(len(rows)))
@@ -150,7 +149,7 @@ def test_who_comes_late_begins_with_the_last_key_frame(clip):
         thread = reader(cameras.urls[0], seen)
         until(lambda: len(seen) >= 5)
         cameras.close()
-        thread.join(BOUND_S)
+        thread.join(10)
     assert seen[0][0] in (10, 20)
     assert cameras.due_ns(0, seen[0][0] + 10) > begun_ns  # there was no newer one
     assert all(t_ns >= cameras.due_ns(0, number) for number, t_ns, _ in seen)

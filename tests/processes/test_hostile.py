@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import patterns
 import pytest
-from patience import BOUND_S
 
 from pipeline.supervision.supervisor import Options, Supervisor
 
@@ -23,13 +22,13 @@ def test_the_other_cameras_go_on_and_lose_only_what_a_newer_frame_replaced(
         replace(process, run=f"hostile:{kind}") if process.name == "capture.c1" else process
         for process in plan.processes
     )
-    bound = time.monotonic() + BOUND_S
+    bound = time.monotonic() + 60
     seen = {}
 
     def watch(supervisor):
         if not supervisor.live or supervisor.stopping:
             return
-        assert time.monotonic() < bound, f"it did not come to pass: {supervisor.totals}"
+        assert time.monotonic() < bound, f"after a minute: {supervisor.totals}"
         seen.update(supervisor.totals)
         good = [totals for (camera, _), totals in seen.items() if camera != "c1"]
         deaths = supervisor.children["capture.c1"].restarts.count

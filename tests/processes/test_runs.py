@@ -127,7 +127,7 @@ def test_a_source_as_fast_as_it_can_beside_a_supervisor_that_is_slow_to_count(
 
 
 def test_every_goes_on_where_few_pictures_are_wanted(tmp_path):
-    deadline = time.monotonic() + BOUND_S
+    deadline = time.monotonic() + 120
 
     def on_tick(supervisor):
         assert time.monotonic() < deadline, supervisor.totals
@@ -169,7 +169,7 @@ class Chaos:
         self.left = kills
         self.captured = None
         self.killed = []
-        self.deadline = time.monotonic() + BOUND_S
+        self.deadline = time.monotonic() + 60
 
     def __call__(self, supervisor):
         if not supervisor.live or supervisor.stopping:
@@ -188,7 +188,7 @@ class Chaos:
             return
         self.captured = [int(n) for n in supervisor.ledger["captured"]]
         self.killed.append(child.name)
-        self.deadline = time.monotonic() + BOUND_S
+        self.deadline = time.monotonic() + 60
         child.signal(self.how)
         for name in self.beside:
             supervisor.children[name].signal(self.how)

@@ -3,7 +3,6 @@
 import time
 
 import patterns
-from patience import BOUND_S
 
 from pipeline.hop import transport
 from pipeline.hop.transport import Outbox
@@ -20,7 +19,7 @@ class Squatter:
         self.context = transport.context()
         self.outboxes = []
         self.captured = None  # when the camera's process was killed
-        self.bound = time.monotonic() + BOUND_S
+        self.bound = time.monotonic() + 30
 
     def __call__(self, supervisor):
         if not supervisor.live or supervisor.stopping:

@@ -4,7 +4,6 @@ import threading
 from http.server import BaseHTTPRequestHandler
 
 import pytest
-from patience import BOUND_S
 
 from pipeline.face.bounded import MAX_CONNECTIONS, BoundedServer
 
@@ -33,7 +32,7 @@ def server():
 
 
 def get(server):
-    connection = http.client.HTTPConnection(*server.server_address, timeout=BOUND_S)
+    connection = http.client.HTTPConnection(*server.server_address, timeout=30)
     try:
         connection.request("GET", "/")
         return connection.getresponse().read()
@@ -45,7 +44,7 @@ def test_clients_that_say_nothing_keep_neither_threads_nor_others_out(server):
     before = threading.active_count()
     silent = [socket.create_connection(server.server_address) for _ in range(3 * MAX_CONNECTIONS)]
     for one in silent:
-        one.settimeout(BOUND_S)
+        one.settimeout(30)
     assert get(server) == b"ok"
     oldest, newest = silent[: 2 * MAX_CONNECTIONS], silent[-1]
     assert [one.recv(1) for one in oldest] == [b""] * len(oldest), "they were ended"
