@@ -257,18 +257,14 @@ def _libraries(folder: Path) -> list[Row]:
 
 def _tried(folder: Path) -> dict[str, dict[str, str]]:
     """What the probe says of each library, in a process of its own: some end it."""
-    try:
+    last = f"they were not loaded after {_PROBE_S:.0f} s"
+    with contextlib.suppress(subprocess.TimeoutExpired, IndexError, ValueError):
         child = subprocess.run(
             [sys.executable, "-P", "-m", PROBE, str(folder)],
             env=child_environment({}), capture_output=True, text=True, check=False, timeout=_PROBE_S,
         )  # fmt: skip
         last = (child.stderr.strip().splitlines() or [f"it ended with {child.returncode}"])[-1]
         said: dict[str, dict[str, str]] = json.loads(child.stdout.splitlines()[-1])
-    except subprocess.TimeoutExpired:
-        last = f"they were not loaded after {_PROBE_S:.0f} s"
-    except (IndexError, ValueError):
-        pass
-    else:
         return said
     return {name: {"error": f"the libraries could not be tried: {last}"} for name in _ADVICE}
 

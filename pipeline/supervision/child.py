@@ -32,7 +32,7 @@ log = logging.getLogger("manyeyes")
 State = Literal["waiting", "starting", "ready", "ended"]
 _START_S = 120.0  # without a word and without work, while it is not ready
 _START_SHARE = 0.1  # of a core: who uses less does not work
-_START_CPU_S = 3600.0  # of a core, in which every model is loaded: who uses more runs in circles
+_START_MOST_S = 3600.0  # in which every model is loaded: who takes longer runs in circles
 _READ_S = 15.0  # a camera's open and read time out by themselves long before, or say more
 _JOINS_AT = 10  # nice(2): a tenth of what the others get, where there is no core to spare
 _ABORT_S = 0.2  # for faulthandler to print the stacks
@@ -321,8 +321,8 @@ class Child:
             return None
         every = self._look()[1:]  # all of its threads
         cpu_s = every[0][1] if every else 0.0
-        if cpu_s > _START_CPU_S:
-            return f"not ready after {cpu_s:.0f} s of work"
+        if lived_s > _START_MOST_S:
+            return f"not ready after {lived_s:.0f} s of work"
         said_s = now - self._ledger["beat_ns"].item(self.index, 0) / 1e9
         silent_s = min(said_s, self._start.silent_s(lived_s, cpu_s, limit_s * _START_SHARE))
         if self._silences[0].is_hang(silent_s, limit_s, self._look):

@@ -112,7 +112,6 @@ def test_a_start_is_silent_since_it_last_did_its_share():
     assert start.silent_s(lived_s=1.0, cpu_s=0.05, share_s=share_s) == 1.0
     assert start.silent_s(lived_s=2.0, cpu_s=0.10, share_s=share_s) == 0.0  # it works
     assert start.silent_s(lived_s=3.0, cpu_s=0.15, share_s=share_s) == 1.0
-    assert (
-        start.silent_s(lived_s=9.0, cpu_s=0.19, share_s=share_s) == 7.0
-    )  # a look now and then is no work
+    # a look now and then is no work
+    assert start.silent_s(lived_s=9.0, cpu_s=0.19, share_s=share_s) == 7.0
     assert start.silent_s(lived_s=9.5, cpu_s=0.20, share_s=share_s) == 0.0
